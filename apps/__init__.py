@@ -1,0 +1,1 @@
+"""The applications: each a folder with its runner, none of which knows another."""

@@ -1,0 +1,274 @@
+"""Tables made from cells: means over draws, beside the published figures.
+
+`records` is the one form that everything else is made from: a list of flat dicts with the keys of `KEYS`, one per
+(app, table, row, column), published rows first and in their paper's order.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from core_models.errors import UserError
+
+from .cells import Cell, natural, split_stale
+from .published import Published
+
+KEYS = (
+    "app",
+    "table",
+    "row",
+    "column",
+    "value",
+    "unit",
+    "standard_error",
+    "n",
+    "published",
+    "better",
+    "device",
+    "command",
+)
+"""The keys of a record, in this order. `value` is None where nothing was run."""
+
+Record = dict[str, Any]
+
+NOT_RUN = "— not run"
+QUOTED = "as published"
+
+
+def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[Record]:
+    """Returns one record for each entry of each table, stale cells left out (see `cells.split_stale`).
+
+    `value` is the mean over draws and `standard_error` is std(ddof=1) / sqrt(n), None for a single draw. A row that
+    is run has an entry for every column of its table, with value None where there is no cell yet; a row that is only
+    quoted has those published.
+
+    Raises:
+        UserError: when the draws of one entry disagree on what is measured (unit, or which way is better).
+    """
+    current, _ = split_stale(cells)
+    draws: dict[tuple[str, str, str, str], list[Cell]] = {}
+    for cell in sorted(current, key=lambda c: (c.app, c.table, natural(c.row), natural(c.column), c.draw)):
+        draws.setdefault(cell.key, []).append(cell)
+    facts = {(fact.app, fact.table, fact.row, fact.column): fact for fact in published}
+
+    # dicts keep their order of insertion: published names first, then ours
+    rows: dict[tuple[str, str], dict[str, bool]] = {}
+    columns: dict[tuple[str, str], dict[str, None]] = {}
+    for fact in published:
+        row = rows.setdefault((fact.app, fact.table), {})
+        row[fact.row] = row.get(fact.row, False) or fact.ours == "run"
+        columns.setdefault((fact.app, fact.table), {})[fact.column] = None
+    for app, table, name, column in draws:
+        rows.setdefault((app, table), {})[name] = True
+        columns.setdefault((app, table), {}).setdefault(column, None)
+
+    found = []
+    for (app, table), names in rows.items():
+        for name, run in names.items():
+            for column in _ordered(columns[app, table]):
+                key = (app, table, name, column)
+                if run or key in facts:
+                    kin = [c for k, group in draws.items() if k[:2] == (app, table) for c in group]
+                    found.append(_record(key, draws.get(key, []), facts.get(key), kin, published))
+    return found
+
+
+def _ordered(columns: Iterable[str]) -> list[str]:
+    """Numbers ascend wherever they were found; other columns stay in the order in which they came."""
+    columns = list(columns)
+    return sorted(columns, key=natural) if all(column.isdecimal() for column in columns) else columns
+
+
+def _record(
+    key: tuple[str, str, str, str],
+    draws: Sequence[Cell],
+    fact: Published | None,
+    kin: Sequence[Cell],
+    published: Sequence[Published],
+) -> Record:
+    measures = {(cell.unit, cell.better) for cell in draws} | ({(fact.unit, fact.better)} if fact else set())
+    if len(measures) > 1:
+        what = " and ".join(sorted(f"{unit} ({better} is better)" for unit, better in measures))
+        raise UserError(f"{' / '.join(key)}: expected one unit for all draws and the published figure, got {what}")
+    if not measures:  # neither run nor published: the table's other entries tell
+        measures = {(c.unit, c.better) for c in kin} or {(f.unit, f.better) for f in published if f.table == key[1]}
+    unit, better = sorted(measures)[0]
+    values = [cell.value for cell in draws]
+    latest = max(draws, key=lambda cell: (cell.written, cell.draw), default=None)
+    return {
+        "app": key[0],
+        "table": key[1],
+        "row": key[2],
+        "column": key[3],
+        "value": fmean(values) if values else None,
+        "unit": unit,
+        "standard_error": stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+        "n": len(values),
+        "published": fact.value if fact else None,
+        "better": better,
+        "device": "; ".join(sorted({cell.device for cell in draws})) or None,
+        "command": latest.command if latest else None,
+    }
+
+
+def tables(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """Groups records by (app, table), in order."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in found:
+        groups.setdefault((record["app"], record["table"]), []).append(record)
+    return groups
+
+
+def to_json(found: Sequence[Record]) -> str:
+    """Renders records as a JSON list of objects with the keys of `KEYS`."""
+    return json.dumps(list(found), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_csv(found: Sequence[Record]) -> str:
+    """Renders records as CSV with a header line; None is an empty field."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=KEYS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return out.getvalue()
+
+
+def to_markdown(found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = ()) -> str:
+    """Renders the records of one table as Markdown: the table, then what it takes to read it and make it again.
+
+    Args:
+        found: the records of one (app, table).
+        published: the facts behind them, for their ± and their sources.
+        stale: cells of this table that the records leave out.
+    """
+    if not found:
+        return "Nothing run and nothing published yet.\n"
+    key = (found[0]["app"], found[0]["table"])
+    facts = {(f.row, f.column): f for f in published if (f.app, f.table) == key}
+    entries = {(r["row"], r["column"]): r for r in found}
+    columns = _ordered(dict.fromkeys(r["column"] for r in found))
+    with_published = [c for c in columns if any(r["published"] is not None for r in found if r["column"] == c)]
+
+    quoted = {f.row for f in facts.values() if f.ours == "quoted"}
+    with_ours = [c for c in columns if any(r["row"] not in quoted for r in found if r["column"] == c)]
+
+    header = ["method"]
+    for column in columns:
+        names = [column, "published"] if column in with_ours else [f"{column}, published"]
+        header += names if column in with_published else names[:1]
+    lines = [header]
+    for row in dict.fromkeys(r["row"] for r in found):
+        line = [_escape(row)]
+        for column in columns:
+            record, fact = entries.get((row, column)), facts.get((row, column))
+            if column in with_ours:
+                line.append(ours(record, fact))
+            if column in with_published:
+                line.append(_theirs(record, fact))
+        lines.append(line)
+    notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale)
+    return _grid(lines) + "\n" + "\n\n".join(notes) + "\n"
+
+
+def ours(record: Record | None, fact: Published | None = None, *, bold: bool = True) -> str:
+    """Returns what a table shows for one entry: "3.25 ± 0.10 (n=10)", "— not run" or "as published"."""
+    quoted = (record is None) if fact is None else fact.ours == "quoted"
+    if record is None or record["value"] is None:
+        return ("" if record is None else QUOTED) if quoted else NOT_RUN
+    text = number(record["value"])
+    if record["standard_error"] is not None:
+        text += f" ± {number(record['standard_error'])}"
+    sign = 1 if record["better"] == "lower" else -1
+    reached = record["published"] is not None and sign * record["value"] <= sign * record["published"]
+    return (f"**{text}**" if bold and reached else text) + f" (n={record['n']})"
+
+
+def _theirs(record: Record | None, fact: Published | None) -> str:
+    if record is None or record["published"] is None:
+        return ""
+    spread = f" ± {number(fact.standard_error)}" if fact and fact.standard_error is not None else ""
+    return number(record["published"]) + spread
+
+
+def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell]) -> list[str]:
+    units = ", ".join(dict.fromkeys(f"[{r['unit']}], {r['better']} is better" for r in found))
+    quoted = {f.row for f in facts if f.ours == "quoted"}
+    if any(r["row"] not in quoted for r in found):
+        units += "; mean ± standard error over n draws; **bold**: at least as good as published"
+    legend = f"{units}. A published ± is as printed in its source."
+    missing = sum(r["value"] is None and r["row"] not in quoted for r in found)
+    if missing:
+        legend += f" Not run yet: {missing} of {sum(r['row'] not in quoted for r in found)} entries."
+    notes = [legend]
+    if facts:
+        notes.append("Published: " + ". ".join(dict.fromkeys(_escape(f.source) for f in facts)) + ".")
+    devices = dict.fromkeys(r["device"] for r in found if r["device"])
+    if devices:
+        notes.append("Measured on: " + "; ".join(dict.fromkeys("; ".join(devices).split("; "))) + ".")
+    commands = dict.fromkeys(r["command"] for r in found if r["command"])
+    if commands:
+        notes.append("Made by:\n\n```\n" + "\n".join(commands) + "\n```")
+    if stale:
+        names = (f"{_escape(c.row)} at {c.column} (protocol {c.protocol}, {c.config_hash})" for c in stale)
+        entries = dict.fromkeys(names)
+        count = f"{len(stale)} draw{'s' if len(stale) > 1 else ''}"
+        notes.append(f"Stale, left out: {count} of an older configuration or protocol: {', '.join(entries)}.")
+    return notes
+
+
+def draws_markdown(cells: Sequence[Cell]) -> str:
+    """Renders what lies behind the means of one table: spread, error counts, time, protocol and configuration."""
+    current, _ = split_stale(cells)
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in sorted(current, key=lambda c: (natural(c.row), natural(c.column), c.draw)):
+        groups.setdefault((cell.row, cell.column), []).append(cell)
+    if not groups:
+        return "Nothing run yet.\n"
+    head = "method column draws min max errors seconds protocol configuration commit notes"
+    lines = [head.split()]
+    for (row, column), group in groups.items():
+        values = [cell.value for cell in group]
+        counts = [str(cell.extra["error_count"]) for cell in group if "error_count" in cell.extra]
+        extra = {key: value for cell in group for key, value in cell.extra.items() if key != "error_count"}
+        flags = {key: value for key, value in extra.items() if isinstance(value, (bool, int, str))}
+        lines.append(
+            [
+                _escape(row),
+                _escape(column),
+                " ".join(str(cell.draw) for cell in group),
+                number(min(values)),
+                number(max(values)),
+                " ".join(counts),
+                f"{fmean(cell.seconds for cell in group):.0f}",
+                _escape(group[0].protocol),
+                group[0].config_hash,
+                " ".join(sorted({cell.commit[:10] + ("+" if "+" in cell.commit else "") for cell in group})),
+                _escape(", ".join(k if v is True else f"{k} {v}" for k, v in flags.items() if v is not False)),
+            ]
+        )
+    return _grid(lines)
+
+
+def number(value: float) -> str:
+    """Returns a figure to two decimals, or to two digits where it is smaller than 0.1."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+    def join(line: Sequence[str]) -> str:
+        return "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |\n"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|\n"
+    return join(lines[0]) + rule + "".join(join(line) for line in lines[1:])

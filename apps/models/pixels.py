@@ -1,0 +1,180 @@
+"""From a data set to what a model is shown: binarised or not, on the device as bytes, in batches.
+
+Images lie in memory as the bytes they came as and become floats a batch at a time: a quarter of the memory, and less
+to fetch, for the same numbers as `DataSet.images`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from core_models.base import GenerativeModel, Variational
+from core_models.data import Binarisation, DataSet, Split, binarise
+from core_models.errors import UserError
+from core_models.latent import DiscretisedLogistic
+from core_models.training import TensorBatches, seed_of
+
+Kind = Literal["binary", "levels", "continuous", "unknown"]
+"""What a model's density is over: {0, 1}, pixel levels, real numbers, or not known."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images of one split as a model is shown them."""
+
+    x: Tensor
+    """Levels, uint8 (n, *event_shape)."""
+    y: Tensor | None
+    """Classes (n,), for a class-conditional model."""
+    levels: int
+    """Number of levels: a pixel is level / (levels - 1)."""
+    redraw: bool
+    """Whether zeros and ones are still to be drawn, anew at every step."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def part(self, index: Tensor) -> Pixels:
+        """Returns some of the images."""
+        return Pixels(self.x[index], None if self.y is None else self.y[index], self.levels, self.redraw)
+
+    def floats(self) -> Tensor:
+        """Returns the images in [0, 1]."""
+        return to_floats(self.x, self.levels)
+
+    def events(self, seed: int) -> Tensor:
+        """Returns what the likelihood is taken of: the images, with one seeded draw where they are to be drawn."""
+        x = self.floats()
+        return binarise(x, "dynamic", Generator().manual_seed(seed)) if self.redraw else x
+
+    def batches(self, batch_size: int, seed: int) -> PixelBatches:
+        """Returns shuffled batches for training."""
+        tensors = {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
+        return PixelBatches(TensorBatches(tensors, min(batch_size, len(self)), seed), self.levels)
+
+
+class PixelBatches:
+    """Batches of bytes, handed out as floats in [0, 1]."""
+
+    def __init__(self, batches: TensorBatches, levels: int) -> None:
+        self.batches, self.levels = batches, levels
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the images and how they are drawn."""
+        return f"{self.batches.fingerprint} levels={self.levels}"
+
+    def to(self, device: torch.device | str) -> Self:
+        """Returns the same batches on a device."""
+        return type(self)(self.batches.to(device), self.levels)
+
+    def batch(self, epoch: int, step: int) -> Mapping[str, Tensor]:
+        """Returns a batch; both numbers count from 0, the step within its epoch."""
+        batch = self.batches.batch(epoch, step)
+        return {**batch, "x": to_floats(batch["x"], self.levels)}
+
+
+def to_floats(x: Tensor, levels: int) -> Tensor:
+    """Turns levels into pixels in [0, 1], as `DataSet.images` does."""
+    return x.to(torch.float32).div_(levels - 1)
+
+
+def density_over(model: GenerativeModel) -> Kind:
+    """Says what a model's density is over, by the distribution that it gives an event.
+
+    A model of another kind may say so itself, by an attribute `density_over`.
+    """
+    declared = getattr(model, "density_over", None)
+    if declared in ("binary", "levels", "continuous"):
+        return declared
+    if not isinstance(model, Variational):
+        return "unknown"
+    place = next((p for p in model.parameters()), torch.zeros(()))
+    y = torch.zeros(1, dtype=torch.long, device=place.device) if classes_of(model) else None
+    with torch.no_grad():
+        likelihood = model.likelihood(torch.zeros(1, *model.latent_shape, dtype=place.dtype, device=place.device), y)
+    base = getattr(likelihood, "base_dist", likelihood)
+    if isinstance(base, torch.distributions.Bernoulli):
+        return "binary"
+    return "levels" if isinstance(base, DiscretisedLogistic) else "continuous"
+
+
+def classes_of(model: nn.Module) -> int:
+    """Returns the number of classes that a model is conditioned on: its attribute `classes`; 0 where it has none."""
+    return int(getattr(model, "classes", 0))
+
+
+def choose_binarisation(asked: Binarisation | None, kind: Kind, data: DataSet) -> Binarisation:
+    """Returns how pixels become events: as asked, else as the model's density needs it.
+
+    Raises:
+        UserError: when a density over zeros and ones is asked for that of greys, or one over greys for that of bits.
+    """
+    binary = data.levels == 2 or not bool(((data.train_x > 0) & (data.train_x < data.levels - 1)).any())
+    if asked is None:
+        return "dynamic" if kind == "binary" and not binary else "none"
+    if asked == "none" and kind == "binary" and not binary:
+        raise UserError(
+            f"expected zeros and ones for a Bernoulli likelihood, {data.name} has {data.levels} grey levels: "
+            "give --binarisation dynamic, static or threshold"
+        )
+    if asked != "none" and kind in ("levels", "continuous"):
+        raise UserError(
+            f"expected pixels as they are for this model's density, which is not over zeros and ones, got "
+            f"binarisation {asked}: leave it out, or choose a Bernoulli likelihood"
+        )
+    return asked
+
+
+def prepare(data: DataSet, split: Split, model: GenerativeModel, binarisation: Binarisation) -> Pixels:
+    """Returns a split as a model is shown it.
+
+    Raises:
+        UserError: when the images are of another shape, or a class-conditional model meets an image without a class.
+    """
+    x = getattr(data, f"{split}_x")
+    if x is None:
+        raise UserError(f"{data.name} has no {split} split: use train or test")
+    if x.shape[1:] != model.event_shape and x[0].numel() == model.event_shape.numel():
+        x = x.view(-1, *model.event_shape)  # a model of vectors is shown images as vectors
+    if x.shape[1:] != model.event_shape:
+        raise UserError(
+            f"expected images of shape {tuple(model.event_shape)}, as the model's, {data.name} has {tuple(x.shape[1:])}"
+        )
+    levels = data.levels
+    if binarisation in ("static", "threshold"):
+        # a whole split at once: a static draw depends on an image's place in it
+        x, levels = binarise(to_floats(x, levels), binarisation).to(torch.uint8), 2
+    return Pixels(x, _labels(data, split, classes_of(model)), levels, binarisation == "dynamic")
+
+
+def _labels(data: DataSet, split: Split, classes: int) -> Tensor | None:
+    if not classes:
+        return None
+    y = data.labels(split)
+    if classes != len(data.classes):
+        raise UserError(f"expected a model of {len(data.classes)} classes, as {data.name} has, got {classes}")
+    if bool((y < 0).any()):
+        raise UserError(
+            f"expected a class for every {split} image of {data.name}, {int((y < 0).sum())} have none: "
+            "label them, or choose a model without classes"
+        )
+    return y
+
+
+def hold_out(pixels: Pixels, n: int, seed: int) -> tuple[Pixels, Pixels]:
+    """Shares training images out into those to train on and n to validate on, by a seed."""
+    if not 0 <= n < len(pixels):
+        raise UserError(f"expected a validation set smaller than the {len(pixels)} training images, got {n}")
+    order = torch.randperm(len(pixels), generator=Generator().manual_seed(seed_of(seed, "validation")))
+    return pixels.part(order[n:].sort().values), pixels.part(order[:n].sort().values)

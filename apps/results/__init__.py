@@ -1,0 +1,1 @@
+"""`genapps results`: the tables of every app, made from its cells."""

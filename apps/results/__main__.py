@@ -1,0 +1,98 @@
+"""`genapps results`: every table, made from the cells in docs/results, beside the published figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from apps.common.cells import Cell, read_cells, split_stale
+from apps.common.cli import run_cli
+from apps.common.pages import fill, new_page
+from apps.common.published import TABLES, Published, published
+from apps.common.tables import draws_markdown, records, tables, to_csv, to_json, to_markdown
+from core_models.errors import UserError
+from core_models.files import write_atomic
+
+
+def results(
+    app: str | None = None,
+    table: str | None = None,
+    format: Literal["markdown", "csv", "json"] = "markdown",
+    json: bool = False,
+    folder: Path = Path("docs/results"),
+    write: bool = False,
+) -> None:
+    """Prints every table from its cells: mean, standard error, number of draws, and what was published.
+
+    Args:
+        app: Only this app's tables, e.g. semi_supervised.
+        table: Only this table, e.g. mnist.
+        format: How to print them.
+        json: The same as --format json, a list of records.
+        folder: Where the cells lie: <folder>/<app>/<table>/*.json.
+        write: Writes the pages <folder>/<app>.md instead of printing.
+    """
+    app = app.replace("-", "_") if app else None
+    apps = _apps(folder)
+    if app is not None and app not in apps:
+        raise UserError(f"--app: expected an app with results ({', '.join(apps)}), got {app!r}")
+    wanted = [app] if app else apps
+    if write:
+        if table or json or format != "markdown":
+            raise UserError("--write writes whole pages: expected no --table, --format or --json beside it")
+        for name in wanted:
+            print(_write(name, folder))
+        return
+
+    cells = [cell for name in wanted for cell in read_cells(folder, app=name)]
+    facts = [fact for name in wanted for fact in published(name)]
+    found = records(cells, facts)
+    if table is not None:
+        known = dict.fromkeys(record["table"] for record in found)
+        if table not in known:
+            raise UserError(f"--table: expected one of {', '.join(known) or 'no tables yet'}, got {table!r}")
+        found = [record for record in found if record["table"] == table]
+    if json or format == "json":
+        print(to_json(found), end="")
+    elif format == "csv":
+        print(to_csv(found), end="")
+    else:
+        for (of_app, of_table), group in tables(found).items():
+            _, stale = split_stale(c for c in cells if (c.app, c.table) == (of_app, of_table))
+            print(f"## {of_app}: {of_table}\n\n{to_markdown(group, facts, stale)}")
+
+
+def _apps(folder: Path) -> list[str]:
+    """Returns the apps that have published figures or cells of their own."""
+    own = sorted({path.parts[-3] for path in folder.glob("*/*/*__*__*.json")})
+    return list(dict.fromkeys([*TABLES, *own]))
+
+
+def _write(app: str, folder: Path) -> Path:
+    page = folder / f"{app}.md"
+    cells, facts = read_cells(folder, app=app), published(app)
+    before = page.read_text(encoding="utf-8") if page.exists() else new_page(app)
+    after = fill(before, _blocks(app, cells, facts), name=str(page))
+    if not page.exists() or after != before:
+        write_atomic(page, after)
+    return page
+
+
+def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, str]:
+    blocks = {}
+    for (_, table), group in tables(records(cells, facts)).items():
+        own = [cell for cell in cells if cell.table == table]
+        _, stale = split_stale(own)
+        blocks[f"table:{table}"] = to_markdown(group, facts, stale)
+        blocks[f"draws:{table}"] = draws_markdown(own)
+    return blocks
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `genapps results ...` and returns the exit status."""
+    return run_cli(results, prog="genapps results", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

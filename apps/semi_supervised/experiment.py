@@ -1,0 +1,131 @@
+"""One experiment: a data set of which few labels are shown, an estimator that learns from it, its test score."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core_models.data import DataSet, kept_draw, load
+from core_models.errors import UserError
+from core_models.training import RunFolder
+
+from .estimator import SemiSupervisedClassifier
+
+DRAWS = Path("docs") / "results" / "semi_supervised" / "draws"
+"""Where the index files of the labelled draws are kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A data set with the labels that are shown."""
+
+    data: DataSet
+    x: np.ndarray
+    """Training images (n, c, h, w), float32 in [0, 1]."""
+    y: np.ndarray
+    """Codes (n,), -1 where the label is hidden."""
+    labels: int
+    """Number of labels shown."""
+    draw: int | None
+    """Which draw of labels; None where the data set came with its own unlabelled rows."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.data.classes
+
+
+def make_task(
+    data: str | DataSet,
+    labels: int | None,
+    draw: int,
+    *,
+    draws: Path | str = DRAWS,
+    image_size: int | None = None,
+) -> Task:
+    """Loads a data set and hides all labels but a balanced draw of them.
+
+    Args:
+        data: name of a data set, path of a user's `.npz` or folder, or a data set.
+        labels: how many labels to show, the same number of each class; None shows those that the data set has, which
+            asks for a data set with unlabelled rows of its own.
+        draw: seed of the draw.
+        draws: folder of the index files that keep the draws.
+        image_size: side to which a folder's images are resized [pixels].
+
+    Raises:
+        UserError: when the labels asked for can't be had.
+    """
+    if isinstance(data, str):
+        data = load(data, image_size=image_size) if image_size else load(data)
+    y = data.train_y.numpy()
+    if not data.classes:
+        raise UserError(f"expected a data set with labels, {data.name} has none: name classes (see the README)")
+    shown = np.full_like(y, -1)
+    if labels is None:
+        shown = y.copy()
+        missing = sorted(set(range(len(data.classes))) - set(y[y >= 0].tolist()))
+        if missing:
+            raise UserError(f"{data.name}: class {data.classes[missing[0]]!r} has no labelled example: label at least one")
+        return Task(data, data.images("train").numpy(), shown, int((shown >= 0).sum()), None)
+    if 0 <= labels < len(data.classes):
+        raise UserError(
+            f"expected at least one label for each of the {len(data.classes)} classes of {data.name}, got {labels} labels"
+        )
+    chosen = kept_draw(data.name, y, labels, draw, draws)
+    shown[chosen] = y[chosen]
+    return Task(data, data.images("train").numpy(), shown, labels, draw)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fitted estimator scores on the test set, looked at once."""
+
+    errors: int
+    """Test images put in a wrong class."""
+    n_test: int
+    """Test images."""
+    seconds: float
+    """Time of fitting [s]."""
+    pool_errors: int
+    """Unlabelled training images put in a wrong class (their labels are used for nothing else)."""
+    n_pool: int
+    """Unlabelled training images whose label is known."""
+
+    @property
+    def error_percent(self) -> float:
+        """Test error [%]."""
+        return 100 * self.errors / self.n_test
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the figures for a JSON file."""
+        return {
+            "test_error_percent": self.error_percent,
+            "error_count": self.errors,
+            "n_test": self.n_test,
+            "pool_error_percent": 100 * self.pool_errors / self.n_pool if self.n_pool else None,
+            "seconds": self.seconds,
+        }
+
+
+def run_task(
+    estimator: SemiSupervisedClassifier, task: Task, *, run: RunFolder | None = None, resume: bool = False
+) -> tuple[Outcome, np.ndarray]:
+    """Fits an estimator and scores it on the test set, once; returns the outcome and the test predictions."""
+    start = time.perf_counter()
+    estimator.fit(task.x, task.y, run=run, resume=resume)
+    seconds = time.perf_counter() - start
+    test_y = task.data.test_y.numpy()
+    predicted = estimator.predict(task.data.images("test").numpy())
+    known = test_y >= 0
+    truth = task.data.train_y.numpy()
+    hidden = (task.y < 0) & (truth >= 0)
+    wrong = int((estimator.transduction_[hidden] != truth[hidden]).sum())
+    outcome = Outcome(
+        int((predicted[known] != test_y[known]).sum()), int(known.sum()), seconds, wrong, int(hidden.sum())
+    )
+    return outcome, predicted

@@ -1,0 +1,195 @@
+"""What M2 and M1+M2 share as estimators: training the model of M2, and asking it for latents, samples and analogies."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from core_models.errors import UserError
+from core_models.latent import ConditionalVAEConfig
+from core_models.layers.networks import Activation
+from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training.config import Precision
+
+from .batches import SemiSupervisedBatches
+from .estimator import Codes, LogProbabilities, Rows, SemiSupervisedClassifier, in_double
+from .m2_objective import M2Network, M2Objective
+from .observation import Observation
+
+if TYPE_CHECKING:
+    from core_models.training import RunFolder
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+class GenerativeClassifier(SemiSupervisedClassifier):
+    """A classifier whose q(y | x), q(z | x, y) and p(x | y, z) are those of M2.
+
+    A subclass stores the constructor's arguments named below, and says how scaled rows become what M2's networks see
+    (`_to_m2`) and back (`_from_m2`).
+
+    Attributes:
+        network_: the trained networks of M2.
+        observation_: what the networks were shown of a row in training.
+        history_: what the training did.
+    """
+
+    latent: int
+    activation: Activation
+    epochs: int
+    batch_size: int
+    labelled_batch_size: int
+    learning_rate: float
+    schedule: Schedule
+    warmup_steps: int
+    alpha: float
+    weight_prior: float
+    ema: float | None
+    device: str
+    precision: Precision
+    threads: int | None
+    time_limit: float | None
+    verbose: bool
+
+    network_: M2Network
+    observation_: Observation
+
+    @abstractmethod
+    def _to_m2(self, x: Rows) -> Tensor:
+        """Returns what M2's networks see of scaled rows: the pixels, or M1's posterior means."""
+
+    @abstractmethod
+    def _from_m2(self, x: Tensor) -> Rows:
+        """Returns scaled rows for means of p(x | y, z): the inverse of `_to_m2`, as far as there is one."""
+
+    def _m2_objective(self, config: ConditionalVAEConfig, y: Codes, observation: Observation) -> M2Objective:
+        """Builds networks and loss; the initial weights follow from `random_state` alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self._seed(), "initial weights"))
+            network = M2Network(config)
+        labelled = int((y >= 0).sum())
+        return M2Objective(
+            network, n_labelled=labelled, n_unlabelled=len(y) - labelled, alpha=self.alpha, observation=observation
+        )
+
+    def _training_config(self, rows: int) -> TrainingConfig:
+        return TrainingConfig(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            # the gradient of w |theta|^2 / 2N is w theta / N: what Adam calls its (coupled) weight decay
+            weight_decay=self.weight_prior / rows,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+            ema=self.ema,
+            seed=self._seed(),
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            time_limit=self.time_limit,
+        )
+
+    def _train_m2(
+        self,
+        config: ConditionalVAEConfig,
+        x: Tensor,
+        y: Codes,
+        observation: Observation,
+        *,
+        run: RunFolder | None,
+        resume: bool,
+    ) -> None:
+        objective = self._m2_objective(config, y, observation)
+        batches = SemiSupervisedBatches(x, y, self.batch_size, self.labelled_batch_size, self._seed())
+        self.history_: History = fit(
+            objective,
+            batches.to(resolve_device(self.device)),
+            self._training_config(len(x)),
+            run=run,
+            resume=resume,
+            stage="m2",
+            progress=self.verbose,
+        )
+        self._take(objective.network.cpu().eval(), config, observation)
+
+    def _take(self, network: M2Network, config: ConditionalVAEConfig, observation: Observation) -> None:
+        """Keeps a trained network, with a copy in float64 that predicts."""
+        self.network_, self.observation_ = network, observation
+        self.network_config_ = asdict(config)
+        self._double = in_double(network)
+
+    def _state(self) -> dict[str, Any]:
+        return {f"m2.{name}": value for name, value in self.network_.state_dict().items()}
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        config = ConditionalVAEConfig(**self.network_config_)
+        network = M2Network(config)
+        network.load_state_dict({name[3:]: value for name, value in state.items() if name.startswith("m2.")})
+        self._take(network.eval(), config, self.observation_)
+
+    def _log_proba(self, x: Rows) -> LogProbabilities:
+        return self._double.log_q(self._to_m2(x).double())
+
+    @torch.no_grad()
+    def _latents(self, x: Rows) -> Tensor:
+        """Returns the means of q(z | x, y) at the predicted classes, float64 (n, latent)."""
+        parts = []
+        for part in x.split(1000):
+            seen = self._to_m2(part).double()
+            parts.append(self._double.vae.encode(seen, self._double.log_q(seen).argmax(1)).mean)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _decode(self, z: Tensor, y: Codes) -> np.ndarray:
+        """Returns rows in the user's own units: the means of p(x | y, z), undone of M1 and of the scaling."""
+        rows = self._from_m2(self._double.vae.decode(z, y)).double().numpy()
+        return rows.reshape(-1, *self.event_shape_) * self.scale_std_ + self.scale_mean_
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Returns the latents of rows: means of q(z | x, y) at the predicted classes, shape (n, latent)."""
+        return self._latents(self._inputs(X)).numpy()
+
+    def sample(self, y: Any, n: int = 1) -> np.ndarray:
+        """Draws rows of given classes, in the units of the training data: means of p(x | y, z) at random styles z.
+
+        Args:
+            y: a class, or a sequence of classes.
+            n: rows to draw of each.
+
+        Returns:
+            Array (n, *event_shape) for one class, (len(y) * n, *event_shape) for several, class after class. The
+            same call on the same estimator draws the same rows.
+
+        Raises:
+            UserError: a label that is no class.
+        """
+        check_is_fitted(self, "classes_")
+        codes = self._codes(np.atleast_1d(np.asarray(y))).repeat_interleave(n)
+        generator = torch.Generator().manual_seed(seed_of(self._seed(), "sample"))
+        z = torch.randn(len(codes), self.latent, generator=generator, dtype=torch.float64)
+        return self._decode(z, codes)
+
+    def analogies(self, X: Any) -> np.ndarray:
+        """Returns every row's style in every class: z is inferred once, then only the class changes.
+
+        Returns:
+            Array (n, classes, *event_shape), in the units of the training data and the order of `classes_`.
+        """
+        z = self._latents(self._inputs(X))
+        k = len(self.classes_)
+        codes = torch.arange(k).repeat(len(z))
+        return self._decode(z.repeat_interleave(k, 0), codes).reshape(len(z), k, *self.event_shape_)
+
+    def _codes(self, labels: np.ndarray) -> Codes:
+        known = {label: code for code, label in enumerate(self.classes_.tolist())}
+        try:
+            return torch.tensor([known[label] for label in labels.tolist()], dtype=torch.long)
+        except KeyError as error:
+            classes = ", ".join(map(str, self.classes_.tolist()))
+            raise UserError(f"expected labels among the classes {classes}, got {error.args[0]!r}") from None

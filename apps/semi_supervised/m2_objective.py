@@ -1,0 +1,146 @@
+r"""The model and the loss of M2: a generative semi-supervised model, with the class as a latent variable that some rows reveal.
+
+For a labelled row, with a uniform p(y),
+
+.. math:: -\mathcal{L}(x, y) = -E_{q(z|x,y)}[\log p(x|y,z) + \log p(y) + \log p(z) - \log q(z|x,y)]
+
+for an unlabelled one, the sum over classes being exact,
+
+.. math:: -\mathcal{U}(x) = \sum_y q(y|x) (-\mathcal{L}(x, y)) - H(q(y|x))
+
+and what is minimised is, per row of the N rows of which n_l are labelled,
+
+.. math:: \frac{n_u}{N} \overline{-\mathcal{U}} + \frac{n_l}{N} \overline{-\mathcal{L}}
+          + \alpha \, \overline{-\log q(y|x)} + \frac{w}{2N} \|\theta\|^2
+
+with bars for means over rows. In the paper's own terms the third weight is alpha N against *sums* (alpha = 0.1 there
+stands for 0.1 N / n_l on the sum of n_l terms): put on means of a batch as it is, it would weigh the classifier N / n_l
+times too much. The last term is a N(0, 1 / w) prior on the weights.
+
+Source: Kingma, Rezende, Mohamed and Welling, "Semi-supervised learning with deep generative models", NIPS 2014,
+sections 2.1 and 3, equations 6 to 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from core_models.base import Metrics, Objective, Scalar
+from core_models.latent import ConditionalVAE, ConditionalVAEConfig
+from core_models.layers.networks import ConditionalNetwork, conv_encoder, mlp
+
+from .observation import Observation, observation_noise, observe
+
+
+class M2Network(nn.Module):
+    """The three networks of M2: q(y | x), and q(z | x, y) with p(x | y, z) in a class-conditional VAE."""
+
+    def __init__(self, config: ConditionalVAEConfig) -> None:
+        super().__init__()
+        self.vae = ConditionalVAE(config)
+        shape = self.vae.event_shape
+        self.classifier: ConditionalNetwork
+        if config.network == "mlp":
+            self.classifier = mlp(shape.numel(), config.hidden, config.classes, config.activation)
+        else:
+            self.classifier = conv_encoder(
+                shape, config.channels, config.hidden[0], config.classes, config.activation
+            )
+        # q(y | x) starts uniform: no class is favoured before a label has been seen
+        last = self.classifier.head[-1]  # type: ignore[index]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def log_q(self, x: Tensor) -> Tensor:
+        """Returns log q(y | x) [nats], shape (n, classes)."""
+        logits = self.classifier(x)
+        return F.log_softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=1)
+
+
+class Noise(NamedTuple):
+    """All that one evaluation of the objective draws, so that it can be drawn apart from it."""
+
+    labelled: Tensor | None
+    labelled_latent: Tensor
+    unlabelled: Tensor | None
+    unlabelled_latent: Tensor | None
+
+
+class M2Objective(Objective):
+    """The loss above, over batches with "labelled" rows, their codes "y" and "unlabelled" rows.
+
+    Args:
+        network: the networks.
+        n_labelled: labelled rows of the whole training set.
+        n_unlabelled: unlabelled rows of the whole training set.
+        alpha: weight of the mean cross-entropy of q(y | x) on labelled rows.
+        observation: what the networks are shown of a stored row.
+        class_by_class: marginalise the plain way, one bound a class (the reference; slower, same numbers).
+    """
+
+    def __init__(
+        self,
+        network: M2Network,
+        *,
+        n_labelled: int,
+        n_unlabelled: int,
+        alpha: float = 0.1,
+        observation: Observation = "as is",
+        class_by_class: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        total = n_labelled + n_unlabelled
+        self.labelled_weight, self.unlabelled_weight = n_labelled / total, n_unlabelled / total
+        self.alpha = alpha
+        self.observation: Observation = observation
+        self.class_by_class = class_by_class
+
+    def forward(self, batch: Mapping[str, Tensor], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
+        """Returns the loss [nats per row] and its parts."""
+        return self.loss(batch, self.noise(batch, generator))
+
+    def noise(self, batch: Mapping[str, Tensor], generator: Generator | None = None) -> Noise:
+        """Draws what `loss` needs for a batch."""
+
+        def normal(*shape: int) -> Tensor:
+            like = batch["labelled"]
+            return torch.empty(shape, dtype=like.dtype, device=like.device).normal_(generator=generator)
+
+        vae = self.network.vae
+        labelled, unlabelled = batch["labelled"], batch.get("unlabelled")
+        latent = vae.latent_shape[0]
+        first = observation_noise(self.observation, labelled, generator), normal(len(labelled), latent)
+        if unlabelled is None:
+            return Noise(*first, None, None)
+        second = observation_noise(self.observation, unlabelled, generator)
+        return Noise(*first, second, normal(vae.classes, len(unlabelled), latent))
+
+    def loss(self, batch: Mapping[str, Tensor], noise: Noise) -> tuple[Scalar, Metrics]:
+        """Returns the loss given its noise: no randomness of its own."""
+        network, vae, y = self.network, self.network.vae, batch["y"]
+        log_prior = -log(vae.classes)
+        x_l = observe(self.observation, batch["labelled"], noise.labelled)
+        x_u = None
+        if "unlabelled" in batch:
+            x_u = observe(self.observation, batch["unlabelled"], noise.unlabelled)
+        log_q = network.log_q(x_l if x_u is None else torch.cat([x_l, x_u]))
+        log_q_l, log_q_u = log_q[: len(x_l)], log_q[len(x_l) :]
+        labelled = -(vae.elbo(x_l, y, noise=noise.labelled_latent) + log_prior).mean()
+        cross_entropy = F.nll_loss(log_q_l, y)
+        loss = self.labelled_weight * labelled + self.alpha * cross_entropy
+        metrics = {"labelled_nats": labelled.detach(), "cross_entropy_nats": cross_entropy.detach()}
+        if x_u is not None:
+            every_class = vae.elbo_class_by_class if self.class_by_class else vae.elbo_every_class
+            bounds = every_class(x_u, noise=noise.unlabelled_latent).T + log_prior
+            unlabelled = -(log_q_u.exp() * (bounds - log_q_u)).sum(1).mean()
+            loss = loss + self.unlabelled_weight * unlabelled
+            metrics["unlabelled_nats"] = unlabelled.detach()
+            metrics["class_entropy_nats"] = -(log_q_u.exp() * log_q_u).sum(1).mean().detach()
+        return loss, {"loss_nats": loss.detach(), **metrics}

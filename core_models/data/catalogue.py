@@ -1,0 +1,80 @@
+"""Data sets by name. A new set is one module and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+from ..errors import UserError
+from .binarized_mnist import load_binarized_mnist
+from .cifar10 import load_cifar10
+from .dataset import DataSet
+from .digits import load_digits
+from .idx import load_idx, load_official
+from .omniglot import load_omniglot
+from .sources import Places
+from .svhn import load_svhn
+from .user import load_folder, load_npz
+
+LOADERS: dict[str, Callable[[Places], DataSet]] = {
+    "binarized-mnist": load_binarized_mnist,
+    "cifar10": load_cifar10,
+    "digits": load_digits,
+    "fashion-mnist": partial(load_official, "fashion-mnist"),
+    "kmnist": partial(load_official, "kmnist"),
+    "mnist": partial(load_official, "mnist"),
+    "omniglot": load_omniglot,
+    "svhn": load_svhn,
+}
+
+
+def names() -> list[str]:
+    """Returns the names that `load` knows, in alphabetical order."""
+    return sorted(LOADERS)
+
+
+def load(
+    name: str | Path,
+    *,
+    root: Path | str | None = None,
+    download: bool = True,
+    progress: bool = True,
+    image_size: int | tuple[int, int] | None = None,
+) -> DataSet:
+    """Loads a data set by name, or the user's own.
+
+    Args:
+        name: one of `names()`; `idx:FOLDER` for a folder of IDX files; or the path of a .npz or of a folder of images.
+        root: the folder looked in first, instead of `$GENAPPS_DATA`.
+        download: whether the network may be asked for what no folder holds.
+        progress: whether downloads show how far they are.
+        image_size: the height and width [pixels] that a folder's images are cut and resized to; by default they must
+            be of one size already.
+
+    Raises:
+        NoSourceError: when a known set is nowhere and can't be fetched.
+        UserError: when the name is unknown, or a file is damaged or not what it should be.
+
+    Example:
+        >>> load("digits").train_x.shape
+        torch.Size([1437, 1, 8, 8])
+    """
+    path = Path(name)
+    if image_size is not None and (str(name) in LOADERS or not path.is_dir()):
+        raise UserError(f"expected a folder of images to go with image_size, got {name}: leave image_size out")
+    if str(name) in LOADERS:
+        return LOADERS[str(name)](Places(root=root, download=download, progress=progress))
+    if str(name).startswith("idx:"):
+        return load_idx(str(name).removeprefix("idx:"))
+    if path.is_dir():
+        return load_folder(path, image_size=image_size)
+    if path.is_file() or path.suffix == ".npz":
+        return load_npz(path)
+    close = get_close_matches(str(name), names(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UserError(
+        f"expected a data set out of {', '.join(names())}, idx:FOLDER, or the path of a .npz or of a folder of images, "
+        f"got {str(name)!r}, which is none{hint}"
+    )

@@ -1,0 +1,88 @@
+"""A folder's image files as one array: all of one size, grey or colour, 8 bits per channel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+GREY = ("1", "L", "LA")
+
+
+def image_files(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Returns the PNG, JPEG and WebP files of a folder in the order of their names; hidden ones are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    own = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in own if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def read_images(
+    paths: Sequence[Path], image_size: int | tuple[int, int] | None = None, channels: int | None = None
+) -> UInt8[Tensor, "n c h w"]:
+    """Reads image files into one tensor.
+
+    Photographs are turned the way up that their camera noted; transparency is laid over white.
+
+    Args:
+        paths: the files.
+        image_size: height and width [pixels] (one number: both) that every image is cut to the shape of, around its
+            middle, and resized to; by default all must be of one size.
+        channels: 1 (grey) or 3 (colour); by default 1 when all are grey.
+
+    Raises:
+        UserError: when a file is no whole image, has 16 bits per channel, or the sizes differ.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and min(size) < 1:
+        raise UserError(f"expected an image size of at least 1 pixel, got {size[0]} x {size[1]}")
+    if channels not in (None, 1, 3):
+        raise UserError(f"expected images of 1 channel (grey) or 3 (colour), got {channels}: use another model")
+    arrays, grey = [], True
+    for path in paths:
+        image = _read(path)
+        grey = grey and image.mode == "L"
+        if size is not None:
+            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
+        arrays.append(
+            np.asarray(image.convert("RGB") if channels == 3 else image.convert("L") if channels == 1 else image)
+        )
+        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
+            (h, w), (own_h, own_w) = arrays[0].shape[:2], arrays[-1].shape[:2]
+            raise UserError(
+                f"expected images of one size, got {h} x {w} ({paths[0].name}) and {own_h} x {own_w} ({path.name}): "
+                f"resize them, or give image_size (for instance {min(h, own_h, w, own_w)})"
+            )
+    if (channels or (1 if grey else 3)) == 1:
+        stacked = np.stack(arrays)[:, None]
+    else:  # a grey image among coloured ones has the same value in each channel
+        whole = [array if array.ndim == 3 else np.repeat(array[..., None], 3, 2) for array in arrays]
+        stacked = np.stack(whole).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(stacked))
+
+
+def _read(path: Path) -> Image.Image:
+    """Returns a whole, upright image in mode L or RGB."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()  # a truncated file fails here and not later
+                image = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{path}: expected a whole PNG, JPEG or WebP image ({error}): replace or remove it") from error
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"{path}: expected 8 bits per channel, got mode {image.mode}: convert it to 8 bits")
+    grey = image.mode in GREY
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return image.convert("L" if grey else "RGB")

@@ -1,0 +1,10 @@
+"""Latent-variable models trained by a bound."""
+
+from .conditional_vae import ConditionalVAE as ConditionalVAE
+from .conditional_vae import ConditionalVAEConfig as ConditionalVAEConfig
+from .iwae import iwae as iwae
+from .likelihoods import DiscretisedLogistic as DiscretisedLogistic
+from .likelihoods import Likelihood as Likelihood
+from .objectives import NegativeELBO as NegativeELBO
+from .vae import VAE as VAE
+from .vae import VAEConfig as VAEConfig

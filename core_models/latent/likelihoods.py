@@ -1,0 +1,140 @@
+r"""What a decoder's outputs mean: p(x | z) as a distribution over whole events.
+
+- Bernoulli: one logit a value; x in {0, 1}, or its mean in [0, 1].
+- Gaussian with a diagonal covariance: mean and log-variance of each value, or one learned log-variance a channel.
+- Discretised logistic: the mass that a logistic puts on the bin of an 8-bit level, the tails folded into the first
+  and the last. Source: Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, "Improved variational inference
+  with inverse autoregressive flow", NIPS 2016, appendix; Salimans et al., "PixelCNN++", ICLR 2017, section 2.1.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal, get_args
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
+from torch.nn import functional as F
+
+from ..errors import UserError
+
+LikelihoodName = Literal["bernoulli", "gaussian", "discretised-logistic"]
+
+LOG_SCALE_BOUND = 7.0  # of log-variances and log-scales: exp stays finite in any precision, no bound is ever met
+
+
+class DiscretisedLogistic(Distribution):
+    """A logistic over [0, 1] seen through bins of width 1 / (levels - 1) centred on the levels.
+
+    Args:
+        loc: centre (...), in the units of x.
+        log_scale: log of the scale (...), in the units of x.
+        levels: number of values that x takes, from 0 to 1 in equal steps.
+    """
+
+    arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
+    support = constraints.unit_interval
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256) -> None:
+        self.loc, self.log_scale, self.levels = loc, log_scale, levels
+        super().__init__(loc.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The centre, kept within [0, 1]: the exact mean but for the folded tails."""
+        return self.loc.clamp(0, 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log mass [nats] of the bin of each value."""
+        step = 1 / (self.levels - 1)
+        inverse = torch.exp(-self.log_scale)
+        upper = (value - self.loc + step / 2) * inverse
+        lower = (value - self.loc - step / 2) * inverse
+        # log(sigmoid(upper) - sigmoid(lower)) without cancellation:
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u))
+        width = torch.log(-torch.expm1(-step * inverse))
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
+        first, last = value < step / 2, value > 1 - step / 2
+        return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
+
+    def rsample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Not offered: levels are discrete."""
+        raise NotImplementedError("a discretised logistic can't be reparameterised")
+
+    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws levels."""
+        u = torch.rand((*sample_shape, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device)
+        return self.quantise(u)
+
+    def quantise(self, u: Tensor) -> Tensor:
+        """Maps uniforms to levels by the inverse of the logistic's distribution function."""
+        eps = torch.finfo(u.dtype).tiny
+        x = self.loc + torch.exp(self.log_scale) * (torch.log(u.clamp_min(eps)) - torch.log1p(-u))
+        return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+
+class Likelihood(nn.Module):
+    """Turns a decoder's flat output (..., outputs * values) into p(x | z) over events.
+
+    Args:
+        name: the family.
+        event_shape: shape of one event.
+        levels: number of pixel levels, for the discretised logistic.
+        learned_scale: Gaussian and discretised logistic: whether the decoder gives each value a scale of its own
+            (True) or one scale a channel is a parameter (False, steadier on photographs).
+    """
+
+    def __init__(
+        self, name: LikelihoodName, event_shape: Size, *, levels: int = 256, learned_scale: bool = True
+    ) -> None:
+        super().__init__()
+        if name not in get_args(LikelihoodName):
+            raise UserError(f"expected a likelihood among {', '.join(get_args(LikelihoodName))}, got {name!r}")
+        self.name, self.event_shape, self.levels = name, Size(event_shape), levels
+        self.own_scale = name != "bernoulli" and learned_scale
+        self.outputs = 2 if self.own_scale else 1  # numbers a decoder gives per value
+        self.log_scale: nn.Parameter | None = None
+        if name != "bernoulli" and not learned_scale:
+            self.log_scale = nn.Parameter(torch.full((self.event_shape[0], *[1] * (len(event_shape) - 1)), -2.0))
+
+    def forward(self, raw: Tensor) -> Distribution:
+        """Returns the distribution, its batch shape the leading one of raw."""
+        if raw.dtype in (torch.bfloat16, torch.float16):
+            raw = raw.float()  # densities are always taken in full precision
+        lead = raw.shape[:-1]
+        values = raw.view(*lead, self.outputs, *self.event_shape)
+        center = values.select(len(lead), 0)
+        dims = len(self.event_shape)
+        if self.name == "bernoulli":
+            return Independent(Bernoulli(logits=center, validate_args=False), dims, validate_args=False)
+        if self.log_scale is None:
+            log_scale = values.select(len(lead), 1)
+        else:
+            log_scale = self.log_scale.to(center.dtype).expand_as(center)
+        if self.name == "gaussian":
+            scale = torch.exp(0.5 * log_scale.clamp(-2 * LOG_SCALE_BOUND, 2 * LOG_SCALE_BOUND))
+            return Independent(Normal(center, scale, validate_args=False), dims, validate_args=False)
+        # centred on mid-grey with a scale of about e^-2 when the decoder says 0
+        logistic = DiscretisedLogistic(
+            center + 0.5, (log_scale - (2.0 if self.own_scale else 0.0)).clamp(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
+            self.levels,
+        )  # fmt: skip
+        return Independent(logistic, dims, validate_args=False)
+
+    def draw(self, distribution: Distribution, generator: torch.Generator | None = None) -> Tensor:
+        """Draws events with a generator, which torch's own distributions do not take."""
+        assert isinstance(distribution, Independent)
+        base = distribution.base_dist
+        if isinstance(base, Bernoulli):
+            return torch.bernoulli(base.probs, generator=generator)
+        u = torch.empty_like(base.mean)
+        if isinstance(base, Normal):
+            return base.loc + base.scale * u.normal_(generator=generator)
+        assert isinstance(base, DiscretisedLogistic)
+        return base.quantise(u.uniform_(generator=generator))
+
+    @property
+    def values(self) -> int:
+        """Numbers in one event."""
+        return prod(self.event_shape)

@@ -1,0 +1,1 @@
+"""Layers and networks used by several families of models."""

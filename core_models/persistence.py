@@ -1,0 +1,76 @@
+"""Models to and from a folder: `model.safetensors` beside `model.json`, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .base import GenerativeModel
+from .errors import UserError
+from .files import atomic, read_json, write_json
+from .registry import build, describe
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
+    """Writes tensors as one safetensors file, whole or not at all."""
+    with atomic(path) as temporary:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # it wraps the operating system's errors, a full disk among them
+            raise OSError(str(error)) from error
+
+
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        UserError: when the file is missing, cut short or altered.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"expected weights at {path}, found none") from error
+    except SafetensorError as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}): it was cut short or altered") from error
+
+
+def save(model: GenerativeModel, folder: Path | str) -> None:
+    """Saves a model's weights and configuration into a folder."""
+    folder = Path(folder)
+    description = describe(model)
+    save_tensors(model.state_dict(), folder / WEIGHTS)
+    write_json(folder / DESCRIPTION, description)
+
+
+def load(folder: Path | str) -> GenerativeModel:
+    """Loads a model saved by `save` or trained into a run folder, in evaluation mode on the CPU.
+
+    The class is found by the class path in `model.json`, which must name a GenerativeModel: load folders of others as
+    you would import their code.
+
+    Raises:
+        UserError: when the folder holds no model, or weights that don't fit the configuration.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        raise UserError(f"expected a model in {folder} ({DESCRIPTION} and {WEIGHTS}), found none: give a run folder")
+    description = read_json(folder / DESCRIPTION)
+    if not isinstance(description, dict) or not isinstance(description.get("class_path"), str):
+        raise UserError(f"{folder / DESCRIPTION} names no class_path: it is not a model's description")
+    model = build(description["class_path"], description.get("config"))
+    state = load_tensors(folder / WEIGHTS)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected != found:
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise UserError(
+            f"the weights in {folder / WEIGHTS} are of another model than {description['class_path']}: "
+            f"{differing[0]} was expected with shape {expected.get(differing[0])}, got {found.get(differing[0])}"
+        )
+    model.load_state_dict(state)
+    return model.eval()

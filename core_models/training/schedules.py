@@ -1,0 +1,25 @@
+r"""Courses of the learning rate over a run.
+
+With :math:`w` warm-up steps, :math:`T` steps in all and a floor :math:`f`, the factor of step :math:`t` (from 0) is
+
+.. math:: \frac{t + 1}{w} \quad (t < w), \qquad f + (1 - f) \, s(u) \quad (t \ge w), \qquad u = \frac{t - w}{T - 1 - w}
+
+where :math:`s(u)` is 1 (constant; the floor then has no effect), :math:`1 - u` (linear) or
+:math:`\frac12 (1 + \cos \pi u)` (cosine; Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm
+restarts", ICLR 2017, eq. 5 without restarts).
+"""
+
+import math
+
+from .config import Schedule
+
+
+def factor(schedule: Schedule, step: int, total: int, *, warmup: int = 0, floor: float = 0.0) -> float:
+    """Returns what the learning rate is multiplied with at a step, counted from 0, of `total` steps."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    done = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
+    shape = 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return floor + (1.0 - floor) * shape

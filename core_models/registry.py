@@ -11,6 +11,7 @@ from typing import Any
 
 from .base import GenerativeModel
 from .errors import UserError
+from .fields import checked
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,13 @@ def build(name_or_path: str, config: Mapping[str, Any] | None = None) -> Generat
     """Builds a model from its name or class path and the fields of its configuration.
 
     Raises:
-        UserError: when a field is unknown, or the model refuses a value.
+        UserError: when a field is unknown, missing or of the wrong type, or the model refuses a value.
     """
     cls = model_class(name_or_path)
-    fields = dict(config or {})
     dataclass_type = config_class(cls)
     if dataclass_type is None:
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise UserError(f"{cls.__name__} can't be built from {sorted(fields)}: {error}") from error
-    unknown = sorted(set(fields) - set(dataclass_type.__dataclass_fields__))  # type: ignore[attr-defined]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], dataclass_type.__dataclass_fields__, n=1)  # type: ignore[attr-defined]
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{dataclass_type.__name__} has no field {unknown[0]!r}{hint}")
-    # JSON and YAML know lists only; the configurations are hashable
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    return cls(dataclass_type(**fields))  # type: ignore[call-arg]
+        return cls(**checked(cls, config or {}))
+    return cls(dataclass_type(**checked(dataclass_type, config or {})))  # type: ignore[call-arg]
 
 
 def describe(model: GenerativeModel) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def _reason(rest: str, where: str, owner: str, options: Iterable[str], settings:
     if found := re.match(r"Expected an? (.*?)\. Got value: (.*)", rest, re.DOTALL):
         return f"{where}{of}: expected {_kind(found[1])}, got {found[2].strip()!r}"
     if found := re.match(r"Problems parsing config: (.*)", rest, re.DOTALL):
-        return f"the configuration is not valid YAML: {found[1]}"
+        where = re.sub(r'\s*in "<unicode string>", line', ", line", found[1])
+        return f"the configuration is not valid YAML: {where}"
     if found := re.match(r"Unexpected config:\s*(.*)", rest, re.DOTALL):
         return f"a configuration must be a mapping of settings to values, got {found[1].strip()!r}"
     return f"{where}{of}: {rest}" if where else rest

@@ -151,7 +151,7 @@ def settings_of(path: str) -> list[str]:
 
 
 def _concrete(kind: type) -> list[type]:
-    found = [kind] if not inspect.isabstract(kind) else []
+    found = [] if inspect.isabstract(kind) or kind.__name__.startswith("_") else [kind]
     below: list[type] = kind.__subclasses__()
     for sub in below:
         found += _concrete(sub)

@@ -171,11 +171,13 @@ def learning_curves(
         metrics: the records of metrics.jsonl; a metric may be missing from some of them. Where they have a "stage",
             each stage is a line of its own.
         path: the PNG file to write.
-        names: which metrics; every numeric one where empty.
+        names: which metrics; every numeric one but the counters epoch and step where empty.
         x: the key along the horizontal axis; the records' number where they lack it.
         title: shown above.
     """
-    names = list(names) or list(dict.fromkeys(k for record in metrics for k in record if k != x and _plain(record[k])))
+    counters = {x, "epoch", "step"}
+    found = dict.fromkeys(k for record in metrics for k in record if k not in counters and _plain(record[k]))
+    names = list(names) or list(found)
     if not names or not metrics:
         raise UserError("expected at least one record of metrics with a number in it, got none")
     stages = list(dict.fromkeys(record.get("stage") for record in metrics))

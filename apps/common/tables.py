@@ -97,7 +97,9 @@ def _record(
         what = " and ".join(sorted(f"{unit} ({better} is better)" for unit, better in measures))
         raise UserError(f"{' / '.join(key)}: expected one unit for all draws and the published figure, got {what}")
     if not measures:  # neither run nor published: the table's other entries tell
-        measures = {(c.unit, c.better) for c in kin} or {(f.unit, f.better) for f in published if f.table == key[1]}
+        measures = {(c.unit, c.better) for c in kin} or {
+            (f.unit, f.better) for f in published if (f.app, f.table) == key[:2]
+        }
     unit, better = sorted(measures)[0]
     values = [cell.value for cell in draws]
     latest = max(draws, key=lambda cell: (cell.written, cell.draw), default=None)

@@ -21,7 +21,8 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `genapps model ...` and returns the exit status."""
-    return run_cli(VERBS, prog="genapps model", description="Trains, evaluates and samples generative models.", argv=argv)
+    description = "Trains, evaluates and samples generative models."
+    return run_cli(VERBS, prog="genapps model", description=description, argv=argv)
 
 
 if __name__ == "__main__":

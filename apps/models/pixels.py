@@ -43,6 +43,11 @@ class Pixels:
         """Returns some of the images."""
         return Pixels(self.x[index], None if self.y is None else self.y[index], self.levels, self.redraw)
 
+    def mean(self) -> Tensor:
+        """Returns the mean image, in [0, 1]."""
+        # summed as integers: no copy of the images as floats
+        return self.x.sum(0, dtype=torch.int64).to(torch.float32) / (len(self) * (self.levels - 1))
+
     def floats(self) -> Tensor:
         """Returns the images in [0, 1]."""
         return to_floats(self.x, self.levels)

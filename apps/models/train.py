@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Generator
 
 import core_models
 from apps.common.cli import command_line
 from apps.common.provenance import commit, device_words
 from core_models import registry
-from core_models.base import ExactLikelihood, GenerativeModel, Objective, Variational
+from core_models.base import GenerativeModel, Objective
 from core_models.data import Binarisation, DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.evaluation import Estimate
-from core_models.evaluation import evaluate as average
 from core_models.files import read_json
-from core_models.latent import NegativeELBO
-from core_models.objectives import NegativeLogLikelihood
-from core_models.training import History, RunFolder, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training import History, RunFolder, TrainingConfig, fit, resolve_device
 
+from .building import build_model, build_objective
+from .measuring import default_estimator, in_words, measure, record
 from .pages import write_figures, write_page
-from .pixels import Pixels, choose_binarisation, classes_of, density_over, hold_out, prepare
-from .user_models import importable
-from .words import figure_in_words
+from .pixels import Pixels, choose_binarisation, density_over, hold_out, prepare
+from .runs import threads as set_threads
 
 
 def train(
@@ -54,10 +47,10 @@ def train(
         data: A data set by name (`genapps model list`), or the path of your own .npz or folder of images.
         out: The run folder: settings, metrics, checkpoint, weights, figures, summary.json and report.html.
         model: A registered model, or the class path of your own GenerativeModel: my_models.Mine.
-        model_config: Fields of the model's configuration, e.g. {latent: 50, hidden: [600, 600]}; on the command line
-            also --model_config.latent 50. Shape, levels and number of classes come from the data.
+        model_config: Fields of the model's configuration, e.g. {latent: 50, hidden: [600, 600]}; one at a time by
+            --model_config.latent 50. Shape, levels and number of classes come from the data where left out.
         binarisation: How grey pixels become zeros and ones: dynamic draws them anew at every step, static once,
-            threshold at one half. Left out, it is dynamic for a Bernoulli likelihood and none for others.
+            threshold at one half. Left out, it is dynamic for a Bernoulli likelihood of greys and none otherwise.
         validation: Training images to hold out for validation, by the seed; 0 takes the data set's own validation
             split where it has one.
         importance_samples: k of the importance-weighted bound that is maximised; 1 is the evidence lower bound.
@@ -66,93 +59,108 @@ def train(
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
     """
+    set_threads(training.threads)
     run = RunFolder(out)
-    if not resume and run.checkpoint().exists():
+    going_on = run.checkpoint().exists()
+    if going_on and not resume:
         raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
-    set_ = load_data(data)
-    net = build_model(model, model_config, set_, training)
-    chosen = choose_binarisation(binarisation, density_over(net), set_)
-    pixels, held = _splits(set_, net, chosen, validation, training.seed)
-    if hasattr(net, "set_output_mean"):
-        net.set_output_mean(to_mean(pixels))
+    data_set = load_data(data)
+    net = build_model(model, model_config, data_set, training.seed)
+    chosen = choose_binarisation(binarisation, density_over(net), data_set)
+    pixels, held_out = _splits(data_set, net, chosen, validation, training.seed)
+    test = prepare(data_set, "test", net, chosen)
+    if callable(start := getattr(net, "set_output_mean", None)):
+        start(pixels.mean())
     batches = pixels.batches(batch_size, training.seed)
     objective = build_objective(
         net,
-        redraw=pixels.redraw,
+        "dynamic" if pixels.redraw else "none",
         importance_samples=importance_samples,
         kl_warmup_steps=kl_warmup_epochs * batches.steps_per_epoch,
     )
-    settings = {
+    settings: dict[str, Any] = {
+        "data": data,
         "model": model,
         "model_config": model_config,
-        "data": data,
         "binarisation": chosen,
         "validation": validation,
         "importance_samples": importance_samples,
         "kl_warmup_epochs": kl_warmup_epochs,
         "batch_size": batch_size,
-        "training": _plain(asdict(training)),
+        "training": asdict(training),
     }
-    fresh = not run.checkpoint().exists()
-    if fresh:
+    settings = json.loads(json.dumps(settings))  # YAML has no tuples
+    device = device_words(resolve_device(training.device), training.threads)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    print(f"{model}, {parameters:,} parameters; {data_set.name}, {len(pixels):,} images; {device}")
+    print(f"data: {data_set.source}")
+    if not going_on:
         run.write_config(settings)
-    parameters = sum(p.numel() for p in net.parameters())
-    print(
-        f"{model} ({parameters:,} parameters) on {set_.name} ({set_.source}): {len(pixels):,} images, "
-        f"binarisation {chosen}, {device_words(resolve_device(training.device), training.threads)}"
-    )
-    history = fit(
-        objective, batches, training, run=run, resume=resume, validate=_validator(held, batch_size, training.seed)
-    )
-    if resume and _finished(run, history):
-        print(f"{run.path} is finished: nothing left to do")
+    validate = _validator(held_out, batch_size, training.seed)
+    history = fit(objective, batches, training, run=run, resume=resume, validate=validate)
+    if going_on and _is_written(run, history):
+        print(f"{run.path} is finished: there is nothing left to do")
         return
-    if not fresh:
-        run.write_config(settings)
-    net.eval()
-    core_models.save(net, run.path)
-    print(f"training {history.stopped} after {history.steps:,} steps, {history.seconds:.0f} s")
-    test = measure(net, prepare(set_, "test", net, chosen), batch_size, training.seed)
+    run.write_config(settings)
+    core_models.save(net.eval(), run.path)
+    found = record(measure(net, test, seed=training.seed, batch_size=batch_size), net, chosen)
     summary = {
-        "data": set_.name,
-        "source": set_.source,
+        "data": data_set.name,
+        "source": data_set.source,
+        "classes": list(data_set.classes),
         "binarisation": chosen,
         "model": model,
         **registry.describe(net),
         "parameters": parameters,
         "stopped": history.stopped,
-        "steps": history.steps,
         "epochs": len(history.metrics),
+        "steps": history.steps,
         "seconds": round(history.seconds, 1),
-        "device": device_words(resolve_device(training.device), training.threads),
+        "device": device,
         "metrics": history.metrics[-1] if history.metrics else {},
-        "test": figures_of(test, net, chosen),
+        "test": found,
         "command": command_line(),
         "commit": commit(),
     }
-    print(figure_in_words("test", summary["test"]))
-    captions = write_figures(run, net, set_, prepare(set_, "test", net, chosen), training.seed)
-    write_page(run, summary, captions, settings)
+    write_page(run, summary, write_figures(run, net, test, training.seed), settings)
     run.write_summary(summary)
+    print(in_words(found, "test"))
     if history.stopped == "time limit":
-        print(f"stopped by the time limit: the same command with --resume goes on; the weights so far are in {run.path}")
-    print(f"wrote {run.report}")
+        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
+    print(f"wrote {run.path}: weights, summary.json, {run.report.name}")
 
 
-def build_model(name: str, config: Mapping[str, Any] | None, data: DataSet, training: TrainingConfig) -> GenerativeModel:
-    """Builds a model with weights drawn from the seed, its shape, levels and classes filled in from the data."""
-    importable(name)
-    cls = registry.model_class(name)
-    given = dict(config or {})
-    config_class = registry.config_class(cls)
-    if config_class is not None:
-        known = {field.name: field.default for field in fields(config_class)}
-    else:
-        known = {key: p.default for key, p in inspect.signature(cls.__init__).parameters.items()}
-    from_data: dict[str, Any] = {"event_shape": tuple(data.event_shape), "levels": data.levels}
-    if known.get("classes"):  # a model that is conditioned on classes unless told otherwise
-        from_data["classes"] = len(data.classes)
-    filled = {key: value for key, value in from_data.items() if key in known and key not in given}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(training.seed, "initial weights"))
-        return registry.build(name, {**filled, **given})
+def _splits(
+    data: DataSet, model: GenerativeModel, binarisation: Binarisation, validation: int, seed: int
+) -> tuple[Pixels, Pixels | None]:
+    """Returns what to train on, and what to validate on, if anything."""
+    pixels = prepare(data, "train", model, binarisation)
+    if validation:
+        return hold_out(pixels, validation, seed)
+    return pixels, None if data.valid_x is None else prepare(data, "valid", model, binarisation)
+
+
+def _validator(held_out: Pixels | None, batch_size: int, seed: int) -> Callable[[Objective], dict[str, float]] | None:
+    """Returns the validation of an objective's model: the same images, draws and noise every time."""
+    if held_out is None:
+        return None
+    pixels = held_out
+
+    def validate(objective: Objective) -> dict[str, float]:
+        model = objective.model
+        assert isinstance(model, GenerativeModel)
+        estimate = measure(model, pixels, seed=seed, batch_size=batch_size)
+        return {f"validation_{default_estimator(model)}_nats": estimate.nats}
+
+    return validate
+
+
+def _is_written(run: RunFolder, history: History) -> bool:
+    """Says whether the run had ended, all files written, before it was resumed."""
+    if history.stopped == "time limit" or not run.summary.exists() or not run.report.exists():
+        return False
+    summary = read_json(run.summary)
+    return isinstance(summary, dict) and (summary.get("stopped"), summary.get("steps")) == (
+        history.stopped,
+        history.steps,
+    )

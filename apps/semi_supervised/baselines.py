@@ -202,9 +202,7 @@ class ConvolutionalNetwork(_Network):
                 f"expected images (n, channels, height, width), or flat rows and their image_shape, got rows of "
                 f"{self.n_features_in_} features and image_shape={self.image_shape}"
             )
-        network = conv_encoder(
-            torch.Size(shape), tuple(self.channels), self.width, len(self.classes_), self.activation
-        )
+        network = conv_encoder(torch.Size(shape), tuple(self.channels), self.width, len(self.classes_), self.activation)
         return nn.Sequential(nn.Dropout(self.dropout), nn.Flatten(), nn.Unflatten(1, tuple(shape)), network)
 
 

@@ -27,7 +27,7 @@ from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import RunFolder, resolve_device
 
-from .estimator import SemiSupervisedClassifier
+from .estimator import OutOfTime, SemiSupervisedClassifier
 from .experiment import Task, make_task, run_task
 from .features import FeatureLearner
 from .methods import METHODS, Method, build, find_method, specification
@@ -150,15 +150,16 @@ def _fill(
         shared, m1_seconds = shared_m1(estimator, task, work)
         if shared is None:
             return  # the time limit fell within M1; the next call goes on
-        estimator.set_params(m1=str(shared))
+        estimator.m1 = str(shared)
     run = RunFolder(work / f"{table}_{entry.method.preset}_{entry.labels}_{entry.draw}_{config_hash}")
     if again:
         _forget(run)
-    outcome, _ = run_task(estimator, task, run=run, resume=True)
-    history = getattr(estimator, "history_", None)
-    if history is not None and history.stopped == "time limit":
-        print(f"{name}: time limit; the same command goes on", flush=True)
+    try:
+        outcome, _ = run_task(estimator, task, run=run, resume=True)
+    except OutOfTime as stopped:
+        print(f"{name}: {stopped}; the same command goes on", flush=True)
         return
+    history = getattr(estimator, "history_", None)
     words = device_words(resolve_device(device), threads)
     cell = Cell(
         app=APP,
@@ -187,7 +188,10 @@ def _fill(
         },
     )
     write_cell(results, cell)
-    print(f"{name}: {outcome.error_percent:.2f} % ({outcome.errors} of {outcome.n_test}), {cell.seconds:.0f} s", flush=True)
+    print(
+        f"{name}: {outcome.error_percent:.2f} % ({outcome.errors} of {outcome.n_test}), {cell.seconds:.0f} s",
+        flush=True,
+    )
 
 
 def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> dict[str, Any]:
@@ -206,7 +210,7 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path |
     Returns:
         The folder of the model and the time that it took [s] (0 where it stood); None when a time limit fell within.
     """
-    config = {key: value for key, value in estimator.get_params(deep=False).items() if key.startswith("m1_")}
+    config = {key: value for key, value in vars(estimator).items() if key.startswith("m1_")}
     config |= {"data": task.data.name, "rows": len(task.x), "scale": "none"}
     folder = work / f"m1_{hash_of(config)}"
     if (folder / "model.json").is_file():

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from core_models.errors import UserError
 from core_models.files import read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
-    from core_models.training import RunFolder
+    from core_models.training import History, RunFolder
 
 Rows = Float[Tensor, "n ..."]
 """Rows after scaling: (n, features) or images (n, channels, height, width), float32."""
@@ -50,10 +50,27 @@ Codes = Int[Tensor, " n"]
 LogProbabilities = Float[Tensor, "n classes"]
 Scale = Literal["auto", "none", "standard", "unit"]
 
+M = TypeVar("M", bound=nn.Module)
+
 UNLABELLED = -1
 FORMAT = 1
 _PREDICT_ROWS = 1000
 _OWN = "estimator."  # prefix of the base class's tensors in model.safetensors
+
+
+class OutOfTime(Exception):
+    """A time limit ended a training that keeps its state in a run folder: it is to be resumed, not to be used."""
+
+
+def stop_if_out_of_time(history: History, run: RunFolder | None) -> None:
+    """Raises `OutOfTime` when a training with a run folder was stopped by its time limit.
+
+    Without a run folder nothing can be resumed: what the time allowed for is the result.
+    """
+    if run is not None and history.stopped == "time limit":
+        raise OutOfTime(
+            f"time limit: stopped at step {history.steps} after {history.seconds:.0f} s; saved in {run.path}"
+        )
 
 
 class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
@@ -327,7 +344,7 @@ def encode_labels(y: Any, name: str = "classifier") -> tuple[np.ndarray, np.ndar
     return classes, codes
 
 
-def in_double(module: nn.Module) -> nn.Module:
+def in_double(module: M) -> M:
     """Returns a copy of a trained module for prediction: on the CPU, in float64, in evaluation mode."""
     return deepcopy(module).cpu().double().eval()
 

@@ -24,6 +24,7 @@ class Task:
     """A data set with the labels that are shown."""
 
     data: DataSet
+    """All images and labels, the hidden ones too: for scoring only."""
     x: np.ndarray
     """Training images (n, c, h, w), float32 in [0, 1]."""
     y: np.ndarray
@@ -34,9 +35,17 @@ class Task:
     """Which draw of labels; None where the data set came with its own unlabelled rows."""
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.data.classes
+    def names(self) -> np.ndarray:
+        """The label of each code: the class names, as integers where they all are."""
+        if all(name.isdecimal() for name in self.data.classes):
+            return np.array([int(name) for name in self.data.classes])
+        return np.array(self.data.classes, dtype=object)
+
+    def targets(self) -> np.ndarray:
+        """Returns `y` in terms of `names`, with the integer -1 where the label is hidden, as estimators take it."""
+        shown = np.full(len(self.y), -1, dtype=self.names.dtype)
+        shown[self.y >= 0] = self.names[self.y[self.y >= 0]]
+        return shown
 
 
 def make_task(
@@ -70,11 +79,13 @@ def make_task(
         shown = y.copy()
         missing = sorted(set(range(len(data.classes))) - set(y[y >= 0].tolist()))
         if missing:
-            raise UserError(f"{data.name}: class {data.classes[missing[0]]!r} has no labelled example: label at least one")
+            raise UserError(
+                f"{data.name}: class {data.classes[missing[0]]!r} has no labelled example: label at least one"
+            )
         return Task(data, data.images("train").numpy(), shown, int((shown >= 0).sum()), None)
     if 0 <= labels < len(data.classes):
         raise UserError(
-            f"expected at least one label for each of the {len(data.classes)} classes of {data.name}, got {labels} labels"
+            f"expected at least one label for each of the {len(data.classes)} classes of {data.name}, got {labels}"
         )
     chosen = kept_draw(data.name, y, labels, draw, draws)
     shown[chosen] = y[chosen]
@@ -117,15 +128,17 @@ def run_task(
 ) -> tuple[Outcome, np.ndarray]:
     """Fits an estimator and scores it on the test set, once; returns the outcome and the test predictions."""
     start = time.perf_counter()
-    estimator.fit(task.x, task.y, run=run, resume=resume)
+    estimator.fit(task.x, task.targets(), run=run, resume=resume)
     seconds = time.perf_counter() - start
-    test_y = task.data.test_y.numpy()
+    truth, test_truth = task.data.train_y.numpy(), task.data.test_y.numpy()
     predicted = estimator.predict(task.data.images("test").numpy())
-    known = test_y >= 0
-    truth = task.data.train_y.numpy()
+    known = test_truth >= 0
     hidden = (task.y < 0) & (truth >= 0)
-    wrong = int((estimator.transduction_[hidden] != truth[hidden]).sum())
     outcome = Outcome(
-        int((predicted[known] != test_y[known]).sum()), int(known.sum()), seconds, wrong, int(hidden.sum())
+        errors=int((predicted[known] != task.names[test_truth[known]]).sum()),
+        n_test=int(known.sum()),
+        seconds=seconds,
+        pool_errors=int((estimator.transduction_[hidden] != task.names[truth[hidden]]).sum()),
+        n_pool=int(hidden.sum()),
     )
     return outcome, predicted

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
 
 import core_models
@@ -27,7 +26,7 @@ from core_models.training import History, TrainingConfig, fit, resolve_device, s
 from core_models.training.batches import TensorBatches
 from core_models.training.config import Precision
 
-from .estimator import Rows, in_double
+from .estimator import Rows, in_double, stop_if_out_of_time
 from .m2 import choose_likelihood
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 _ROWS = 1000
 
 
-class FeatureLearner(BaseEstimator):
+class FeatureLearner:
     """What M1+SVM, M1+TSVM and M1+M2 share: the auto-encoder and its features.
 
     A subclass stores the constructor's arguments named below.
@@ -73,10 +72,11 @@ class FeatureLearner(BaseEstimator):
     def _learn_m1(self, x: Rows, seed: int, *, run: RunFolder | None, resume: bool) -> tuple[Tensor, Tensor]:
         """Trains or takes the auto-encoder; returns means and standard deviations of the active latents, (n, d)."""
         if self.m1 is None:
-            model, _ = self.train_m1(x, seed, run=run, resume=resume)
+            trained, history = self.train_m1(x, seed, run=run, resume=resume)
+            stop_if_out_of_time(history, run)
+            self._take_m1(trained)
         else:
-            model = self._given_m1(x)
-        self._take_m1(model)
+            self._take_m1(self._given_m1(x))
         mean, deviation = self._posterior(self.m1_, x)
         self.latent_mean_ = mean.double().mean(0).numpy()
         active = mean.std(0) > self.active_threshold
@@ -152,7 +152,7 @@ class FeatureLearner(BaseEstimator):
         return self._posterior(self._m1_double, x)[0][:, self.active_]
 
     def _saved_params(self) -> dict[str, Any]:
-        parameters = self.get_params(deep=False)
+        parameters: dict[str, Any] = self.get_params(deep=False)  # type: ignore[attr-defined]
         if isinstance(self.m1, GenerativeModel):
             parameters["m1"] = None  # the model itself is saved beside
         return parameters

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -19,9 +20,9 @@ from core_models.training import History, TrainingConfig, fit, resolve_device, s
 from core_models.training.config import Precision
 
 from .batches import SemiSupervisedBatches
-from .estimator import Codes, LogProbabilities, Rows, SemiSupervisedClassifier, in_double
+from .estimator import Codes, LogProbabilities, Rows, SemiSupervisedClassifier, in_double, stop_if_out_of_time
 from .m2_objective import M2Network, M2Objective
-from .observation import Observation
+from .observation import Observation, observe
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "cosine", "linear"]
 
 
-class GenerativeClassifier(SemiSupervisedClassifier):
+class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     """A classifier whose q(y | x), q(z | x, y) and p(x | y, z) are those of M2.
 
     A subclass stores the constructor's arguments named below, and says how scaled rows become what M2's networks see
@@ -39,6 +40,7 @@ class GenerativeClassifier(SemiSupervisedClassifier):
         network_: the trained networks of M2.
         observation_: what the networks were shown of a row in training.
         history_: what the training did.
+        latent_spread_: standard deviation of the posterior mean of every latent over the training rows.
     """
 
     latent: int
@@ -59,6 +61,7 @@ class GenerativeClassifier(SemiSupervisedClassifier):
     verbose: bool
 
     network_: M2Network
+    _double: M2Network
     observation_: Observation
 
     @abstractmethod
@@ -116,7 +119,12 @@ class GenerativeClassifier(SemiSupervisedClassifier):
             stage="m2",
             progress=self.verbose,
         )
+        stop_if_out_of_time(self.history_, run)
         self._take(objective.network.cpu().eval(), config, observation)
+        means = observe(observation, x[:: max(1, len(x) // 5000)], None).double()
+        with torch.no_grad():
+            z = self._double.vae.encode(means, self._double.log_q(means).argmax(1)).mean
+        self.latent_spread_ = z.std(0).numpy()
 
     def _take(self, network: M2Network, config: ConditionalVAEConfig, observation: Observation) -> None:
         """Keeps a trained network, with a copy in float64 that predicts."""
@@ -185,6 +193,33 @@ class GenerativeClassifier(SemiSupervisedClassifier):
         k = len(self.classes_)
         codes = torch.arange(k).repeat(len(z))
         return self._decode(z.repeat_interleave(k, 0), codes).reshape(len(z), k, *self.event_shape_)
+
+    def manifold(self, label: Any, size: int = 15) -> np.ndarray:
+        """Returns a slice through the space of styles, decoded in one class.
+
+        The two axes are the latents whose posterior means vary most over the training rows; along each, z runs
+        through equal steps of the prior's probability (Kingma and Welling 2014, figure 4). The others stay at 0.
+
+        Args:
+            label: a class.
+            size: steps along each axis.
+
+        Returns:
+            Array (size, size, *event_shape), in the units of the training data.
+
+        Raises:
+            UserError: a label that is no class, or a model of fewer than two latents.
+        """
+        check_is_fitted(self, "classes_")
+        if self.latent < 2:
+            raise UserError(f"expected at least two latents for a manifold, got latent = {self.latent}")
+        code = self._codes(np.atleast_1d(np.asarray(label)))
+        quantiles = torch.linspace(0, 1, size + 2, dtype=torch.float64)[1:-1]
+        steps = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
+        z = torch.zeros(size, size, self.latent, dtype=torch.float64)
+        first, second = np.argsort(-self.latent_spread_)[:2].tolist()
+        z[..., first], z[..., second] = steps[None, :], steps.flip(0)[:, None]
+        return self._decode(z.flatten(0, 1), code.expand(size * size)).reshape(size, size, *self.event_shape_)
 
     def _codes(self, labels: np.ndarray) -> Codes:
         known = {label: code for code, label in enumerate(self.classes_.tolist())}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 
 from core_models.base import GenerativeModel
 from core_models.latent.likelihoods import LikelihoodName
@@ -29,8 +30,31 @@ if TYPE_CHECKING:
     from core_models.training import RunFolder
 
 
-class _ClassifierOnM1(FeatureLearner, SemiSupervisedClassifier):
-    """M1 with an estimator on its features."""
+class _ClassifierOnM1(FeatureLearner, TransformerMixin, SemiSupervisedClassifier):
+    """M1 with an estimator on its features.
+
+    Args:
+        m1: a trained auto-encoder to use instead of training one: the folder of a run, or a `Variational` model.
+        m1_latent: latent dimensions.
+        m1_hidden: units of the hidden layers.
+        m1_activation: non-linearity.
+        m1_network: fully connected or convolutional (then X is (n, channels, height, width)).
+        m1_channels: channels of the convolutional stages.
+        m1_likelihood: p(x | z); "auto" chooses by the data.
+        m1_learned_scale: whether the decoder gives every value of x a scale of its own, else one a channel.
+        m1_epochs: passes through all rows.
+        m1_batch_size: rows a step.
+        m1_learning_rate: of Adam, at its highest; it falls to 0 along a cosine.
+        m1_kl_warmup: epochs over which the weight of the KL term rises to 1.
+        active_threshold: standard deviation of its posterior mean above which a latent counts as in use.
+        scale: what happens to the inputs; see `SemiSupervisedClassifier`.
+        random_state: seeds initial weights, order and noise.
+        device: auto, cpu, cuda or cuda:N.
+        precision: 32-true, bf16-mixed or 64-true.
+        threads: CPU threads, or None for torch's choice.
+        time_limit: time after which to save and stop [s], or None.
+        verbose: whether to show progress.
+    """
 
     classifier_: SemiSupervisedClassifier
 
@@ -102,41 +126,15 @@ class _ClassifierOnM1(FeatureLearner, SemiSupervisedClassifier):
         self.classifier_ = SemiSupervisedClassifier.load(folder / "classifier")
 
 
-_ARGUMENTS = """
-
-    Args:
-        m1: a trained auto-encoder to use instead of training one: the folder of a run, or a `Variational` model.
-        m1_latent: latent dimensions.
-        m1_hidden: units of the hidden layers.
-        m1_activation: non-linearity.
-        m1_network: fully connected or convolutional (then X is (n, channels, height, width)).
-        m1_channels: channels of the convolutional stages.
-        m1_likelihood: p(x | z); "auto" chooses by the data.
-        m1_learned_scale: whether the decoder gives every value of x a scale of its own, else one a channel.
-        m1_epochs: passes through all rows.
-        m1_batch_size: rows a step.
-        m1_learning_rate: of Adam, at its highest; it falls to 0 along a cosine.
-        m1_kl_warmup: epochs over which the weight of the KL term rises to 1.
-        active_threshold: standard deviation of its posterior mean above which a latent counts as in use.
-        scale: what happens to the inputs; see `SemiSupervisedClassifier`.
-        random_state: seeds initial weights, order and noise.
-        device: auto, cpu, cuda or cuda:N.
-        precision: 32-true, bf16-mixed or 64-true.
-        threads: CPU threads, or None for torch's choice.
-        time_limit: time after which to save and stop [s], or None.
-        verbose: whether to show progress.
-    """
-
-
 class M1SVM(_ClassifierOnM1):
-    __doc__ = "M1 with an RBF-SVM trained on the features of the labelled rows." + _ARGUMENTS
+    """M1 with an RBF-SVM trained on the features of the labelled rows."""
 
     def _classifier(self) -> SemiSupervisedClassifier:
         return SVM(random_state=self._seed())
 
 
 class M1TSVM(_ClassifierOnM1):
-    __doc__ = "M1 with a transductive SVM on the features of all rows: the M1+TSVM of the paper's table 1." + _ARGUMENTS
+    """M1 with a transductive SVM on the features of all rows: the M1+TSVM of the paper's table 1."""
 
     def _classifier(self) -> SemiSupervisedClassifier:
         return TransductiveSVM(random_state=self._seed())

@@ -10,7 +10,6 @@ section 2.1, "stacked generative semi-supervised model".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,8 +22,8 @@ from core_models.layers.networks import Activation, Architecture
 from core_models.training.config import Precision
 
 from .estimator import Codes, Rows, Scale
-from .generative import GenerativeClassifier, Schedule
 from .features import FeatureLearner
+from .generative import GenerativeClassifier, Schedule
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder

@@ -17,6 +17,7 @@ from core_models.training.config import Precision
 
 from .estimator import Codes, Rows, Scale
 from .generative import GenerativeClassifier, Schedule
+from .observation import Observation
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder
@@ -124,7 +125,7 @@ class M2(GenerativeClassifier):
             channels=tuple(self.channels),
             classes=len(self.classes_),
         )
-        observation = "binarised" if likelihood == "bernoulli" else "as is"
+        observation: Observation = "binarised" if likelihood == "bernoulli" else "as is"
         self._train_m2(config, x, y, observation, run=run, resume=resume)
 
     def _to_m2(self, x: Rows) -> Tensor:

@@ -1,4 +1,4 @@
-r"""The model and the loss of M2: a generative semi-supervised model, with the class as a latent variable that some rows reveal.
+r"""The networks and the loss of M2, in which the class is a latent variable that some rows reveal.
 
 For a labelled row, with a uniform p(y),
 
@@ -49,9 +49,7 @@ class M2Network(nn.Module):
         if config.network == "mlp":
             self.classifier = mlp(shape.numel(), config.hidden, config.classes, config.activation)
         else:
-            self.classifier = conv_encoder(
-                shape, config.channels, config.hidden[0], config.classes, config.activation
-            )
+            self.classifier = conv_encoder(shape, config.channels, config.hidden[0], config.classes, config.activation)
         # q(y | x) starts uniform: no class is favoured before a label has been seen
         last = self.classifier.head[-1]  # type: ignore[index]
         nn.init.zeros_(last.weight)

@@ -56,18 +56,20 @@ def find_method(row: str) -> Method:
     return METHODS[row]
 
 
-def specification(method: Method, labels: int, data: str) -> dict[str, Any]:
+def specification(method: Method, labels: int, data: str, *, preset: str | None = None) -> dict[str, Any]:
     """Reads the preset of a method for a data set and a number of labels.
 
-    The first that exists of `<preset>_<data>_<labels>`, `<preset>_<data>`, `<preset>_<labels>` and `<preset>`.
+    The first that exists of `<preset>_<data>_<labels>`, `<preset>_<data>`, `<preset>_<labels>` and `<preset>`; with
+    `preset`, that one takes the place of the method's own.
 
     Returns:
         `class_path` and `init_args`.
     """
     known = set(preset_names())
-    base = f"semi_supervised/{method.preset}"
+    base = f"semi_supervised/{preset or method.preset}"
     own = data.replace("-", "_")
-    name = next(n for n in (f"{base}_{own}_{labels}", f"{base}_{own}", f"{base}_{labels}", base) if n in known or n == base)
+    candidates = (f"{base}_{own}_{labels}", f"{base}_{own}", f"{base}_{labels}", base)
+    name = next(name for name in candidates if name in known or name == base)
     content = yaml.safe_load(find_config(name).read_text())
     return dict(content["method"])
 

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -144,6 +144,8 @@ def _open(url: str) -> Any:
             result: Any = urllib.request.urlopen(request, timeout=READ_SECONDS)
         except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
             result = error
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
         with lock:
             if not given_up.is_set():
                 answer.append(result)
@@ -162,9 +164,9 @@ def _open(url: str) -> Any:
     return answer[0]
 
 
-def _piece(response: IO[bytes], url: str) -> bytes:
+def _piece(response: Any, url: str) -> bytes:
     try:  # caught here, since outside an OSError would read as a fault of the disk
-        return response.read(CHUNK)
+        return bytes(response.read(CHUNK))
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"{url} broke off: {error}") from error
 

@@ -21,6 +21,10 @@ threshold: x > 0.5."""
 
 Pixels = Float[Tensor, "n ..."]
 
+STATIC_STREAM = 1 << 31
+"""Added to the seed of a static draw, so that it shares no noise with whatever else the same seed starts. Below 2^32:
+torch's CPU generator ignores the higher bits of a seed."""
+
 
 def binarise(x: Pixels, how: Binarisation, generator: Generator | None = None, *, seed: int = 0) -> Pixels:
     """Makes pixels in [0, 1] zeros and ones, in one of the field's ways.
@@ -41,7 +45,8 @@ def binarise(x: Pixels, how: Binarisation, generator: Generator | None = None, *
     if how == "dynamic":
         return torch.bernoulli(x, generator=generator)
     if how == "static":
-        return torch.bernoulli(x.cpu(), generator=Generator().manual_seed(seed)).to(x.device)
+        generator = Generator().manual_seed(STATIC_STREAM + seed)
+        return torch.bernoulli(x.cpu(), generator=generator).to(x.device)
     raise UserError(f"expected a binarisation out of {', '.join(get_args(Binarisation))}, got {how!r}")
 
 

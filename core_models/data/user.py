@@ -153,7 +153,8 @@ def to_bytes(x: np.ndarray, layout: str | None, where: str) -> UInt8[Tensor, "n 
 
 def _open(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as loaded:
+        # opened here, since numpy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             return {key: loaded[key] for key in loaded.files}
     except FileNotFoundError as error:
         raise UserError(f"expected a .npz file or a folder of images, found nothing at {path}") from error
@@ -163,7 +164,7 @@ def _open(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: expected plain arrays in a .npz, got Python objects: store labels as strings or integers"
             ) from error
         raise UserError(f"{path}: expected a .npz file ({error})") from error
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:  # AttributeError: a single .npy array
+    except (OSError, EOFError, zipfile.BadZipFile, TypeError) as error:  # TypeError: a single .npy array
         raise UserError(f"{path}: expected a whole .npz file ({error}): save it again with numpy.savez") from error
 
 

@@ -10,11 +10,12 @@ Source of the bounds: Kingma and Welling 2014 (ELBO), Burda, Grosse and Salakhut
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, prod, sqrt
 
 import torch
+from jaxtyping import Float64
 from torch import Generator, Size, Tensor
 
 from ..base import Events, ExactLikelihood, GenerativeModel, Labels, PerExample, Variational
@@ -75,7 +76,7 @@ def estimator_for(model: GenerativeModel, estimator: Estimator) -> Callable[...,
 
 
 @torch.no_grad()
-def evaluate(
+def per_event(
     model: GenerativeModel,
     x: Events,
     y: Labels | None = None,
@@ -84,8 +85,8 @@ def evaluate(
     generator: Generator | None = None,
     batch_size: int = 500,
     on_batch: Callable[[int, float], None] | None = None,
-) -> Estimate:
-    """Averages a likelihood or bound over events, in batches.
+) -> Float64[Tensor, " n"]:
+    """Returns minus the likelihood, or minus the bound, of each event [nats], on the CPU.
 
     Args:
         model: the model; put in evaluation mode for the time of the call.
@@ -98,25 +99,41 @@ def evaluate(
     """
     if not len(x):
         raise UserError("expected at least one event to evaluate, got none")
-    per_event = estimator_for(model, estimator)
-    was_training = model.training
+    if batch_size < 1:
+        raise UserError(f"expected a batch size of at least 1, got {batch_size}")
+    estimate = estimator_for(model, estimator)
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     # float64: the running sums of 10,000 events would lose the fourth decimal in single precision
-    values: list[Tensor] = []
+    values = torch.empty(len(x), dtype=torch.float64)
     try:
-        for start, events, labels in _batches(x, y, batch_size):
-            values.append(-per_event(events, labels, generator).double().cpu())
+        for start in range(0, len(x), batch_size):
+            stop = min(start + batch_size, len(x))
+            values[start:stop] = -estimate(x[start:stop], None if y is None else y[start:stop], generator)
             if on_batch:
-                on_batch(start + len(events), float(torch.cat(values).mean()))
+                on_batch(stop, float(values[:stop].mean()))
     finally:
-        model.train(was_training)
-    all_values = torch.cat(values)
-    spread = float(all_values.std()) if len(all_values) > 1 else 0.0
-    return Estimate(
-        float(all_values.mean()), spread / sqrt(len(all_values)), len(all_values), estimator, tuple(model.event_shape)
-    )
+        for part, mode in modes:
+            part.training = mode
+    return values
 
 
-def _batches(x: Events, y: Labels | None, size: int) -> Iterator[tuple[int, Events, Labels | None]]:
-    for start in range(0, len(x), size):
-        yield start, x[start : start + size], None if y is None else y[start : start + size]
+def evaluate(
+    model: GenerativeModel,
+    x: Events,
+    y: Labels | None = None,
+    *,
+    estimator: Estimator,
+    generator: Generator | None = None,
+    batch_size: int = 500,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> Estimate:
+    """Averages a likelihood or bound over events; the arguments are those of `per_event`."""
+    values = per_event(model, x, y, estimator=estimator, generator=generator, batch_size=batch_size, on_batch=on_batch)
+    return summarise(values, estimator, model.event_shape)
+
+
+def summarise(values: Float64[Tensor, " n"], estimator: Estimator, event_shape: Size) -> Estimate:
+    """Returns the mean of per-event values [nats] and its standard error."""
+    spread = float(values.std()) if len(values) > 1 else 0.0
+    return Estimate(float(values.mean()), spread / sqrt(len(values)), len(values), estimator, tuple(event_shape))

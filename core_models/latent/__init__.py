@@ -2,6 +2,7 @@
 
 from .conditional_vae import ConditionalVAE as ConditionalVAE
 from .conditional_vae import ConditionalVAEConfig as ConditionalVAEConfig
+from .draws import draw as draw
 from .iwae import iwae as iwae
 from .likelihoods import DiscretisedLogistic as DiscretisedLogistic
 from .likelihoods import Likelihood as Likelihood

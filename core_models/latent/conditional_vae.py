@@ -42,11 +42,6 @@ class ConditionalVAE(VAE):
             raise UserError(f"expected at least two classes, got classes = {config.classes}")
         super().__init__(config)
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.config.classes
-
     def elbo_every_class(
         self, x: Events, *, generator: Generator | None = None, noise: Tensor | None = None
     ) -> Float[Tensor, "k n"]:

@@ -45,7 +45,8 @@ class NegativeELBO(Objective):
         if kl_warmup_steps and importance_samples > 1:
             raise UserError("expected a KL term to warm up, but the importance-weighted bound has none: choose one")
         if kl_warmup_steps and "kl_weight" not in signature(model.elbo).parameters:
-            raise UserError(f"expected {type(model).__name__}.elbo to take kl_weight, which the warm-up sets; it doesn't")
+            name = type(model).__name__
+            raise UserError(f"expected {name}.elbo to take kl_weight, which the warm-up sets, it doesn't: leave it out")
         self.model = model
         self.binarisation: Binarisation = binarisation
         self.importance_samples = importance_samples

@@ -92,6 +92,9 @@ class VAE(GenerativeModel, Variational):
         torch.Size([5])
     """
 
+    _zero: Tensor
+    _one: Tensor
+
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         if config.latent < 1:
@@ -106,6 +109,11 @@ class VAE(GenerativeModel, Variational):
         # buffers, so that the prior follows the model to its device
         self.register_buffer("_zero", torch.zeros(config.latent), persistent=False)
         self.register_buffer("_one", torch.ones(config.latent), persistent=False)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that the networks are conditioned on; 0 for none."""
+        return self.config.classes
 
     def set_output_mean(self, mean: Tensor) -> None:
         """Starts the decoder at the mean of the data (*event_shape): training needn't first find it.
@@ -172,6 +180,6 @@ class VAE(GenerativeModel, Variational):
         self, n: int, y: Labels | None = None, *, generator: Generator | None = None, mean: bool = False
     ) -> Events:
         """Draws n events from the model; with `mean`, the means of p(x | z, y) at n latents of the prior."""
-        z = torch.empty(n, *self.latent_shape, device=self._zero.device).normal_(generator=generator)
+        z = torch.empty_like(self._zero.expand(n, -1)).normal_(generator=generator)
         distribution = self.likelihood(z, y)
         return distribution.mean if mean else self.output.draw(distribution, generator)

@@ -3,7 +3,7 @@
 import hashlib
 import zlib
 from collections.abc import Mapping
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -101,12 +101,12 @@ class TensorBatches:
             parts.append(f"{name}={list(tensor.shape)}:{tensor.dtype}:{zlib.crc32(sample.numpy().tobytes()):08x}")
         return " ".join(parts)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "TensorBatches":
         """Returns the same batches on a device."""
         if self.device == torch.device(device):
             return self
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return type(self)(moved, self.batch_size, self.seed, self.shuffle, self.drop_last)
+        return TensorBatches(moved, self.batch_size, self.seed, self.shuffle, self.drop_last)
 
     def batch(self, epoch: int, step: int) -> dict[str, Tensor]:
         """Returns a batch; both numbers count from 0, the step within its epoch."""

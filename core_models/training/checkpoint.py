@@ -111,9 +111,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _damaged(path) from error
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}, expected {FORMAT}: use the version that wrote it")
-    state = TrainingState(**content["state"])
-    state.sums = {name: (total, count) for name, (total, count) in state.sums.items()}
-    return Checkpoint(content["identity"], state, tensors)
+    sums = {name: (total, count) for name, (total, count) in content["state"].pop("sums").items()}
+    return Checkpoint(content["identity"], TrainingState(sums=sums, **content["state"]), tensors)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what a run that was killed while saving left beside a checkpoint."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def describe(objective: nn.Module) -> dict[str, str]:

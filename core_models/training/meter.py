@@ -75,7 +75,10 @@ class Meter:
 
 
 def _check_scalars(values: Mapping[str, Tensor]) -> None:
+    device = next(iter(values.values())).device
     for name, value in values.items():
+        if isinstance(value, Tensor) and value.device != device:
+            raise TypeError(f"expected the metrics on the device of the loss, {device}, got {name!r} on {value.device}")
         if not isinstance(value, Tensor) or value.ndim != 0:
             got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
             raise TypeError(f"expected the loss and the metrics to be scalar tensors, got for {name!r} {got}")

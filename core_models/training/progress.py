@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -21,14 +20,16 @@ class Progress:
         total: steps in all.
         done: steps done before, in an earlier part of the run.
         enabled: whether to show anything.
+        unit: what is counted, in the singular.
     """
 
-    def __init__(self, description: str, total: int, done: int = 0, enabled: bool = True) -> None:
+    def __init__(self, description: str, total: int, done: int = 0, enabled: bool = True, unit: str = "step") -> None:
         self.description = description
         self.total = total
         self._first = self._tenth = done
         self._start = self._last = self._checked = time.monotonic()
         self._enabled = enabled
+        self._unit = unit
         self._bars: Bars | None = None
         if enabled and (console := Console(stderr=True)).is_terminal:
             # refreshed from `update` only: a thread of its own would take turns with the training
@@ -36,7 +37,7 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                _Rate(),
+                _Rate(unit),
                 TimeRemainingColumn(compact=True),
                 TextColumn("{task.fields[figure]}"),
                 console=console,
@@ -44,7 +45,7 @@ class Progress:
             )
             self._task = self._bars.add_task(description, total=total, completed=done, figure="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if self._bars:
             self._bars.start()
         return self
@@ -69,17 +70,21 @@ class Progress:
             rate = (done - self._first) / max(now - self._start, 1e-9)
             left = f", {_duration((self.total - done) / rate)} left" if rate > 0 and not last else ""
             print(
-                f"{self.description}: step {done} of {self.total} ({100 * done // self.total} %), "
-                f"{rate:.{0 if rate >= 10 else 2}f} steps/s{left}{', ' if figure else ''}{figure}",
+                f"{self.description}: {self._unit} {done} of {self.total} ({100 * done // self.total} %), "
+                f"{rate:.{0 if rate >= 10 else 2}f} {self._unit}s/s{left}{', ' if figure else ''}{figure}",
                 file=sys.stderr,
                 flush=True,
             )
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.{0 if speed >= 10 else 2}f} steps/s")
+        return Text("" if speed is None else f"{speed:.{0 if speed >= 10 else 2}f} {self._unit}s/s")
 
 
 def _duration(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """What a run writes down after each epoch: a line of `metrics.jsonl`, and the same figures for TensorBoard."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from .run_folder import RunFolder
+from .run_folder import RunFolder, cannot_write
 
 
 class Records:
@@ -27,17 +28,22 @@ class Records:
     def add(self, line: Mapping[str, Any]) -> None:
         """Writes an epoch's metrics."""
         self._run.append_metrics(line)
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # imported late: it is slow, and short tests never log
+        folder = self._run.tensorboard(self._stage)
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # imported late: it is slow
 
-            # TensorBoard hides what stands in older files from `purge_step` on
-            purge = None if self._resumed_at is None else self._resumed_at + 1
-            self._writer = SummaryWriter(str(self._run.tensorboard(self._stage)), purge_step=purge)
-        for name, value in line.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, line["step"])
+                # TensorBoard hides what stands in older files from `purge_step` on
+                purge = None if self._resumed_at is None else self._resumed_at + 1
+                self._writer = SummaryWriter(str(folder), purge_step=purge)
+            for name, value in line.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, line["step"])
+        except OSError as error:
+            raise cannot_write(folder, error) from error
 
     def close(self) -> None:
         """Flushes what is not yet on the disk."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # nothing that resuming needs, and it must not hide why the run ends
+                self._writer.close()

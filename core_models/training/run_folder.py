@@ -114,8 +114,7 @@ class RunFolder:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(_json_line(line))
         except OSError as error:
-            what = "the disk is full: free some space" if error.errno == errno.ENOSPC else error.strerror
-            raise UserError(f"could not write {self.metrics}: {what}; resume from the last checkpoint") from error
+            raise cannot_write(self.metrics, error) from error
 
     def rewind_metrics(self, stage: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Makes these the lines of a stage, so that an epoch that is trained again does not stand there twice."""
@@ -123,6 +122,12 @@ class RunFolder:
         text = "".join(map(_json_line, [*others, *lines]))
         if text or self.metrics.exists():
             write_atomic(self.metrics, text)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Says why a record can't be written, and that the run can go on later."""
+    what = "the disk is full: free some space" if error.errno == errno.ENOSPC else f"{error.strerror or error}"
+    return UserError(f"could not write {path}: {what}, then resume from the last checkpoint")
 
 
 def _stage_name(stage: str) -> str:

@@ -21,6 +21,7 @@ from .checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     random_tensors,
+    remove_leftovers,
     restore_optimizer,
     restore_random,
     save_checkpoint,
@@ -94,6 +95,8 @@ class Trainer:
                 return ended
         with _modes_kept(self.objective):
             self.set_up(checkpoint)
+            if self.path is not None:
+                remove_leftovers(self.path)
             self.clock = time.monotonic()
             if self.run is not None:
                 resumed_at = None if checkpoint is None else self.state.step
@@ -146,8 +149,10 @@ class Trainer:
     def load_result(self, checkpoint: Checkpoint) -> None:
         """Gives the objective the weights that a stage ended with."""
         self.place_objective()
-        weights = checkpoint.group("objective") | checkpoint.group("ema") | checkpoint.group("best")
-        self.objective.load_state_dict(weights)
+        self.objective.load_state_dict(checkpoint.group("objective"))
+        weights = self.objective.state_dict()
+        for name, tensor in (checkpoint.group("best") or checkpoint.group("ema")).items():
+            weights[name].copy_(tensor)
 
     def place_objective(self) -> None:
         """Moves the objective to the device, in the type of its weights."""
@@ -217,6 +222,8 @@ class Trainer:
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         self.set_rate(number)
         loss, metrics = self.forward(batch, self.generator)
+        if loss.ndim:
+            raise TypeError(f"expected the objective to return a scalar loss, got one of shape {tuple(loss.shape)}")
         values = {"loss": loss, **metrics}
         values["loss"] = loss  # also where the objective has a metric of that name
         self.watch_at_once(number + 1, "loss", loss)
@@ -297,7 +304,7 @@ class Trainer:
 
     def watch_at_once(self, step: int, name: str, value: Tensor) -> None:
         """On a CPU, where reading a number costs nothing, stops before the weights are touched."""
-        if self.device.type == "cpu" and value.ndim == 0 and not math.isfinite(number := value.item()):
+        if self.device.type == "cpu" and not math.isfinite(number := value.item()):
             raise self.non_finite(NonFinite(step, name, number))
 
     def read_meter(self) -> None:

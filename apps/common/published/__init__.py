@@ -18,7 +18,7 @@ from typing import Literal
 
 __all__ = ["Published", "published"]
 
-TABLES = {"semi_supervised": ("mnist", "later")}
+TABLES = {"semi_supervised": ("mnist", "later"), "models": ("density",)}
 """The tables of each app, in the order in which they are shown."""
 
 

@@ -1,0 +1,45 @@
+# Every target sets up what it needs: a virtual environment in .venv, made again when pyproject.toml changes.
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test test-gpu check bench results clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train M1+M2 and its supervised baseline on real data; runs/demo/report.html"
+	@echo "make test   all tests"
+	@echo "make check  format, lint, types, and the arrows between packages"
+	@echo "make bench  speed, as ratios measured in one run (installs a peer into .bench-venv)"
+	@echo "make results  write docs/results/*.md again from the result cells"
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"expected Python 3.11 or newer, got {v.major}.{v.minor}: make PYTHON=/path/to/python3.11")'
+	@echo "installing (minutes the first time) ..."
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(PY) -m apps semi-supervised demo --out runs/demo
+
+test: $(VENV)/.installed
+	$(PY) -m pytest
+
+test-gpu:
+	$(or $(wildcard $(PY)),python3) -m pytest -m gpu
+
+check: $(VENV)/.installed
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed
+	$(PY) -m bench.semi_supervised
+
+results: $(VENV)/.installed
+	$(PY) -m apps results --write
+
+clean:
+	rm -rf $(VENV) .bench-venv build *.egg-info

@@ -1,0 +1,69 @@
+"""A model's test likelihood as a record: estimator and binarisation stand beside every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Generator
+
+from core_models.base import ExactLikelihood, GenerativeModel
+from core_models.data import Binarisation
+from core_models.evaluation import Estimate, Estimator
+from core_models.evaluation import evaluate as average
+from core_models.training import seed_of
+
+from .pixels import Pixels, density_over
+
+
+def default_estimator(model: GenerativeModel) -> Estimator:
+    """Returns the estimator that needs no more than one pass: the exact likelihood, else the bound."""
+    return "exact" if isinstance(model, ExactLikelihood) else "elbo"
+
+
+def measure(
+    model: GenerativeModel,
+    pixels: Pixels,
+    *,
+    estimator: Estimator | None = None,
+    seed: int = 0,
+    batch_size: int = 500,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> Estimate:
+    """Averages the likelihood or bound over images, on the device where the model is."""
+    place = next(model.parameters())
+    x = pixels.events(seed_of(seed, "binarisation")).to(place)
+    return average(
+        model,
+        x,
+        None if pixels.y is None else pixels.y.to(place.device),
+        estimator=estimator or default_estimator(model),
+        generator=Generator(place.device).manual_seed(seed_of(seed, "evaluation")),
+        batch_size=batch_size,
+        on_batch=on_batch,
+    )
+
+
+def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisation) -> dict[str, Any]:
+    """Returns an estimate as plain values; bits/dim only where the density is known to be a mass over levels."""
+    found: dict[str, Any] = {
+        "nats": estimate.nats,
+        "standard_error": estimate.standard_error,
+        "n": estimate.n,
+        "estimator": estimate.estimator,
+        "binarisation": binarisation,
+    }
+    if density_over(model) in ("binary", "levels"):
+        found["bits_per_dim"] = estimate.bits_per_dim
+    return found
+
+
+def in_words(found: dict[str, Any], split: str) -> str:
+    """Returns a record in one line."""
+    bits = f" = {found['bits_per_dim']:.4f} bits/dim" if "bits_per_dim" in found else ""
+    how = "" if found["estimator"] == "exact" else "upper bound on the "
+    return (
+        f"{split}: {found['nats']:.2f} ± {found['standard_error']:.2f} nats{bits} "
+        f"({how}negative log-likelihood, estimator {found['estimator']}, binarisation {found['binarisation']}, "
+        f"{found['n']:,} images, ± standard error)"
+    )

@@ -1,0 +1,71 @@
+"""What a run folder tells about the model in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import core_models
+from core_models.base import GenerativeModel
+from core_models.errors import UserError
+from core_models.files import read_json
+from core_models.training import RunFolder, resolve_device
+
+from .building import working_folder_importable
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what is known of its training; both mappings are empty for one saved by `core_models.save` alone."""
+
+    model: GenerativeModel
+    run: RunFolder
+    settings: dict[str, Any]
+    """The run's config.yaml."""
+    summary: dict[str, Any]
+    """The run's summary.json."""
+
+    @property
+    def name(self) -> str:
+        """The registered name it was trained by, else its class."""
+        return str(self.settings.get("model") or type(self.model).__name__)
+
+
+def open_run(folder: Path, device: str) -> TrainedModel:
+    """Loads a run's model onto a device.
+
+    Raises:
+        UserError: when the folder holds no model.
+    """
+    working_folder_importable()
+    run, where = RunFolder(folder), resolve_device(device)
+    if run.checkpoint().exists() and not run.model_config.exists():
+        raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")
+    model = core_models.load(folder).to(where)
+    settings: Any = None
+    if run.config.exists():
+        try:
+            settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{run.config} is not valid YAML: it was altered or cut short") from error
+    summary = read_json(run.summary) if run.summary.exists() else {}
+    if not isinstance(settings or {}, dict) or not isinstance(summary, dict):
+        raise UserError(f"expected mappings in {run.config} and {run.summary}, got others: they were altered")
+    return TrainedModel(model, run, settings or {}, summary)
+
+
+def threads(number: int | None) -> None:
+    """Sets the CPU threads of this process.
+
+    Raises:
+        UserError: when the number is below 1.
+    """
+    if number is None:
+        return
+    if number < 1:
+        raise UserError(f"--threads: expected at least 1, got {number}")
+    torch.set_num_threads(number)

@@ -1,0 +1,104 @@
+"""Ratios of times that survive a machine whose speed drifts.
+
+Contestants take turns, A B A B ..., and a ratio is the median of the quotients of neighbours: what slows the machine
+for a while slows both, and drops out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+import torch
+
+Clock = Literal["wall", "cpu"]
+"""wall: time that passes. cpu: time that this process computes, steadier on a machine shared with others; only for
+one thread on a CPU."""
+
+Better = Literal["lower", "higher"]
+Times = Mapping[str, list[float]]
+
+
+def timed(work: Callable[[], object], device: torch.device, clock: Clock = "wall") -> float:
+    """Returns the time that work takes [s]; a GPU is waited for, before and after."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = now()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return now() - start
+
+
+def interleaved(contestants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Lets the contestants take turns.
+
+    Args:
+        contestants: by name, functions that do a fixed piece of work and return the time that it took [s].
+        repeats: rounds that count, after one that doesn't.
+
+    Returns:
+        The times of every contestant, one a round [s].
+    """
+    for contestant in contestants.values():
+        contestant()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            times[name].append(contestant())
+    return times
+
+
+def quotients(times: Times, above: str, below: str) -> list[float]:
+    """Returns the quotients of two contestants' times, round by round."""
+    return [a / b for a, b in zip(times[above], times[below], strict=True)]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured figure, and what it has to reach."""
+
+    what: str
+    values: list[float]
+    """One a round; the figure is their median."""
+    better: Better
+    target: float | None
+    """The least (or most) that is good enough; None where nothing was asked for."""
+    unit: str = "x"
+    note: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None without one."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.better == "higher" else self.value <= self.target
+
+
+def table(measures: Iterable[Measure]) -> str:
+    """Returns the measures as lines of text: what, figure with its range over the rounds, target, whether it is met."""
+    rows = [("what", "figure", "range", "target", "met", "")]
+    for m in measures:
+        sign = ">=" if m.better == "higher" else "<="
+        rows.append(
+            (
+                m.what,
+                f"{m.value:.2f} {m.unit}",
+                f"{min(m.values):.2f} - {max(m.values):.2f}" if len(m.values) > 1 else "",
+                "" if m.target is None else f"{sign} {m.target:g} {m.unit}",
+                {True: "yes", False: "NO", None: ""}[m.met],
+                m.note,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)

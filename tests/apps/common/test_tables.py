@@ -1,0 +1,147 @@
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from apps.common.cells import Cell
+from apps.common.published import Published, published
+from apps.common.tables import KEYS, draws_markdown, ours, records, tables, to_csv, to_json, to_markdown
+from core_models.errors import UserError
+
+
+def fact(row, column, value, ours="run", error=None):
+    return Published("app", "t", row, column, value, error, "%", "lower", ours, "Somebody 2014, table 1")
+
+
+FACTS = [fact("A", "600", 5.0), fact("A", "100", 10.0, error=0.5), fact("Q", "100", 7.0, "quoted")]
+
+
+def cell(row, column, value, draw=0, **more):
+    values = {
+        "unit": "%",
+        "better": "lower",
+        "seed": 0,
+        "config_hash": "0123456789ab",
+        "protocol": "1",
+        "device": "a CPU",
+        "seconds": 60.0,
+        "commit": "unknown",
+        "command": "genapps",
+        "written": "2026-01-01T00:00:00+00:00",
+    }
+    return Cell(app="app", table="t", row=row, column=column, value=value, draw=draw, **values | more)
+
+
+def by_entry(found):
+    return {(r["row"], r["column"]): r for r in found}
+
+
+def test_means_and_standard_errors_by_hand():
+    found = by_entry(records([cell("A", "100", v, d) for d, v in enumerate([9.0, 10.0, 14.0])], FACTS))
+    entry = found["A", "100"]
+    assert tuple(entry) == KEYS
+    assert entry["value"] == pytest.approx(11.0)
+    # deviations -2, -1, 3: variance 14 / 2, over 3 draws
+    assert entry["standard_error"] == pytest.approx(math.sqrt(7 / 3))
+    assert (entry["n"], entry["published"], entry["unit"], entry["better"]) == (3, 10.0, "%", "lower")
+
+
+def test_a_single_draw_has_no_standard_error_and_what_was_not_run_no_value():
+    found = by_entry(records([cell("A", "100", 9.0)], FACTS))
+    assert (found["A", "100"]["value"], found["A", "100"]["standard_error"], found["A", "100"]["n"]) == (9.0, None, 1)
+    missing = found["A", "600"]
+    assert (missing["value"], missing["n"], missing["published"], missing["device"]) == (None, 0, 5.0, None)
+
+
+def test_published_rows_come_first_then_ours_and_numbers_ascend():
+    found = records([cell("Z", "100", 1.0), cell("A", "1000", 1.0), cell("B", "100", 1.0)], FACTS)
+    assert list(dict.fromkeys(r["row"] for r in found)) == ["A", "Q", "B", "Z"]
+    assert [r["column"] for r in found if r["row"] == "A"] == ["100", "600", "1000"]
+    assert [r["column"] for r in found if r["row"] == "Q"] == ["100"]  # a quoted row has only what was published
+
+
+def test_stale_draws_are_listed_and_not_averaged():
+    old = cell("A", "100", 99.0, 1, config_hash="old")
+    new = cell("A", "100", 9.0, 0, config_hash="new", written="2026-02-01T00:00:00+00:00")
+    found = records([old, new], FACTS)
+    assert by_entry(found)["A", "100"]["value"] == 9.0
+    text = to_markdown(found, FACTS, stale=[old])
+    assert "Stale, left out: 1 draw of an older configuration or protocol: A at 100 (protocol 1, old)" in text
+
+
+def test_draws_in_different_units_are_refused():
+    with pytest.raises(UserError, match=r"app / t / A / 100: expected one unit .* got % .* and nats"):
+        records([cell("A", "100", 1.0), cell("A", "100", 1.0, 1, unit="nats")], FACTS)
+
+
+def test_machines_and_the_newest_command_are_told():
+    draws = [
+        cell("A", "100", 1.0, 0, device="X", command="new", written="2026-03-01T00:00:00+00:00"),
+        cell("A", "100", 1.0, 1, device="Y", command="old"),
+    ]
+    entry = by_entry(records(draws, FACTS))["A", "100"]
+    assert (entry["device"], entry["command"]) == ("X; Y", "new")
+
+
+def test_markdown_marks_what_was_run_what_was_not_and_what_is_quoted():
+    found = records([cell("A", "100", 9.0), cell("A", "100", 10.0, 1)], FACTS)
+    lines = [[part.strip() for part in line.split("|")[1:-1]] for line in to_markdown(found, FACTS).splitlines()]
+    assert lines[0] == ["method", "100", "published", "600", "published"]
+    assert lines[2] == ["A", "**9.50 ± 0.50** (n=2)", "10.00 ± 0.50", "— not run", "5.00"]
+    assert lines[3] == ["Q", "as published", "7.00", "", ""]
+    assert "Not run yet: 1 of 2 entries" in to_markdown(found, FACTS)
+
+
+def test_bold_follows_which_way_is_better():
+    (entry,) = records([cell("A", "100", 9.0)], [fact("A", "100", 10.0)])
+    assert ours(entry, FACTS[1]).startswith("**")
+    assert not ours(entry | {"better": "higher"}, FACTS[1]).startswith("**")
+
+
+def test_a_pipe_in_a_name_does_not_break_the_table():
+    found = records([cell("a|b", "100", 1.0)])
+    assert to_markdown(found).splitlines()[2].startswith(r"| a\|b ")
+
+
+def test_csv_and_json_hold_the_same_records():
+    found = records([cell("A", "100", 1 / 3)], FACTS)
+    assert json.loads(to_json(found)) == found
+    lines = list(csv.DictReader(io.StringIO(to_csv(found))))
+    assert tuple(lines[0]) == KEYS
+    assert float(lines[0]["value"]) == 1 / 3
+    assert lines[1]["value"] == ""
+
+
+def test_draws_table_tells_spread_errors_and_flags():
+    extra = {"error_count": 12, "pool": "60k", "transductive": False, "augmentation": True}
+    text = draws_markdown([cell("A", "100", v, d, extra=extra) for d, v in enumerate([9.0, 11.0])])
+    assert [part.strip() for part in text.splitlines()[2].split("|")[1:-1]] == [
+        *("A", "100", "0 1", "9.00", "11.00", "12 12", "60", "1", "0123456789ab", "unknown"),
+        "pool 60k, augmentation",
+    ]
+
+
+def test_the_published_figures_of_the_papers():
+    facts = {(f.table, f.row, f.column): f for f in published("semi_supervised")}
+    assert facts["mnist", "M1+M2", "100"].value == 3.33
+    assert facts["mnist", "M1+M2", "100"].standard_error == 0.14
+    assert facts["mnist", "NN", "3000"].standard_error is None
+    assert ("mnist", "AtlasRBF", "600") not in facts
+    assert {row for (table, row, _), f in facts.items() if table == "mnist" and f.ours == "quoted"} == {
+        "MTC",
+        "AtlasRBF",
+    }
+    assert facts["later", "Improved GAN (Salimans et al. 2016)", "SVHN 1000"].value == 8.11
+    rows = list(dict.fromkeys(row for table, row, _ in facts if table == "mnist"))
+    assert rows == ["NN", "CNN", "TSVM", "CAE", "MTC", "AtlasRBF", "M1+TSVM", "M2", "M1+M2"]
+    assert all(f.source for f in facts.values())
+    assert published("nothing") == []
+
+
+def test_tables_are_grouped_in_order():
+    assert list(tables(records([], published("semi_supervised")))) == [
+        ("semi_supervised", "mnist"),
+        ("semi_supervised", "later"),
+    ]

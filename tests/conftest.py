@@ -1,0 +1,11 @@
+"""What all tests share."""
+
+import os
+
+# One thread: tensors here are tiny, and threads that wait for one another on a busy machine cost far more than they
+# bring. Said in the environment too, for the command lines that tests start.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from core_models.data.images import read_images
+from core_models.errors import UserError
+
+GRADIENT = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("jpg", {"quality": 95}), ("webp", {"lossless": True})])
+def test_each_format(tmp_path, suffix, options):
+    Image.fromarray(GRADIENT).convert("RGB").save(tmp_path / f"a.{suffix}", **options)
+    x = read_images([tmp_path / f"a.{suffix}"])
+    assert x.shape == (1, 3, 64, 48)
+    assert np.abs(x[0, 1].numpy().astype(int) - GRADIENT).max() <= (3 if suffix == "jpg" else 0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "RGB"])
+def test_each_mode_becomes_grey_or_colour(tmp_path, mode):
+    Image.fromarray(GRADIENT).convert(mode).save(tmp_path / "a.png")
+    x = read_images([tmp_path / "a.png"])
+    assert x.shape[1] == (1 if mode in ("1", "L", "LA") else 3)
+    if mode != "1":
+        assert np.abs(x[0, 0].numpy().astype(int) - GRADIENT).max() <= 1
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    clear = np.zeros((4, 4, 4), np.uint8)
+    clear[:2, :, 3] = 255  # upper half opaque black, lower half clear black
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    x = read_images([tmp_path / "a.png"])[0]
+    assert (x[:, :2] == 0).all()
+    assert (x[:, 2:] == 255).all()
+
+
+def test_photographs_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter to the right when shown
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert read_images([tmp_path / "a.jpg"]).shape == (1, 1, 48, 64)
+
+
+def test_resizing_cuts_around_the_middle_and_keeps_the_proportions(tmp_path):
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, 10:20] = 255
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    assert (read_images([tmp_path / "a.png"], image_size=10) == 255).all()
+
+
+def test_channels_can_be_asked_for(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    Image.fromarray(GRADIENT).convert("RGB").save(tmp_path / "b.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert read_images(paths).shape == (2, 3, 64, 48)
+    assert read_images(paths, channels=1).shape == (2, 1, 64, 48)
+    assert read_images(paths[:1], channels=3).shape == (1, 3, 64, 48)
+    with pytest.raises(UserError, match="1 channel"):
+        read_images(paths, channels=2)
+    with pytest.raises(UserError, match="at least 1 pixel"):
+        read_images(paths, image_size=0)
+
+
+def test_faults_name_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(GRADIENT).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not an image", whole[: len(whole) // 2], whole[:40]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a.png: expected a whole PNG, JPEG or WebP"):
+            read_images([path])
+    Image.fromarray(GRADIENT.astype(np.uint16) * 257).save(path)
+    with pytest.raises(UserError, match="8 bits per channel"):
+        read_images([path])
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    for limit in (64 * 48 - 1, 100):  # Pillow warns above the limit and raises above twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(UserError, match="decompression bomb"):
+            read_images([tmp_path / "a.png"])

@@ -3,7 +3,11 @@
 Run by the interpreter of `.bench-venv`, which has pyro-ppl and the very torch that ours runs on; it imports nothing of
 this project. Reads one request a line (JSON: how, batch, labelled, steps) and answers with the time of these steps.
 
-What it trains: a generative model p(z) p(y) p(x | y, z) and a guide q(y | x) q(z | x, y), of the sizes of ours
+Two networks are trained. The "example" is written as pyro's own example of this model is: class and pixels as
+probabilities out of a softmax and a sigmoid, two separate layers for mean and scale, pyro's checks on as they are by
+default. The "expert" one works on logits, in one layer, with the checks off.
+
+Both: a generative model p(z) p(y) p(x | y, z) and a guide q(y | x) q(z | x, y), of the sizes of ours
 (784 pixels, one hidden layer of 500 softplus units, 50 latents, 10 classes). `TraceEnum_ELBO` sums over y where it
 isn't observed; a third term, weighted, trains q(y | x) on labelled rows.
 """
@@ -13,12 +17,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 import pyro  # type: ignore[import-not-found]
 import pyro.distributions as dist  # type: ignore[import-not-found]
 import torch
-from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate  # type: ignore[import-not-found]
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
 PIXELS, HIDDEN, LATENT, CLASSES = 784, 500, 50, 10
@@ -33,40 +38,73 @@ def perceptron(inputs: int, outputs: int) -> nn.Module:
 
 
 class PeerM2(nn.Module):
-    """Model and guide."""
+    """Model and guide, as an expert would write them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.classifier = perceptron(PIXELS, CLASSES)
-        self.encoder = perceptron(PIXELS + CLASSES, 2 * LATENT)
+        self.encoder: nn.Module = perceptron(PIXELS + CLASSES, 2 * LATENT)
         self.decoder = perceptron(LATENT + CLASSES, PIXELS)
+
+    def classes(self, x: Tensor) -> dist.OneHotCategorical:
+        """q(y | x)."""
+        return dist.OneHotCategorical(logits=self.classifier(x))
+
+    def latents(self, x: Tensor, y: Tensor) -> dist.Normal:
+        """q(z | x, y)."""
+        mean, log_scale = self.encoder(together(x, y)).chunk(2, -1)
+        return dist.Normal(mean, log_scale.exp())
+
+    def pixels(self, z: Tensor, y: Tensor) -> dist.Bernoulli:
+        """p(x | y, z)."""
+        return dist.Bernoulli(logits=self.decoder(together(z, y)), validate_args=False)
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         """p(z) p(y) p(x | y, z)."""
-        pyro.module("peer", self)
+        pyro.module(type(self).__name__, self)
         with pyro.plate("rows", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), LATENT), x.new_ones(len(x), LATENT)).to_event(1))
             uniform = x.new_full((len(x), CLASSES), 1 / CLASSES)
             y = pyro.sample("y", dist.OneHotCategorical(uniform), obs=y)
-            logits = self.decoder(together(z, y))
-            pyro.sample("x", dist.Bernoulli(logits=logits, validate_args=False).to_event(1), obs=x)
+            pyro.sample("x", self.pixels(z, y).to_event(1), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """q(y | x) q(z | x, y)."""
         with pyro.plate("rows", len(x)):
             if y is None:
-                y = pyro.sample("y", dist.OneHotCategorical(logits=self.classifier(x)))
-            mean, log_scale = self.encoder(together(x, y)).chunk(2, -1)
-            pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
+                y = pyro.sample("y", self.classes(x))
+            pyro.sample("z", self.latents(x, y).to_event(1))
 
     def classify(self, x: Tensor, y: Tensor) -> None:
         """The weighted log q(y | x) of labelled rows, as a model of its own."""
-        pyro.module("peer", self)
+        pyro.module(type(self).__name__, self)
         with pyro.plate("rows", len(x)), pyro.poutine.scale(scale=ALPHA):
-            pyro.sample("y_known", dist.OneHotCategorical(logits=self.classifier(x)), obs=y)
+            pyro.sample("y_known", self.classes(x), obs=y)
 
     def nothing(self, x: Tensor, y: Tensor) -> None:
         """The guide of `classify`: there is nothing to infer."""
+
+
+class ExampleM2(PeerM2):
+    """The same as in pyro's example: probabilities instead of logits, two layers instead of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(PIXELS + CLASSES, HIDDEN), nn.Softplus())
+        self.mean, self.log_scale = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
+
+    def classes(self, x: Tensor) -> dist.OneHotCategorical:
+        """q(y | x)."""
+        return dist.OneHotCategorical(torch.softmax(self.classifier(x), -1))
+
+    def latents(self, x: Tensor, y: Tensor) -> dist.Normal:
+        """q(z | x, y)."""
+        hidden = self.encoder(together(x, y))
+        return dist.Normal(self.mean(hidden), self.log_scale(hidden).exp())
+
+    def pixels(self, z: Tensor, y: Tensor) -> dist.Bernoulli:
+        """p(x | y, z)."""
+        return dist.Bernoulli(torch.sigmoid(self.decoder(together(z, y))), validate_args=False)
 
 
 def together(a: Tensor, b: Tensor) -> Tensor:
@@ -83,22 +121,21 @@ def binary(x: Tensor) -> Tensor:
 class Peer:
     """Three ways to take the same steps.
 
-    - "svi": one `SVI.step` a loss, as pyro's users write it; the labelled rows take part in every step.
-    - "svi, unlabelled only": what its example does in all but the few steps of an epoch that see labels.
-    - "one backward": losses added up, one backward pass, torch's fused Adam: what an expert would write.
+    - "as its example": the example network, one `SVI.step` a loss; the labelled rows take part in every step.
+    - "its unlabelled steps": the same without the labelled rows, which ours keeps in every step.
+    - "by an expert": the expert network, losses added up, one backward pass, torch's fused Adam.
     """
 
     def __init__(self, device: torch.device) -> None:
         torch.manual_seed(0)
         pyro.set_rng_seed(0)
-        pyro.enable_validation(False)
         self.device = device
-        self.net = PeerM2().to(device)
+        self.net, example = PeerM2().to(device), ExampleM2().to(device)
         self.guide = config_enumerate(self.net.guide, "parallel", expand=True)
         rate = pyro.optim.Adam({"lr": RATE})
         self.bound = TraceEnum_ELBO(max_plate_nesting=1)
-        self.svi = SVI(self.net.model, self.guide, rate, loss=self.bound)
-        self.aux = SVI(self.net.classify, self.net.nothing, rate, loss=TraceEnum_ELBO(max_plate_nesting=1))
+        self.svi = SVI(example.model, config_enumerate(example.guide, "parallel", expand=True), rate, loss=self.bound)
+        self.aux = SVI(example.classify, example.nothing, rate, loss=Trace_ELBO())
         self.adam = torch.optim.Adam(self.net.parameters(), lr=RATE, fused=True)
         x = torch.rand(ROWS, PIXELS)
         self.x = (x * (x > 0.8)).to(device)  # about as many lit pixels as a digit
@@ -113,18 +150,19 @@ class Peer:
 
     def step(self, how: str, batch: int, labelled: int) -> None:
         """One training step."""
+        pyro.enable_validation(how != "by an expert")
         x_u = self.rows(batch)
-        if how == "svi, unlabelled only":
+        if how == "its unlabelled steps":
             self.svi.step(x_u)
             return
         x_l = binary(self.x[:labelled])
         y_l = torch.eye(CLASSES, device=self.device)[torch.arange(labelled, device=self.device) % CLASSES]
-        if how == "svi":
+        if how == "as its example":
             self.svi.step(x_l, y_l)
             self.svi.step(x_u)
             self.aux.step(x_l, y_l)
             return
-        assert how == "one backward"
+        assert how == "by an expert"
         loss = self.bound.differentiable_loss(self.net.model, self.guide, x_u)
         loss = loss + self.bound.differentiable_loss(self.net.model, self.guide, x_l, y_l)
         loss = loss + self.bound.differentiable_loss(self.net.classify, self.net.nothing, x_l, y_l)
@@ -152,6 +190,8 @@ def main() -> None:
     """Answers requests until there are no more."""
     device, threads = torch.device(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
+    # the bound that sums over classes is told the labelled rows too, where there is nothing to sum over
+    warnings.filterwarnings("ignore", "TraceEnum_ELBO found no sample sites")
     peer = Peer(device)
     print(json.dumps({"pyro": pyro.__version__, "torch": torch.__version__}), flush=True)
     for line in sys.stdin:

@@ -22,16 +22,26 @@ Better = Literal["lower", "higher"]
 Times = Mapping[str, list[float]]
 
 
-def timed(work: Callable[[], object], device: torch.device, clock: Clock = "wall") -> float:
-    """Returns the time that work takes [s]; a GPU is waited for, before and after."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = now()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return now() - start
+class Stopwatch:
+    """Measures time on a device; a GPU is waited for at both ends."""
+
+    def __init__(self, device: torch.device, clock: Clock = "wall") -> None:
+        self.device = device
+        self._now = time.process_time if clock == "cpu" else time.perf_counter
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Starts anew."""
+        self._started = self._read()
+
+    def stop(self) -> float:
+        """Returns the time since the start [s]."""
+        return self._read() - self._started
+
+    def _read(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return self._now()
 
 
 def interleaved(contestants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:

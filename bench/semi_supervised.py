@@ -11,8 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,7 +26,7 @@ from core_models.training import resolve_device
 
 from . import steps as work
 from .peer import Peer, peer_python
-from .ratios import Clock, Measure, interleaved, quotients, table, timed
+from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, table
 
 Part = Literal["peer", "classes", "products", "loop", "memory"]
 PROTOCOL = "1"
@@ -70,18 +69,20 @@ def bench(
     torch.set_num_threads(threads)
     python = peer_python() if "peer" in parts and not skip_peer else None  # a failure comes first
     work.check_every_class()
-    runs = Runs(batch_sizes, repeats, steps, threads, where, clock)
+    runs = Runs(batch_sizes, repeats, steps, threads, where, clock, python)
+    ways: dict[Part, Callable[[], Iterator[Measure]]] = {
+        "peer": runs.peer,
+        "classes": runs.classes,
+        "products": runs.products,
+        "loop": runs.loop,
+        "memory": runs.memory,
+    }
     measures: list[Measure] = []
     seconds: list[float] = []
     for part in parts:
         start = time.monotonic()
         print(f"measuring: {part} ...", flush=True)
-        if part == "peer":
-            found = list(runs.peer(python)) if python else []
-        else:
-            found = list(
-                {"classes": runs.classes, "products": runs.products, "loop": runs.loop, "memory": runs.memory}[part]()
-            )
+        found = list(ways[part]())
         measures += found
         seconds += [(time.monotonic() - start) / max(1, len(found))] * len(found)
     words = device_words(where, threads)
@@ -96,30 +97,39 @@ class Runs:
     """The parts, with the settings that they share."""
 
     def __init__(
-        self, batch_sizes: tuple[int, ...], repeats: int, steps: int, threads: int, device: torch.device, clock: Clock
+        self,
+        batch_sizes: tuple[int, ...],
+        repeats: int,
+        steps: int,
+        threads: int,
+        device: torch.device,
+        clock: Clock,
+        python: Path | None,
     ) -> None:
         self.batch_sizes, self.repeats, self.steps, self.threads = batch_sizes, repeats, steps, threads
-        self.device, self.clock = device, clock
+        self.device, self.clock, self.stopwatch = device, clock, Stopwatch(device, clock)
+        self.python = python
 
     def steps_at(self, batch: int) -> int:
         """Steps that are timed: the larger the batch, the fewer."""
         return max(2, self.steps * 100 // max(100, batch))
 
-    def peer(self, python: Path) -> Iterator[Measure]:
+    def peer(self) -> Iterator[Measure]:
         """An M2 epoch, ours through the training loop, against pyro-ppl's."""
-        with Peer(python, self.device, self.threads, self.clock) as peer:
+        if self.python is None:
+            return
+        with Peer(self.python, self.device, self.threads, self.clock) as peer:
             for batch in self.batch_sizes:
                 n = self.steps_at(batch)
-                ours = work.through_fit(work.m2_objective(), work.m2_batches(batch, self.device), n, self.device)
-                ways = ("svi", "svi, unlabelled only", "one backward")
+                ours = work.through_fit(work.m2_objective(), work.m2_batches(batch, self.device), n, self.stopwatch)
+                ways = ("as its example", "its unlabelled steps", "by an expert")
                 times = interleaved(
-                    {"ours": partial(timed, ours, self.device, self.clock)}
-                    | {how: peer.contestant(how, batch, work.LABELLED, n) for how in ways},
+                    {"ours": ours} | {how: peer.contestant(how, batch, work.LABELLED, n) for how in ways},
                     self.repeats,
                 )
                 part = f"{n} of {(work.EPOCH_ROWS - work.LABELLED) // batch} steps timed"
                 for how, target in zip(ways, (2.0, None, None), strict=True):
-                    what = f"M2 epoch against pyro-ppl ({how}), batch {batch}"
+                    what = f"M2 epoch against pyro-ppl, {how}, batch {batch}"
                     yield Measure(what, quotients(times, how, "ours"), "higher", target, note=part, extra=peer.versions)
 
     def classes(self) -> Iterator[Measure]:
@@ -127,10 +137,10 @@ class Runs:
         for batch in self.batch_sizes:
             n, batches = max(2, self.steps_at(batch) // 4), work.m2_batches(batch, self.device)
             ways = {
-                name: work.plain_loop(work.m2_objective(class_by_class=slow), batches, n, self.device)
+                name: work.plain_loop(work.m2_objective(class_by_class=slow), batches, n, self.stopwatch)
                 for name, slow in (("at once", False), ("class by class", True))
             }
-            times = self._turns(ways, 2 * self.repeats)
+            times = interleaved(ways, 2 * self.repeats)
             target = 4.0 if self.device.type == "cuda" else 1.4
             what = f"M2 step against one bound a class, batch {batch}"
             yield Measure(what, quotients(times, "class by class", "at once"), "higher", target)
@@ -142,9 +152,9 @@ class Runs:
         note = f"{n} of {work.EPOCH_ROWS // VAE_BATCH} steps timed"
         for precision, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
             objective = work.vae_objective()
-            epoch = work.through_fit(objective, batches, n, self.device, precision)  # type: ignore[arg-type]
-            products = work.matrix_products(objective.model, VAE_BATCH, self.device, dtype)  # type: ignore[arg-type]
-            times = self._turns({"epoch": epoch, "products": lambda p=products: [p() for _ in range(n)]})  # type: ignore[misc]
+            epoch = work.through_fit(objective, batches, n, self.stopwatch, precision)  # type: ignore[arg-type]
+            products = work.matrix_products(objective.model, VAE_BATCH, n, self.stopwatch, dtype)  # type: ignore[arg-type]
+            times = interleaved({"epoch": epoch, "products": products}, self.repeats)
             what = f"VAE epoch in multiples of its matrix products, {precision}, batch {VAE_BATCH}"
             yield Measure(what, quotients(times, "epoch", "products"), "lower", 1.6, note=note)
 
@@ -152,9 +162,9 @@ class Runs:
         """The training loop against five lines of PyTorch, on M2."""
         batch = self.batch_sizes[0]
         n, batches = self.steps_at(batch), work.m2_batches(batch, self.device)
-        ours = work.through_fit(work.m2_objective(), batches, n, self.device)
-        plain = work.plain_loop(work.m2_objective(), batches, n, self.device)
-        times = self._turns({"fit": ours, "plain": plain})
+        ours = work.through_fit(work.m2_objective(), batches, n, self.stopwatch)
+        plain = work.plain_loop(work.m2_objective(), batches, n, self.stopwatch)
+        times = interleaved({"fit": ours, "plain": plain}, self.repeats)
         what = f"training loop in multiples of a plain loop, M2, batch {batch}"
         yield Measure(what, quotients(times, "fit", "plain"), "lower", None)
 
@@ -165,12 +175,6 @@ class Runs:
         found = json.loads(done.stdout.splitlines()[-1])
         note = f"{found['source']}, {found['steps']} steps on a CPU"
         yield Measure("peak memory of an M2 run", [found["gib"]], "lower", 2.0, unit="GiB", note=note)
-
-    def _turns(self, ways: Mapping[str, Callable[[], object]], repeats: int | None = None) -> dict[str, list[float]]:
-        return interleaved(
-            {name: partial(timed, way, self.device, self.clock) for name, way in ways.items()},
-            repeats or self.repeats,
-        )
 
     def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
         """Returns a measure as a result cell; those of a CPU and a GPU lie side by side."""

@@ -15,6 +15,8 @@ from core_models.latent import VAE, ConditionalVAEConfig, NegativeELBO, VAEConfi
 from core_models.training import Batches, TensorBatches, TrainingConfig, fit
 from core_models.training.config import Precision
 
+from .ratios import Stopwatch
+
 LABELLED, CLASSES = 100, 10
 EPOCH_ROWS = 60_000
 """Rows of MNIST: what an epoch passes through."""
@@ -29,17 +31,22 @@ def pixels(rows: int, device: torch.device) -> Tensor:
 
 
 class FirstSteps:
-    """The first steps of an epoch as an epoch of its own."""
+    """The first steps of an epoch as an epoch of its own, which tells when it hands out its second batch.
 
-    def __init__(self, batches: Batches, steps: int) -> None:
-        self.batches, self.steps_per_epoch = batches, steps
+    What comes before, setting up a run and the first moments of Adam, happens once a run and not once an epoch.
+    """
+
+    def __init__(self, batches: Batches, steps: int, started: Callable[[], object] = lambda: None) -> None:
+        self.batches, self.steps_per_epoch, self.started = batches, steps, started
 
     def to(self, device: torch.device | str) -> FirstSteps:
-        """The same: the batches lie on the device already."""
+        """Returns itself: the batches lie on the device already."""
         return self
 
     def batch(self, epoch: int, step: int) -> Mapping[str, Tensor]:
         """Returns a batch."""
+        if step == 1:
+            self.started()
         return self.batches.batch(epoch, step % self.batches.steps_per_epoch)
 
 
@@ -75,27 +82,33 @@ def vae_batches(batch: int, device: torch.device) -> TensorBatches:
 
 
 def through_fit(
-    objective: Objective, batches: Batches, steps: int, device: torch.device, precision: Precision = "32-true"
-) -> Callable[[], object]:
-    """Some steps of an epoch through the training loop, its setting-up included."""
-    some = FirstSteps(batches, steps)
-    config = TrainingConfig(epochs=1, device=str(device), precision=precision)
-    return lambda: fit(objective, some, config, progress=False)
+    objective: Objective, batches: Batches, steps: int, stopwatch: Stopwatch, precision: Precision = "32-true"
+) -> Callable[[], float]:
+    """Returns a function that takes steps of an epoch through the training loop and returns their time [s]."""
+    some = FirstSteps(batches, steps + 1, stopwatch.start)
+    config = TrainingConfig(epochs=1, device=str(stopwatch.device), precision=precision)
+
+    def epoch() -> float:
+        fit(objective, some, config, progress=False)
+        return stopwatch.stop()
+
+    return epoch
 
 
-def plain_loop(objective: Objective, batches: Batches, steps: int, device: torch.device) -> Callable[[], object]:
-    """The same steps in a loop of five lines."""
-    objective.to(device)
+def plain_loop(objective: Objective, batches: Batches, steps: int, stopwatch: Stopwatch) -> Callable[[], float]:
+    """Returns a function that takes the same steps in a loop of five lines and returns their time [s]."""
+    objective.to(stopwatch.device)
     optimizer = torch.optim.Adam(objective.parameters(), fused=True)
-    generator = torch.Generator(device).manual_seed(0)
-    some = FirstSteps(batches, steps)
+    generator = torch.Generator(stopwatch.device).manual_seed(0)
+    some = FirstSteps(batches, steps + 1, stopwatch.start)
 
-    def loop() -> None:
-        for step in range(steps):
+    def loop() -> float:
+        for step in range(steps + 1):
             loss, _ = objective(some.batch(0, step), generator)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+        return stopwatch.stop()
 
     return loop
 
@@ -119,28 +132,35 @@ def check_every_class() -> None:
 
 
 def matrix_products(
-    model: nn.Module, rows: int, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Callable[[], object]:
-    """The matrix products of a training step of a chain of linear layers, and nothing else.
+    model: nn.Module, rows: int, steps: int, stopwatch: Stopwatch, dtype: torch.dtype = torch.float32
+) -> Callable[[], float]:
+    """Returns a function that takes the matrix products of training steps, and nothing else; it returns their time [s].
 
-    For each layer the output, the gradient of the weights and, but for the first layer, the gradient of the input.
+    The model is a chain of linear layers. For each the output, the gradient of the weights and, but for the first, the
+    gradient of the input.
     Results go into tensors that exist already: no allocation, no bias, no activation.
     """
     layers = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, nn.Linear)]
     tensors = []
     for i, (inputs, outputs) in enumerate(layers):
         x, weight, out, dx, dw = (
-            torch.randn(shape, device=device).to(dtype) * 0.05
+            torch.randn(shape, device=stopwatch.device).to(dtype) * 0.05
             for shape in ((rows, inputs), (outputs, inputs), (rows, outputs), (rows, inputs), (outputs, inputs))
         )
         tensors.append((x, weight, out, dx if i else None, dw, out.clone()))
 
-    def products() -> None:
+    def step() -> None:
         for x, weight, out, _, _, _ in tensors:
             torch.mm(x, weight.T, out=out)
         for x, weight, _, dx, dw, dout in reversed(tensors):
             torch.mm(dout.T, x, out=dw)
             if dx is not None:
                 torch.mm(dout, weight, out=dx)
+
+    def products() -> float:
+        stopwatch.start()
+        for _ in range(steps):
+            step()
+        return stopwatch.stop()
 
     return products

@@ -33,6 +33,8 @@ class Task:
     """Number of labels shown."""
     draw: int | None
     """Which draw of labels; None where the data set came with its own unlabelled rows."""
+    asked: dict[str, Any]
+    """The arguments of `make_task` that make it again."""
 
     @property
     def names(self) -> np.ndarray:
@@ -69,6 +71,12 @@ def make_task(
     Raises:
         UserError: when the labels asked for can't be had.
     """
+    asked = {
+        "data": data if isinstance(data, str) else data.name,
+        "labels": labels,
+        "draw": draw,
+        "image_size": image_size,
+    }
     if isinstance(data, str):
         data = load(data, image_size=image_size) if image_size else load(data)
     y = data.train_y.numpy()
@@ -82,14 +90,14 @@ def make_task(
             raise UserError(
                 f"{data.name}: class {data.classes[missing[0]]!r} has no labelled example: label at least one"
             )
-        return Task(data, data.images("train").numpy(), shown, int((shown >= 0).sum()), None)
+        return Task(data, data.images("train").numpy(), shown, int((shown >= 0).sum()), None, asked)
     if 0 <= labels < len(data.classes):
         raise UserError(
             f"expected at least one label for each of the {len(data.classes)} classes of {data.name}, got {labels}"
         )
     chosen = kept_draw(data.name, y, labels, draw, draws)
     shown[chosen] = y[chosen]
-    return Task(data, data.images("train").numpy(), shown, labels, draw)
+    return Task(data, data.images("train").numpy(), shown, labels, draw, asked)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,9 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         return {f"m2.{name}": value for name, value in self.network_.state_dict().items()}
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
-        config = ConditionalVAEConfig(**self.network_config_)
+        # JSON knows no tuples
+        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in self.network_config_.items()}
+        config = ConditionalVAEConfig(**fields)
         network = M2Network(config)
         network.load_state_dict({name[3:]: value for name, value in state.items() if name.startswith("m2.")})
         self._take(network.eval(), config, self.observation_)

@@ -51,7 +51,7 @@ class M2(GenerativeClassifier):
         schedule: course of the learning rate.
         warmup_steps: steps over which the learning rate rises.
         alpha: weight of the mean cross-entropy on labelled rows.
-        weight_prior: precision of the Gaussian prior on the weights.
+        weight_prior: precision of the Gaussian prior on the weights; a few thousand rows or fewer may want less than 1.
         ema: decay of the average of the weights that predicts, or None for the last weights.
         scale: what happens to the inputs; see `SemiSupervisedClassifier`.
         random_state: seeds initial weights, order and noise.

@@ -141,7 +141,7 @@ def report(run: str) -> None:
         raise UserError(f"expected a finished run in {run}, found no summary.json: train first, or resume it")
     summary = read_json(folder.summary)
     estimator = estimators.load(run)
-    task = make_task(summary["data"], summary["labels"], summary["draw"] or 0, draws=folder.path / "draws")
+    task = make_task(**summary["task"], draws=folder.path / "draws")
     predicted = estimator.predict(task.data.images("test").numpy())
     draw_figures(estimator, task, predicted, folder)
     print(write_run_report(folder, summary))

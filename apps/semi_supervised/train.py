@@ -84,6 +84,7 @@ def fit_and_report(
         "event_shape": list(task.data.event_shape),
         "classes": list(task.data.classes),
         **outcome.as_dict(),
+        "task": task.asked,
         "device": device_words(device, getattr(estimator, "threads", None)),
         "command": command_line(),
     }

@@ -104,6 +104,8 @@ class _BernoulliEvents(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [nats] of events, of shape the batch's."""
+        if torch.compiler.is_compiling():
+            return super().log_prob(value)  # the compiler joins the passes itself
         logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
         dims = self.reinterpreted_batch_ndims
         return _BernoulliLogProb.apply(logits.flatten(-dims), value.flatten(-dims))

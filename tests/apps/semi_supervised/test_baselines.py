@@ -61,13 +61,13 @@ class FlatConvolutionalNetwork(ConvolutionalNetwork):
     def _build(self):
         self.image_shape_ = (1, 4, 4 * -(-self.n_features_in_ // 16))
         missing = int(np.prod(self.image_shape_)) - self.n_features_in_
-        network = conv_encoder(torch.Size(self.image_shape_), (4,), 8, len(self.classes_), "relu")
+        network = conv_encoder(torch.Size(self.image_shape_), (16,), 64, len(self.classes_), "relu")
         pad = torch.nn.ConstantPad1d((0, missing), 0.0)
         return torch.nn.Sequential(torch.nn.Flatten(), pad, torch.nn.Unflatten(1, self.image_shape_), network)
 
 
 @parametrize_with_checks(
-    [FlatConvolutionalNetwork(steps=100, learning_rate=1e-2, device="cpu")],
+    [FlatConvolutionalNetwork(steps=20, learning_rate=2e-2, device="cpu")],
     expected_failed_checks=lambda _: {
         "check_classifiers_classes": "its last part has a class -1, which means unlabelled here"
     },

@@ -11,7 +11,7 @@ from core_models.errors import UserError
 from core_models.training import RunFolder
 
 QUICK = ContractiveAutoencoder(
-    hidden=(64, 32), epochs=8, steps=100, batch_size=20, learning_rate=1e-2, fine_tuning_rate=1e-2, device="cpu"
+    hidden=(64,), epochs=8, steps=100, batch_size=20, learning_rate=1e-2, fine_tuning_rate=1e-2, device="cpu"
 )
 
 
@@ -68,7 +68,7 @@ def test_digits_are_learnt_from_ten_labels_each(digits):
     X, y, shown = digits
     model = clone(QUICK).fit(X, shown)
     hidden = shown == -1
-    assert (model.predict(X[hidden]) == y[hidden]).mean() > 0.7
+    assert (model.predict(X[hidden]) == y[hidden]).mean() > 0.73
 
 
 def test_unlabelled_rows_matter_and_labels_alone_are_fine_tuned_on(digits):
@@ -82,7 +82,7 @@ def test_unlabelled_rows_matter_and_labels_alone_are_fine_tuned_on(digits):
 
 def test_every_layer_is_a_stage_of_the_run(digits, tmp_path):
     X, _, shown = digits
-    small = clone(QUICK).set_params(epochs=1, steps=3)
+    small = clone(QUICK).set_params(hidden=(16, 8), epochs=1, steps=3)
     model = small.fit(X, shown, run=RunFolder(tmp_path / "run"))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert all(stage in lines for stage in ("layer1", "layer2", "classifier"))

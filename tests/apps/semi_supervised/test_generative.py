@@ -17,22 +17,15 @@ from core_models.data import DataSet
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig
 
-SMALL_M1 = {
-    "m1_latent": 5,
-    "m1_hidden": (32,),
-    "m1_epochs": 60,
-    "m1_batch_size": 50,
-    "m1_kl_warmup": 0,
-    "device": "cpu",
-}
+SMALL_M1 = {"m1_latent": 5, "m1_hidden": (32,), "m1_epochs": 15, "m1_batch_size": 25, "m1_learning_rate": 1e-2}
+SMALL_M1 |= {"m1_kl_warmup": 0, "active_threshold": 0.0, "device": "cpu"}
 SMALL_M2 = {"latent": 2, "hidden": (32,), "epochs": 30, "learning_rate": 3e-2, "warmup_steps": 0, "device": "cpu"}
 SMALL_M2 |= {"batch_size": 50, "labelled_batch_size": 50}
-M1_ALL_LATENTS = {**SMALL_M1, "active_threshold": 0.0}
 ESTIMATORS = [
-    M2(**SMALL_M2),
-    M1M2(**{**SMALL_M2, **M1_ALL_LATENTS}),
-    M1SVM(**M1_ALL_LATENTS),
-    M1TSVM(**M1_ALL_LATENTS),
+    M2(**{**SMALL_M2, "epochs": 12}),
+    M1M2(**{**SMALL_M2, **SMALL_M1}),
+    M1SVM(**{**SMALL_M1, "m1_epochs": 8}),
+    M1TSVM(**{**SMALL_M1, "m1_epochs": 8}),
 ]
 GENERATIVE = [M2, M1M2]
 
@@ -122,7 +115,7 @@ def test_permuting_the_hidden_labels_leaves_training_bit_identical(digits):
         levels = torch.from_numpy(np.round(x * 16).astype(np.uint8))
         data = DataSet("digits", levels, truth, levels[:50], truth[:50], tuple("0123456789"), "test", levels=17)
         estimator = small(M1M2, epochs=2, m1_epochs=2)
-        outcome, _ = run_task(estimator, Task(data, x, shown, 50, 0))
+        outcome, _ = run_task(estimator, Task(data, x, shown, 50, 0, {}))
         results.append((estimator.predict_proba(x), outcome.pool_errors))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert results[0][1] != results[1][1]  # the permutation did change what is scored
@@ -188,7 +181,7 @@ def test_colour_images_by_convolutions(kind):
     x[y == 1, 0] += 0.6  # one class is red
     shown = np.where(np.arange(80) < 10, y, -1)
     common = {"network": "conv", "channels": (4,)} if kind is M2 else {"m1_network": "conv", "m1_channels": (4,)}
-    model = small(kind, epochs=40, **common, **({} if kind is M2 else {"m1_epochs": 40}))
+    model = small(kind, epochs=60, batch_size=10, weight_prior=0.01, **common)
     model.fit(np.round(x * 255) / 255, shown)
     assert model.score(x, y) > 0.95
     assert model.sample(1, 2).shape == (2, 3, 8, 8)

@@ -7,10 +7,13 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .errors import UserError
+
+WORDS = {types.NoneType: "null", int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 def checked(owner: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,10 +52,8 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         for part in parts:
-            try:
+            with suppress(UserError):
                 return _fitted(part, value, where)
-            except UserError:
-                continue
         raise _wrong(hint, value, where)
     if origin is Literal:
         if value in parts:
@@ -66,6 +67,9 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
         if len(value) != len(parts):
             raise _wrong(hint, value, where)
         return tuple(_fitted(part, item, where) for part, item in zip(parts, value, strict=True))
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        assert inspect.isclass(hint)
+        return hint(**checked(hint, value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # a bool is an int to Python, and never what is meant
@@ -80,9 +84,7 @@ def _wrong(hint: Any, value: Any, where: str) -> UserError:
     if get_origin(hint) is Literal:
         words = "one of " + ", ".join(map(str, get_args(hint)))
     elif inspect.isclass(hint) and get_origin(hint) is None:
-        words = {"NoneType": "null", "int": "a whole number", "float": "a number", "str": "a string"}.get(
-            hint.__name__, hint.__name__
-        )
+        words = WORDS.get(hint, hint.__name__)
     else:
         words = str(hint).replace("typing.", "")
     return UserError(f"{where}: expected {words}, got {value!r}")

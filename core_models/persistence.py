@@ -62,7 +62,10 @@ def load(folder: Path | str) -> GenerativeModel:
     description = read_json(folder / DESCRIPTION)
     if not isinstance(description, dict) or not isinstance(description.get("class_path"), str):
         raise UserError(f"{folder / DESCRIPTION} names no class_path: it is not a model's description")
-    model = build(description["class_path"], description.get("config"))
+    config = description.get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / DESCRIPTION}: expected a mapping of settings as config, got {config!r}")
+    model = build(description["class_path"], config)
     state = load_tensors(folder / WEIGHTS)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}

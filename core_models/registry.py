@@ -76,7 +76,7 @@ def build(name_or_path: str, config: Mapping[str, Any] | None = None) -> Generat
     dataclass_type = config_class(cls)
     if dataclass_type is None:
         return cls(**checked(cls, config or {}))
-    return cls(dataclass_type(**checked(dataclass_type, config or {})))  # type: ignore[call-arg]
+    return cls(dataclass_type(**checked(dataclass_type, config or {})))
 
 
 def describe(model: GenerativeModel) -> dict[str, Any]:

@@ -137,7 +137,9 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         # JSON knows no tuples
-        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in self.network_config_.items()}
+        fields: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in self.network_config_.items()
+        }
         config = ConditionalVAEConfig(**fields)
         network = M2Network(config)
         network.load_state_dict({name[3:]: value for name, value in state.items() if name.startswith("m2.")})

@@ -43,7 +43,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         schedule: course of M2's learning rate.
         warmup_steps: steps over which M2's learning rate rises.
         alpha: weight of the mean cross-entropy on labelled rows.
-        weight_prior: precision of the Gaussian prior on M2's weights; a few thousand rows or fewer may want less than 1.
+        weight_prior: precision of the Gaussian prior on M2's weights; a few thousand rows or fewer may want below 1.
         ema: decay of the average of M2's weights that predicts, or None for the last weights.
         m1: a trained auto-encoder to use instead of training one: the folder of a run, or a `Variational` model.
         m1_latent: M1's latent dimensions.

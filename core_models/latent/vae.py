@@ -99,6 +99,12 @@ class VAE(GenerativeModel, Variational):
         super().__init__()
         if config.latent < 1:
             raise UserError(f"expected at least one latent dimension, got latent = {config.latent}")
+        if config.levels < 2:
+            raise UserError(f"expected at least two pixel levels, got levels = {config.levels}")
+        if config.classes < 0:
+            raise UserError(f"expected no classes (0) or some, got classes = {config.classes}")
+        if not config.event_shape or min(config.event_shape) < 1:
+            raise UserError(f"expected an event_shape of at least one value, got {config.event_shape}")
         self.config = config
         self.event_shape, self.latent_shape = Size(config.event_shape), Size((config.latent,))
         self.output = Likelihood(

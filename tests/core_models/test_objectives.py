@@ -24,17 +24,17 @@ class Bits(nn.Module, ExactLikelihood):
 def test_it_finds_the_frequency_of_each_class():
     model = Bits()
     objective = NegativeLogLikelihood(model, binarisation="dynamic")
-    y = torch.arange(2).repeat(500)
+    y = torch.arange(2).repeat(200)
     x = torch.tensor([0.2, 0.9])[y].view(-1, 1).expand(-1, 8)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=0.2)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(100):
+    for _ in range(60):
         loss, metrics = objective({"x": x, "y": y}, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert metrics["negative_log_likelihood_nats"].item() == loss.item()
-    torch.testing.assert_close(torch.sigmoid(model.logits.detach()), torch.tensor([0.2, 0.9]), atol=0.01, rtol=0)
+    torch.testing.assert_close(torch.sigmoid(model.logits.detach()), torch.tensor([0.2, 0.9]), atol=0.03, rtol=0)
 
 
 def test_a_static_draw_is_not_made_of_batches():

@@ -43,7 +43,7 @@ def digits():
 
 
 def small(kind, **changes):
-    settings = {**SMALL_M2, "epochs": 15, "learning_rate": 1e-2, **({} if kind is M2 else {**SMALL_M1, "m1_epochs": 15})}
+    settings = {**SMALL_M2, "epochs": 15, "learning_rate": 1e-2, **({} if kind is M2 else SMALL_M1)}
     return kind(**{**settings, **changes})
 
 

@@ -175,7 +175,8 @@ def test_faults_of_data_are_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "empty" in fails(capsys, "train", "--method", "M2", "--data", tmp_path / "empty", "--out", tmp_path / "a")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 nothing")
-    assert "cut.npz" in fails(capsys, "train", "--method", "M2", "--data", tmp_path / "cut.npz", "--out", tmp_path / "b")
+    command = ["train", "--method", "M2", "--data", tmp_path / "cut.npz", "--out", tmp_path / "b"]
+    assert "cut.npz" in fails(capsys, *command)
     y = np.array([0, 0, 1, -1, -1, -1])
     x = np.zeros((6, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", x=x, y=np.where(y == 1, -1, y), test_x=x, test_y=np.array([0, 1, 0, 1, 0, 1]))

@@ -48,14 +48,13 @@ def exact(x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
     return Normal(0.0, 2**0.5).log_prob((x if y is None else x - y.unsqueeze(1)).squeeze(1))
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 2**20])
+@pytest.mark.parametrize(("at_once", "k", "tolerance"), [(1, 100, 0.4), (50, 2000, 0.1), (2**20, 2000, 0.1)])
 @pytest.mark.parametrize("family", [Normal, Laplace])
-def test_the_bound_is_the_same_in_blocks_of_any_size(monkeypatch, at_once, family):
+def test_the_bound_is_the_same_in_blocks_of_any_size(monkeypatch, at_once, k, tolerance, family):
     monkeypatch.setitem(MODULE.VALUES_AT_ONCE, "cpu", at_once)
     x, y = torch.tensor([[-1.0], [0.0], [2.0]]), torch.tensor([0, 3, 1])
-    k = 300 if at_once == 1 else 3000
     found = iwae(Line(family), x, y, k=k, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found, exact(x, y), atol=0.3 if at_once == 1 else 0.08, rtol=0)
+    torch.testing.assert_close(found, exact(x, y), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("at_once", "shapes"), [(10, [(2, 5), (2, 5), (2, 5)]), (4, [(1, 4), (1, 1)] * 6), (60, [(6, 5)])])

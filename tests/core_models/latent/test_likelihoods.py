@@ -5,7 +5,6 @@ import torch
 from torch import Size
 from torch.distributions import Independent, Normal, kl_divergence
 
-from core_models.errors import UserError
 from core_models.latent import DiscretisedLogistic, Likelihood
 from core_models.latent.vae import diagonal_gaussian, kl_to_standard_normal
 
@@ -144,8 +143,3 @@ def test_a_scale_a_channel_is_shared_by_its_pixels():
     scale = output(torch.zeros(1, 24)).base_dist.scale[0]
     torch.testing.assert_close(scale[0], torch.ones(3, 4))
     torch.testing.assert_close(scale[1], torch.full((3, 4), torch.e))
-
-
-def test_an_unknown_likelihood_is_refused_by_name():
-    with pytest.raises(UserError, match="expected a likelihood among bernoulli, gaussian, discretised-logistic, got 'poisson'"):
-        Likelihood("poisson", Size((1,)))  # jaxtyping checks the annotations of tensors only

@@ -1,0 +1,182 @@
+"""`genapps model evaluate` and `sample`, through the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import core_models
+from apps.common.cells import read_cells
+from core_models.data import load
+
+ON_CPU = ["--device", "cpu", "--threads", "1"]
+
+
+def nats(out: str) -> float:
+    return float(out.split("test: ")[1].split(" ±")[0])
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the tiny run, to write into."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_the_figure_names_estimator_and_binarisation(run, model):
+    status, out, _ = model("evaluate", "--run", run, *ON_CPU)
+    assert status == 0
+    assert "nats = " in out
+    assert "bits/dim (upper bound on the negative log-likelihood, estimator elbo, binarisation dynamic, 360 images" in out
+    summary = json.loads((run / "summary.json").read_text())
+    assert nats(out) == pytest.approx(summary["test"]["nats"], abs=0.5)
+    tighter = model("evaluate", "--run", run, *ON_CPU, "--estimator", "iwae-20", "--binarisation", "threshold")[1]
+    assert "estimator iwae-20, binarisation threshold" in tighter
+
+
+def test_a_tighter_bound_is_lower_and_a_limit_takes_the_first_images(run, model):
+    few = ["--limit", 40, "--batch_size", 10]
+    loose = nats(model("evaluate", "--run", run, *ON_CPU, *few, "--estimator", "iwae-1")[1])
+    out = model("evaluate", "--run", run, *ON_CPU, *few, "--estimator", "iwae-200")[1]
+    assert nats(out) < loose
+    assert "40 images" in out
+
+
+def test_what_was_computed_is_kept_and_goes_on_with_the_same_numbers(run, model, monkeypatch):
+    options = ["evaluate", "--run", run, *ON_CPU, "--estimator", "iwae-3", "--batch_size", 20]
+    whole = model(*options, "--limit", 100)[1]
+    shutil.rmtree(run / "evaluations")
+
+    from apps.models import evaluate as module
+
+    computed, per_event = [], module.per_event
+
+    def counted(model_, x, *rest, **more):
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        computed.append(len(x))
+        return per_event(model_, x, *rest, **more)
+
+    monkeypatch.setattr(module, "per_event", counted)
+    status, _, error = model(*options, "--limit", 100)
+    assert status == 130
+    assert "interrupted at image 60 of 100: the same command goes on" in error
+    monkeypatch.setattr(module, "per_event", lambda *a, **k: computed.append(len(a[1])) or per_event(*a, **k))
+    assert model(*options, "--limit", 100)[1] == whole
+    assert computed == [20] * 5
+    assert model(*options, "--limit", 100)[1] == whole  # read back
+    assert computed == [20] * 5
+    model(*options, "--limit", 100, "--again")
+    assert computed == [20] * 10
+    assert len(list((run / "evaluations").iterdir())) == 1
+    # a model trained further is another one
+    path = run / "model.safetensors"
+    other = core_models.load(run)
+    other.decoder.stem[1].bias.data += 1
+    core_models.save(other, run)
+    assert model(*options, "--limit", 100)[1] != whole
+    assert path.exists()
+    assert computed == [20] * 15
+
+
+def test_a_damaged_file_of_values_is_computed_again(run, model):
+    options = ["evaluate", "--run", run, *ON_CPU]
+    out = model(*options)[1]
+    (kept,) = (run / "evaluations").iterdir()
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert model(*options)[1] == out
+
+
+def test_a_figure_can_be_kept_as_a_cell(run, model, tmp_path):
+    results = tmp_path / "results"
+    status, out, error = model("evaluate", "--run", run, *ON_CPU, "--cell", "--results", results)
+    assert status == 0, error
+    (cell,) = read_cells(results)
+    assert cell.key == ("models", "density", "VAE", "digits elbo dynamic")
+    assert cell.value == pytest.approx(nats(out), abs=0.005)
+    assert (cell.unit, cell.better, cell.draw) == ("nats", "lower", 0)
+    assert cell.extra["n"] == 360
+    assert cell.extra["binarisation"] == "dynamic"
+    assert cell.extra["trained_by"].startswith("genapps model train")
+    assert cell.command.startswith("genapps model evaluate --run")
+    model("evaluate", "--run", run, *ON_CPU, "--cell", "--results", results, "--row", "mine")
+    assert {cell.row for cell in read_cells(results)} == {"VAE", "mine"}
+
+
+def test_a_model_saved_alone_needs_to_be_told_the_data(run, model, refused, tmp_path):
+    core_models.save(core_models.load(run), tmp_path / "alone")
+    assert "expected --data" in refused("evaluate", "--run", tmp_path / "alone")
+    status, out, _ = model("evaluate", "--run", tmp_path / "alone", "--data", "digits", "--split", "train", "--limit", 9)
+    assert status == 0
+    assert out.startswith("digits train: ")
+    assert "binarisation dynamic, 9 images" in out
+
+
+def test_a_conditional_model_is_given_its_labels(conditional, model):
+    out = model("evaluate", "--run", conditional, *ON_CPU)[1]
+    assert "binarisation none" in out
+    assert "bits/dim" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--estimator", "iwae-0"], "expected an estimator exact, elbo or iwae-k with k of at least 1, got 'iwae-0'"),
+        (["--estimator", "exact"], "VAE has no exact likelihood: use elbo or iwae-5000"),
+        (["--limit", "0"], "--limit: expected at least 1, got 0"),
+        (["--batch_size", "0"], "--batch_size: expected at least 1, got 0"),
+        (["--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["--split", "valid"], "digits has no valid split"),
+        (["--split", "tset"], "--split"),
+        (["--device", "tpu"], "device"),
+        (["--binarisation", "none"], "expected zeros and ones for a Bernoulli likelihood"),
+    ],
+)
+def test_mistaken_evaluations_are_one_line(trained, refused, options, why):
+    assert why in refused("evaluate", "--run", trained, *options)
+
+
+def test_no_model_where_there_is_none(refused, tmp_path):
+    assert "expected a model in" in refused("evaluate", "--run", tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused("sample", "--run", tmp_path / "file")
+
+
+def test_samples_as_a_picture_and_as_arrays(trained, model, tmp_path):
+    assert model("sample", "--run", trained, "--out", tmp_path / "s.png", "--n", 9, "--device", "cpu")[0] == 0
+    assert Image.open(tmp_path / "s.png").size[0] > 100
+    for name in ("a", "b"):
+        model("sample", "--run", trained, "--out", tmp_path / f"{name}.npz", "--n", 30, "--device", "cpu")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as first, np.load(tmp_path / "b.npz") as second:
+        assert (first["x"] == second["x"]).all()
+        assert first["x"].shape == (30, 1, 8, 8)
+        assert first["x"].dtype == np.float32
+        assert set(np.unique(first["x"])) == {0, 1}
+        assert "y" not in first
+    model("sample", "--run", trained, "--out", tmp_path / "m.npz", "--n", 30, "--mean", "--device", "cpu")
+    assert len(np.unique(np.load(tmp_path / "m.npz")["x"])) > 100
+    assert load(tmp_path / "m.npz").event_shape == (1, 8, 8)  # what is written can be trained on
+
+
+def test_samples_of_a_class(conditional, model, refused, tmp_path):
+    out = tmp_path / "s.npz"
+    model("sample", "--run", conditional, "--out", out, "--n", 12)
+    assert np.load(out)["y"].tolist() == [*range(10), 0, 1]
+    model("sample", "--run", conditional, "--out", out, "--n", 3, "--label", 7)
+    assert np.load(out)["y"].tolist() == [7, 7, 7]
+    levels = np.load(out)["x"] * 16
+    assert np.allclose(levels, levels.round(), atol=1e-4)
+    assert "expected one of 0, 1, 2" in refused("sample", "--run", conditional, "--label", "ten")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--out", "x.jpg"], "--out: expected a name that ends in .png or .npz, got 'x.jpg'"),
+        (["--n", "0"], "--n: expected at least 1, got 0"),
+        (["--label", "3"], "--label: expected none, since vae has no classes, got"),
+    ],
+)
+def test_mistaken_samples_are_one_line(trained, refused, options, why):
+    assert why in refused("sample", "--run", trained, *options)

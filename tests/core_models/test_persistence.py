@@ -1,0 +1,116 @@
+"""Models to and from folders."""
+
+import errno
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import core_models
+from core_models.errors import UserError
+from core_models.latent import VAE, VAEConfig
+
+SMALL = VAEConfig(event_shape=(1, 2, 2), latent=2, hidden=(3,))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    core_models.save(VAE(SMALL), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_folder_holds_two_files_and_no_pickle(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert json.loads((folder / "model.json").read_text())["class_path"] == "core_models.latent.vae.VAE"
+    assert set(load_file(folder / "model.safetensors")) == set(VAE(SMALL).state_dict())
+    model = core_models.load(str(folder))
+    assert (type(model), model.config, model.training) == (VAE, SMALL, False)
+
+
+def test_saving_again_replaces_the_model(folder):
+    torch.manual_seed(1)
+    other = VAE(SMALL)
+    core_models.save(other, folder)
+    assert all(torch.equal(a, b) for a, b in zip(core_models.load(folder).parameters(), other.parameters(), strict=True))
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="the disk is full: free some space; what was there before is unchanged"):
+        core_models.save(VAE(SMALL), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_no_model_in_the_folder(tmp_path):
+    with pytest.raises(UserError, match=r"expected a model in .* \(model.json and model.safetensors\), found none"):
+        core_models.load(tmp_path)
+
+
+def test_weights_that_are_missing(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"expected weights at .*model.safetensors, found none"):
+        core_models.load(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_weights_cut_short(folder, keep):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="is no whole safetensors file .* it was cut short or altered"):
+        core_models.load(folder)
+
+
+def test_weights_that_are_something_else(folder):
+    (folder / "model.safetensors").write_bytes(b"\x80\x04 a pickle, for instance" * 10)
+    with pytest.raises(UserError, match="is no whole safetensors file"):
+        core_models.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (VAEConfig(event_shape=(1, 2, 2), latent=3, hidden=(3,)), "decoder.stem.1.weight was expected with shape"),
+        (VAEConfig(event_shape=(1, 2, 2), latent=2, hidden=(3, 3)), "was expected with shape"),
+    ],
+)
+def test_weights_of_another_model(folder, config, name):
+    save_file(VAE(config).state_dict(), folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"are of another model than core_models.latent.vae.VAE: .*{name}"):
+        core_models.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"class_path": "collections.OrderedDict"}, "expected a subclass of core_models.base.GenerativeModel"),
+        ({"class_path": "gone.Model"}, "expected a class path that can be imported, got 'gone.Model'"),
+        ({"class_path": 3}, "names no class_path: it is not a model's description"),
+        ({"config": {"latnt": 2}}, "VAEConfig has no field 'latnt'"),
+        ({"config": {"latent": None}}, "VAEConfig.latent: expected a whole number, got None"),
+        ({"config": [1]}, r"expected a mapping of settings as config, got \[1\]"),
+    ],
+)
+def test_an_altered_description(folder, changes, why):
+    edit(folder, **changes)
+    with pytest.raises(UserError, match=why):
+        core_models.load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00\xff"])
+def test_a_description_that_is_none(folder, text):
+    (folder / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"model.json"):
+        core_models.load(folder)

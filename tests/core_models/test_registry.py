@@ -1,0 +1,106 @@
+"""Models by name and by class path."""
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from core_models import registry
+from core_models.base import GenerativeModel
+from core_models.errors import UserError
+from core_models.latent import VAE, ConditionalVAE
+
+
+class Plain(GenerativeModel):
+    """A model of one's own with plain arguments."""
+
+    def __init__(self, side: int = 2) -> None:
+        super().__init__()
+        self.event_shape = torch.Size((1, side, side))
+        self.config = {"side": side}
+
+    def sample(self, n, y=None, *, generator=None):
+        return torch.zeros(n, *self.event_shape)
+
+
+class Nameless(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = None
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    side: int = 3
+
+
+class Mine(Plain):
+    def __init__(self, config: MineConfig) -> None:
+        super().__init__(config.side)
+        self.config = config
+
+
+PATH = __name__
+
+
+def test_registered_models_are_listed_by_name_without_importing_them():
+    entries = registry.entries()
+    assert [entry.name for entry in entries] == sorted(entry.name for entry in entries)
+    assert {"vae", "conditional-vae"} <= {entry.name for entry in entries}
+    assert all(entry.summary for entry in entries)
+
+
+def test_every_registered_model_builds_with_its_defaults_and_describes_itself():
+    for entry in registry.entries():
+        model = registry.build(entry.name, {"event_shape": [1, 4, 4], "hidden": [4]})
+        again = registry.build(**dict(zip(("name_or_path", "config"), registry.describe(model).values(), strict=True)))
+        assert type(again) is type(model)
+        assert again.config == model.config
+
+
+def test_fields_reach_the_model():
+    model = registry.build("vae", {"latent": 3, "hidden": [5], "event_shape": [1, 2, 2]})
+    assert isinstance(model, VAE)
+    assert (model.config.latent, model.config.hidden, model.event_shape) == (3, (5,), (1, 2, 2))
+    assert registry.model_class("conditional-vae") is ConditionalVAE
+
+
+@pytest.mark.parametrize(("name", "field"), [("Plain", "side"), ("Mine", "side")])
+def test_a_model_of_ones_own_by_class_path(name, field):
+    model = registry.build(f"{PATH}.{name}", {field: 5})
+    assert type(model) is getattr(sys.modules[PATH], name)
+    assert model.event_shape == (1, 5, 5)
+    assert registry.describe(model) == {"class_path": f"{PATH}.{name}", "config": {"side": 5}}
+
+
+def test_a_new_name_can_be_registered(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.register("mine", f"{PATH}.Mine", "my own")
+    assert registry.build("mine").event_shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "why"),
+    [
+        ("vea", {}, "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?"),
+        ("nowhere.Model", {}, "expected a class path that can be imported, got 'nowhere.Model' (No module named 'nowhere')"),
+        (f"{PATH}.Missing", {}, f"expected a class path that can be imported, got '{PATH}.Missing'"),
+        ("torch.nn.Linear", {}, "expected a subclass of core_models.base.GenerativeModel, got 'torch.nn.Linear'"),
+        ("core_models.latent.VAE", {"latnt": 3}, "VAEConfig has no field 'latnt'; did you mean 'latent'?"),
+        ("vae", {"latent": "ten"}, "VAEConfig.latent: expected a whole number, got 'ten'"),
+        ("vae", {"likelihood": "poisson"}, "VAEConfig.likelihood: expected one of bernoulli, gaussian, discretised-logistic"),
+        ("vae", {"latent": 0}, "expected at least one latent dimension, got latent = 0"),
+        (f"{PATH}.Plain", {"sid": 3}, "Plain has no field 'sid'; did you mean 'side'?"),
+    ],
+)
+def test_mistakes_are_named(name, config, why):
+    with pytest.raises(UserError) as error:
+        registry.build(name, config)
+    assert str(error.value).startswith(why)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_a_config_says_what_it_lacks():
+    with pytest.raises(UserError, match="Nameless can't be saved: it needs an attribute `config`"):
+        registry.describe(Nameless())

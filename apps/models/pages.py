@@ -37,6 +37,7 @@ def decoded(model: GenerativeModel, n: int, y: Tensor | None, generator: Generat
     return model.decode(z, y)
 
 
+@torch.no_grad()
 def write_figures(run: RunFolder, model: GenerativeModel, test: Pixels, seed: int) -> list[Picture]:
     """Draws learning curves, samples and reconstructions, those that the model has and that are pictures."""
     pictures = []

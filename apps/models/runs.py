@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     Raises:
         UserError: when the folder holds no model.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
     working_folder_importable()
     run, where = RunFolder(folder), resolve_device(device)
     if run.checkpoint().exists() and not run.model_config.exists():

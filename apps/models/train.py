@@ -92,11 +92,14 @@ def train(
     settings = json.loads(json.dumps(settings))  # YAML has no tuples
     device = device_words(resolve_device(training.device), training.threads)
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    validate = _validator(held_out, batch_size, training.seed)
+    if training.early_stop is not None and validate is None:
+        metric = training.early_stop.metric
+        raise UserError(f"early_stop watches {metric!r}, but there is no validation: hold images out by --validation")
     print(f"{model}, {parameters:,} parameters; {data_set.name}, {len(pixels):,} images; {device}")
     print(f"data: {data_set.source}")
     if not going_on:
         run.write_config(settings)
-    validate = _validator(held_out, batch_size, training.seed)
     history = fit(objective, batches, training, run=run, resume=resume, validate=validate)
     if going_on and _is_written(run, history):
         print(f"{run.path} is finished: there is nothing left to do")

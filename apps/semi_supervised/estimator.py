@@ -136,14 +136,21 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
         Raises:
             ValueError: no or wrongly shaped data, NaN, no labelled row, fewer than two classes.
         """
+        x, codes = self._begin(X, y)
+        self._fit(x, torch.from_numpy(codes.copy()), run=run, resume=resume)
+        return self._end(x, codes)
+
+    def _begin(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Checks and scales what `fit` was given; sets classes, shape and scale."""
         raw, shape = self._rows(X, reset=True)
         self.classes_, codes = encode_labels(y, type(self).__name__)
         check_consistent_length(raw, codes)
         self.event_shape_ = shape
         self._choose_scale(raw)
-        x = self._scaled(raw)
-        del raw
-        self._fit(x, torch.from_numpy(codes.copy()), run=run, resume=resume)
+        return self._scaled(raw), codes
+
+    def _end(self, x: Rows, codes: np.ndarray) -> Self:
+        """Labels the training rows that had no label."""
         hidden = np.flatnonzero(codes == UNLABELLED)
         if len(hidden):
             codes[hidden] = self._predict_log_proba(x[torch.from_numpy(hidden)]).argmax(1).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,6 +28,18 @@ if TYPE_CHECKING:
     from core_models.training import RunFolder
 
 Schedule = Literal["constant", "cosine", "linear"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What M2 is trained on, once labels, scaling and M1 are settled."""
+
+    config: ConditionalVAEConfig
+    rows: Tensor
+    """What M2's networks are shown, before it is observed: (n, ...)."""
+    observation: Observation
+    objective: M2Objective
+    batches: SemiSupervisedBatches
 
 
 class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
@@ -65,6 +77,10 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     observation_: Observation
 
     @abstractmethod
+    def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
+        """Returns what M2 is to be trained on, by `_problem`; M1, where there is one, is trained here."""
+
+    @abstractmethod
     def _to_m2(self, x: Rows) -> Tensor:
         """Returns what M2's networks see of scaled rows: the pixels, or M1's posterior means."""
 
@@ -98,30 +114,31 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
             time_limit=self.time_limit,
         )
 
-    def _train_m2(
-        self,
-        config: ConditionalVAEConfig,
-        x: Tensor,
-        y: Codes,
-        observation: Observation,
-        *,
-        run: RunFolder | None,
-        resume: bool,
-    ) -> None:
-        objective = self._m2_objective(config, y, observation)
-        batches = SemiSupervisedBatches(x, y, self.batch_size, self.labelled_batch_size, self._seed())
-        self.history_: History = fit(
-            objective,
-            batches.to(resolve_device(self.device)),
+    def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
+        problem = self._prepare(x, y, run=run, resume=resume)
+        history = fit(
+            problem.objective,
+            problem.batches.to(resolve_device(self.device)),
             self._training_config(len(x)),
             run=run,
             resume=resume,
             stage="m2",
             progress=self.verbose,
         )
-        stop_if_out_of_time(self.history_, run)
-        self._take(objective.network.cpu().eval(), config, observation)
-        means = observe(observation, x[:: max(1, len(x) // 5000)], None).double()
+        self._finish(problem, history, run)
+
+    def _problem(self, config: ConditionalVAEConfig, x: Tensor, y: Codes, observation: Observation) -> Problem:
+        objective = self._m2_objective(config, y, observation)
+        batches = SemiSupervisedBatches(x, y, self.batch_size, self.labelled_batch_size, self._seed())
+        return Problem(config, x, observation, objective, batches)
+
+    def _finish(self, problem: Problem, history: History, run: RunFolder | None) -> None:
+        """Keeps what training ended with."""
+        self.history_ = history
+        stop_if_out_of_time(history, run)
+        self._take(problem.objective.network.cpu().eval(), problem.config, problem.observation)
+        seen = problem.rows[:: max(1, len(problem.rows) // 5000)]
+        means = observe(problem.observation, seen, None).double()
         with torch.no_grad():
             z = self._double.vae.encode(means, self._double.log_q(means).argmax(1)).mean
         self.latent_spread_ = z.std(0).numpy()

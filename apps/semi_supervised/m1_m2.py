@@ -23,7 +23,7 @@ from core_models.training.config import Precision
 
 from .estimator import Codes, Rows, Scale
 from .features import FeatureLearner
-from .generative import GenerativeClassifier, Schedule
+from .generative import GenerativeClassifier, Problem, Schedule
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder
@@ -135,7 +135,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         self.time_limit = time_limit
         self.verbose = verbose
 
-    def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
+    def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
         mean, deviation = self._learn_m1(x, self._seed(), run=run, resume=resume)
         config = ConditionalVAEConfig(
             event_shape=(mean.shape[1],),
@@ -145,7 +145,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
             likelihood="gaussian",
             classes=len(self.classes_),
         )
-        self._train_m2(config, torch.cat([mean, deviation], 1), y, "posterior", run=run, resume=resume)
+        return self._problem(config, torch.cat([mean, deviation], 1), y, "posterior")
 
     def _to_m2(self, x: Rows) -> Tensor:
         return self._features(x)

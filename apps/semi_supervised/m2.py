@@ -16,7 +16,7 @@ from core_models.layers.networks import Activation, Architecture
 from core_models.training.config import Precision
 
 from .estimator import Codes, Rows, Scale
-from .generative import GenerativeClassifier, Schedule
+from .generative import GenerativeClassifier, Problem, Schedule
 from .observation import Observation
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class M2(GenerativeClassifier):
         self.time_limit = time_limit
         self.verbose = verbose
 
-    def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
+    def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
         likelihood = choose_likelihood(x) if self.likelihood == "auto" else self.likelihood
         config = ConditionalVAEConfig(
             event_shape=tuple(x.shape[1:]),
@@ -126,7 +126,7 @@ class M2(GenerativeClassifier):
             classes=len(self.classes_),
         )
         observation: Observation = "binarised" if likelihood == "bernoulli" else "as is"
-        self._train_m2(config, x, y, observation, run=run, resume=resume)
+        return self._problem(config, x, y, observation)
 
     def _to_m2(self, x: Rows) -> Tensor:
         return x

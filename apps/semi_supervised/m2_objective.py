@@ -31,9 +31,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from core_models.base import Metrics, Objective, Scalar
+from core_models.base import Metrics, Scalar
 from core_models.latent import ConditionalVAE, ConditionalVAEConfig
 from core_models.layers.networks import ConditionalNetwork, conv_encoder, mlp
+from core_models.training import StackableObjective
 
 from .observation import Observation, observation_noise, observe
 
@@ -70,7 +71,7 @@ class Noise(NamedTuple):
     unlabelled_latent: Tensor | None
 
 
-class M2Objective(Objective):
+class M2Objective(StackableObjective):
     """The loss above, over batches with "labelled" rows, their codes "y" and "unlabelled" rows.
 
     Args:
@@ -100,10 +101,6 @@ class M2Objective(Objective):
         self.observation: Observation = observation
         self.class_by_class = class_by_class
 
-    def forward(self, batch: Mapping[str, Tensor], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
-        """Returns the loss [nats per row] and its parts."""
-        return self.loss(batch, self.noise(batch, generator))
-
     def noise(self, batch: Mapping[str, Tensor], generator: Generator | None = None) -> Noise:
         """Draws what `loss` needs for a batch."""
 
@@ -121,7 +118,7 @@ class M2Objective(Objective):
         return Noise(*first, second, normal(vae.classes, len(unlabelled), latent))
 
     def loss(self, batch: Mapping[str, Tensor], noise: Noise) -> tuple[Scalar, Metrics]:
-        """Returns the loss given its noise: no randomness of its own."""
+        """Returns the loss [nats per row] and its parts, given its noise: no randomness of its own."""
         network, vae, y = self.network, self.network.vae, batch["y"]
         log_prior = -log(vae.classes)
         x_l = observe(self.observation, batch["labelled"], noise.labelled)

@@ -9,5 +9,8 @@ from .config import resolve_device as resolve_device
 from .loop import History as History
 from .loop import fit as fit
 from .run_folder import RunFolder as RunFolder
+from .stacked import StackableObjective as StackableObjective
+from .stacked import Stacked as Stacked
+from .stacked import StackedBatches as StackedBatches
 from .stops import Interrupted as Interrupted
 from .stops import NonFiniteLoss as NonFiniteLoss

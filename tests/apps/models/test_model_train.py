@@ -1,6 +1,8 @@
 """`genapps model list` and `train`, through the command line."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from math import log
@@ -13,7 +15,7 @@ import yaml
 
 import core_models
 from apps.common.presets import preset_names, presets_folder
-from core_models.training import Interrupted
+from apps.models.pixels import PixelBatches
 
 ROOT = Path(__file__).parents[3]
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
@@ -48,7 +50,7 @@ def test_the_whole_of_it_as_a_user_types_it(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "apps", *words],
         cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -146,15 +148,25 @@ def test_a_run_stopped_by_its_time_limit_ends_as_one_that_never_was(trained, mod
     assert mine == theirs
 
 
-def test_ctrl_c_says_how_to_go_on(trained, model, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
-        raise Interrupted("interrupted at step 3 of 14; the same command with --resume goes on", 3, None)
+def test_ctrl_c_saves_and_says_how_to_go_on(trained, model, refused, tmp_path, monkeypatch):
+    batch = PixelBatches.batch
 
-    monkeypatch.setattr("apps.models.train.fit", interrupted)
-    status, _, error = model("train", "--config", trained / "config.yaml", "--out", tmp_path / "x")
+    def interrupted(self, epoch, step):
+        if (epoch, step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, epoch, step)
+
+    monkeypatch.setattr(PixelBatches, "batch", interrupted)
+    options = ["--config", trained / "config.yaml", "--out", tmp_path / "x"]
+    status, _, error = model("train", *options)
     assert status == 130
-    assert error == "genapps: error: interrupted at step 3 of 14; the same command with --resume goes on\n"
+    assert "interrupted at step 10 of 14" in error
+    assert "--resume" in error
     assert not (tmp_path / "x" / "model.safetensors").exists()
+    assert "its training has not ended" in refused("evaluate", "--run", tmp_path / "x")
+    monkeypatch.undo()
+    assert model("train", *options, "--resume")[0] == 0
+    assert (tmp_path / "x" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
 def test_a_loss_that_is_no_number_names_the_step(model, tmp_path):

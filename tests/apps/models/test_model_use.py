@@ -145,7 +145,8 @@ def test_no_model_where_there_is_none(refused, tmp_path):
 
 def test_samples_as_a_picture_and_as_arrays(trained, model, tmp_path):
     assert model("sample", "--run", trained, "--out", tmp_path / "s.png", "--n", 9, "--device", "cpu")[0] == 0
-    assert Image.open(tmp_path / "s.png").size[0] > 100
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size[0] > 100
     for name in ("a", "b"):
         model("sample", "--run", trained, "--out", tmp_path / f"{name}.npz", "--n", 30, "--device", "cpu")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as first, np.load(tmp_path / "b.npz") as second:

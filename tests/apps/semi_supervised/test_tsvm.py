@@ -137,6 +137,20 @@ def test_balance_constraint_holds(coupling, means):
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
+def test_the_solution_is_a_minimum_for_centred_features(coupling):
+    g = torch.Generator().manual_seed(0)
+    labelled, unlabelled = torch.randn(6, 4, generator=g), 2 + torch.randn(20, 4, generator=g)
+    codes, shares = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([3, 2, 1]) / 6
+    model = TransductiveSVM(coupling=coupling, iterations=200)
+    model.classes_ = np.arange(3)
+    W, mean, b = model._solve(labelled, codes, unlabelled.clone(), 1.0, 0.5, tolerance=1e-7)
+    expected = shares - 1 / 3 if coupling == "margin" else 2 * shares - 1
+    assert torch.allclose(((unlabelled - mean) @ W + b).mean(0), expected, atol=1e-5)
+    problem = Problem(labelled - mean, codes, unlabelled - mean, expected, shares, 1.0, coupling)
+    assert problem(W, 0.5)[1].norm() < 0.02 * problem(0 * W, 0.5)[1].norm()
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
 def test_unlabelled_rows_help(coupling):
     X, y = moons(200)
     shown = np.full(200, -1)

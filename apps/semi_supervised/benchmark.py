@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from core_models.files import hash_of
 from core_models.training import RunFolder, resolve_device
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
-from .experiment import Task, make_task, run_task
+from .experiment import Task, fit_task, make_task, score
 from .features import FeatureLearner
+from .generative import GenerativeClassifier
 from .methods import METHODS, Method, build, find_method, specification
+from .stacked import fit_stacked
 
 PROTOCOL = "1"
 APP = "semi_supervised"
@@ -47,6 +50,67 @@ class Entry:
     labels: int
     draw: int
 
+    def __str__(self) -> str:
+        return f"{self.method.row}, {self.labels} labels, draw {self.draw}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What all cells of a call share."""
+
+    data: str
+    results: Path
+    work: Path
+    settings: dict[str, Any]
+    device: str
+    threads: int | None
+    deadline: float
+    again: bool
+
+    @property
+    def table(self) -> str:
+        """Name of the table: that of the data set."""
+        return Path(self.data).stem.replace("-", "_")
+
+    @property
+    def left(self) -> float | None:
+        """Time left [s], None for no limit."""
+        return None if isinf(self.deadline) else max(0.1, self.deadline - time.monotonic())
+
+    def estimator(self, entry: Entry) -> SemiSupervisedClassifier:
+        """Builds the estimator of a cell from its preset and the settings of the call."""
+        spec = specification(entry.method, entry.labels, self.data)
+        known = build(spec)._get_param_names()
+        values = {**self.settings, "device": self.device, "threads": self.threads, "time_limit": self.left}
+        values |= {"verbose": True, "random_state": entry.draw}
+        return build(spec, **{key: value for key, value in values.items() if key in known})
+
+    def config(self, entry: Entry) -> dict[str, Any]:
+        """Returns what a cell's number depends on."""
+        return cell_config(self.estimator(entry), self.data, entry.labels)
+
+    def stands(self, entry: Entry) -> bool:
+        """Says, and prints, whether a cell was measured already in this very configuration."""
+        if self.again:
+            return False
+        found = find_cell(
+            self.results,
+            app=APP,
+            table=self.table,
+            row=entry.method.row,
+            column=str(entry.labels),
+            draw=entry.draw,
+            config_hash=hash_of(self.config(entry)),
+            protocol=PROTOCOL,
+        )
+        if found:
+            print(f"{entry}: stands, {found.value:.2f} {found.unit}", flush=True)
+        return found is not None
+
+    def task(self, entry: Entry) -> Task:
+        """Returns the data with the labels of a draw."""
+        return make_task(self.data, entry.labels, entry.draw, draws=self.results / APP / "draws")
+
 
 def benchmark(
     methods: list[str] | None = None,
@@ -57,6 +121,7 @@ def benchmark(
     results: str = "docs/results",
     work: str = "runs/benchmark",
     settings: dict[str, Any] | None = None,
+    stack: bool | None = None,
     device: str = "auto",
     threads: int | None = None,
     time_limit: float | None = None,
@@ -77,6 +142,8 @@ def benchmark(
         work: folder of checkpoints and of the trained M1.
         settings: arguments of the estimators that replace those of the presets, e.g. {"epochs": 3}; an argument that a
             method lacks is left out for it.
+        stack: whether the draws of M2 and M1+M2 are trained as one stack; where left out, on a GPU only, since a
+            processor gains little by it.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
         time_limit: time after which to stop [s], leaving the rest for the next call.
@@ -86,22 +153,18 @@ def benchmark(
     if draws < 1:
         raise UserError(f"expected at least one draw, got draws = {draws}")
     _check_settings(chosen, settings or {})
-    grid = [
-        Entry(method, n, draw)
-        for n in (labels or [100, 600, 1000, 3000])
-        for method in chosen
-        for draw in range(first_draw, first_draw + draws)
-    ]
-    start = time.monotonic()
-    for position, entry in enumerate(grid):
-        left = None if time_limit is None else time_limit - (time.monotonic() - start)
-        if left is not None and left <= 0:
-            print(f"time limit: {len(grid) - position} of {len(grid)} cells left; the same command goes on", flush=True)
-            return
-        _fill(
-            entry, data, Path(results), Path(work), settings or {}, device=device, threads=threads, left=left,
-            again=again, where=f"[{position + 1}/{len(grid)}]",
-        )  # fmt: skip
+    deadline = time.monotonic() + (inf if time_limit is None else time_limit)
+    grid = Grid(data, Path(results), Path(work), settings or {}, device, threads, deadline, again)
+    together = resolve_device(device).type == "cuda" if stack is None else stack
+    for n in labels or [100, 600, 1000, 3000]:
+        for method in chosen:
+            entries = [Entry(method, n, draw) for draw in range(first_draw, first_draw + draws)]
+            entries = [entry for entry in entries if not grid.stands(entry)]
+            stacked = together and len(entries) > 1 and isinstance(grid.estimator(entries[0]), GenerativeClassifier)
+            for group in [entries] if stacked else [[entry] for entry in entries]:
+                if time.monotonic() >= deadline or not _fill(group, grid):
+                    print("time limit: the same command goes on", flush=True)
+                    return
 
 
 def _check_settings(methods: Sequence[Method], settings: dict[str, Any]) -> None:
@@ -111,87 +174,77 @@ def _check_settings(methods: Sequence[Method], settings: dict[str, Any]) -> None
             raise UserError(f"settings: none of the methods {', '.join(m.row for m in methods)} has {key!r}")
 
 
-def _fill(
-    entry: Entry,
-    data: str,
-    results: Path,
-    work: Path,
-    settings: dict[str, Any],
-    *,
-    device: str,
-    threads: int | None,
-    left: float | None,
-    again: bool,
-    where: str,
-) -> None:
-    """Measures one cell, unless it stands."""
-    table = Path(data).stem.replace("-", "_")
-    spec = specification(entry.method, entry.labels, data)
-    plain = build(spec)
-    known = plain._get_param_names()
-    overrides = {key: value for key, value in settings.items() if key in known}
-    common = {"device": device, "threads": threads, "time_limit": left, "verbose": True, "random_state": entry.draw}
-    estimator = build(spec, **overrides, **{key: value for key, value in common.items() if key in known})
-    config = cell_config(estimator, data, entry.labels)
-    config_hash = hash_of(config)
-    name = f"{where} {entry.method.row}, {entry.labels} labels, draw {entry.draw}"
-    row, column = entry.method.row, str(entry.labels)
-    found = find_cell(
-        results, app=APP, table=table, row=row, column=column, draw=entry.draw, config_hash=config_hash,
-        protocol=PROTOCOL,
-    )  # fmt: skip
-    if found and not again:
-        print(f"{name}: stands, {found.value:.2f} {found.unit}", flush=True)
-        return
-    print(f"{name} ...", file=sys.stderr, flush=True)
-    task = make_task(data, entry.labels, entry.draw, draws=results / APP / "draws")
+def _fill(entries: list[Entry], grid: Grid) -> bool:
+    """Measures cells that differ in their draw alone, as a stack where there are several.
+
+    Returns whether there was time enough.
+    """
+    print(
+        f"{entries[0]} ..." if len(entries) == 1 else f"{entries[0]} and {len(entries) - 1} more ...", file=sys.stderr
+    )
+    first = entries[0]
+    tasks = [grid.task(entry) for entry in entries]
+    estimators = [grid.estimator(entry) for entry in entries]
     m1_seconds = 0.0
-    if isinstance(estimator, FeatureLearner) and estimator.m1 is None:
-        shared, m1_seconds = shared_m1(estimator, task, work)
+    if isinstance(estimators[0], FeatureLearner) and estimators[0].m1 is None:
+        shared, m1_seconds = shared_m1(estimators[0], tasks[0], grid.work)
         if shared is None:
-            return  # the time limit fell within M1; the next call goes on
-        estimator.m1 = str(shared)
-    run = RunFolder(work / f"{table}_{entry.method.preset}_{entry.labels}_{entry.draw}_{config_hash}")
-    if again:
-        _forget(run)
+            return False
+        for estimator in estimators:
+            assert isinstance(estimator, FeatureLearner)
+            estimator.m1 = str(shared)
+    config = grid.config(first)
+    name = "-".join(str(entry.draw) for entry in entries)
+    run = RunFolder(grid.work / f"{grid.table}_{first.method.preset}_{first.labels}_{name}_{hash_of(config)}")
+    if grid.again:
+        for stage in run.stages():
+            run.checkpoint(stage).unlink()
     try:
-        outcome, _ = run_task(estimator, task, run=run, resume=True)
+        if len(entries) > 1:
+            stack = [estimator for estimator in estimators if isinstance(estimator, GenerativeClassifier)]
+            fit_stacked(stack, tasks[0].x, [task.targets() for task in tasks], run=run, resume=True)
+            seconds = [estimator.history_.seconds / len(entries) for estimator in stack]
+        else:
+            seconds = [fit_task(estimators[0], tasks[0], run=run, resume=True)]
     except OutOfTime as stopped:
-        print(f"{name}: {stopped}; the same command goes on", flush=True)
-        return
-    history = getattr(estimator, "history_", None)
-    words = device_words(resolve_device(device), threads)
-    cell = Cell(
-        app=APP,
-        table=table,
-        row=row,
-        column=column,
-        value=outcome.error_percent,
-        unit="%",
-        better="lower",
-        draw=entry.draw,
-        seed=entry.draw,
-        config_hash=config_hash,
-        protocol=PROTOCOL,
-        device=words,
-        seconds=history.seconds if history is not None else outcome.seconds,
-        command=f"genapps semi-supervised benchmark --methods [{row}] --labels [{column}] --draws 1 "
-        f"--first_draw {entry.draw}" + (f" --data {table}" if data != "mnist" else ""),
-        extra={
+        print(stopped, flush=True)
+        return False
+    for entry, estimator, task, time_taken in zip(entries, estimators, tasks, seconds, strict=True):
+        outcome, _ = score(estimator, task, time_taken)
+        extra = {
             **outcome.as_dict(),
             "pool": len(task.y),
             "transductive": entry.method.transductive,
             "validation_labels": 0,
             "augmentation": False,
             "m1_seconds": m1_seconds or None,
+            "stacked_draws": len(entries),
             "config": config,
-        },
-    )
-    write_cell(results, cell)
-    print(
-        f"{name}: {outcome.error_percent:.2f} % ({outcome.errors} of {outcome.n_test}), {cell.seconds:.0f} s",
-        flush=True,
-    )
+        }
+        cell = Cell(
+            app=APP,
+            table=grid.table,
+            row=entry.method.row,
+            column=str(entry.labels),
+            value=outcome.error_percent,
+            unit="%",
+            better="lower",
+            draw=entry.draw,
+            seed=entry.draw,
+            config_hash=hash_of(config),
+            protocol=PROTOCOL,
+            device=device_words(resolve_device(grid.device), grid.threads),
+            seconds=time_taken,
+            command=f"genapps semi-supervised benchmark --methods [{entry.method.row}] --labels [{entry.labels}] "
+            f"--draws 1 --first_draw {entry.draw}" + (f" --data {grid.table}" if grid.data != "mnist" else ""),
+            extra=extra,
+        )
+        write_cell(grid.results, cell)
+        print(
+            f"{entry}: {outcome.error_percent:.2f} % ({outcome.errors} of {outcome.n_test}), {time_taken:.0f} s",
+            flush=True,
+        )
+    return True
 
 
 def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> dict[str, Any]:
@@ -224,8 +277,3 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path |
         return None, 0.0
     core_models.save(model.cpu(), folder)
     return folder, time.perf_counter() - start
-
-
-def _forget(run: RunFolder) -> None:
-    for stage in run.stages():
-        run.checkpoint(stage).unlink()

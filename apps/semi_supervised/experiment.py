@@ -131,13 +131,18 @@ class Outcome:
         }
 
 
-def run_task(
+def fit_task(
     estimator: SemiSupervisedClassifier, task: Task, *, run: RunFolder | None = None, resume: bool = False
-) -> tuple[Outcome, np.ndarray]:
-    """Fits an estimator and scores it on the test set, once; returns the outcome and the test predictions."""
+) -> float:
+    """Fits an estimator; returns the time of training [s], over all resumed parts."""
     start = time.perf_counter()
     estimator.fit(task.x, task.targets(), run=run, resume=resume)
-    seconds = time.perf_counter() - start
+    history = getattr(estimator, "history_", None)
+    return history.seconds if history is not None else time.perf_counter() - start
+
+
+def score(estimator: SemiSupervisedClassifier, task: Task, seconds: float) -> tuple[Outcome, np.ndarray]:
+    """Scores a fitted estimator on the test set, once; returns the outcome and the test predictions."""
     truth, test_truth = task.data.train_y.numpy(), task.data.test_y.numpy()
     predicted = estimator.predict(task.data.images("test").numpy())
     known = test_truth >= 0
@@ -150,3 +155,10 @@ def run_task(
         n_pool=int(hidden.sum()),
     )
     return outcome, predicted
+
+
+def run_task(
+    estimator: SemiSupervisedClassifier, task: Task, *, run: RunFolder | None = None, resume: bool = False
+) -> tuple[Outcome, np.ndarray]:
+    """Fits an estimator and scores it."""
+    return score(estimator, task, fit_task(estimator, task, run=run, resume=resume))

@@ -143,6 +143,45 @@ def test_benchmark_leaves_finished_cells_alone_and_shares_m1(results, capsys):
     assert {path: path.read_bytes() for path in (folder / "results").rglob("*.json")} == before
 
 
+def test_benchmark_trains_draws_as_one_stack(images, tmp_path, capsys):
+    settings = json.dumps({"epochs": 1, "hidden": [8], "latent": 2})
+    command = ["benchmark", "--methods", "[M2]", "--labels", "[9]", "--draws", "2", "--data", images, "--stack", "true"]
+    command += [
+        "--results",
+        tmp_path / "results",
+        "--work",
+        tmp_path / "work",
+        "--device",
+        "cpu",
+        "--settings",
+        settings,
+    ]
+    assert run(*command) == 0
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
+    assert [cell["extra"]["stacked_draws"] for cell in cells] == [2, 2]
+    assert {cell["draw"] for cell in cells} == {0, 1}
+
+
+def test_benchmark_stops_at_its_time_limit_and_goes_on(images, tmp_path, capsys):
+    settings = json.dumps({"epochs": 200, "hidden": [8], "latent": 2, "batch_size": 10})
+    command = ["benchmark", "--methods", "[M2]", "--labels", "[9]", "--draws", "1", "--data", images]
+    command += [
+        "--results",
+        tmp_path / "results",
+        "--work",
+        tmp_path / "work",
+        "--device",
+        "cpu",
+        "--settings",
+        settings,
+    ]
+    assert run(*command, "--time_limit", "0.5") == 0
+    assert "the same command goes on" in capsys.readouterr().out
+    assert not list((tmp_path / "results").rglob("*.json"))
+    assert run(*command) == 0
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 1
+
+
 def test_results_shows_the_cells(results, capsys):
     folder, _ = results
     assert main(["results", "--folder", str(folder / "results"), "--app", "semi_supervised", "--json"]) == 0

@@ -83,8 +83,8 @@ def test_objective_is_the_formula():
 def test_annealing_finds_what_enumerating_all_labellings_finds(coupling, seed):
     """Started from the SVM of each of the 64 labellings of 6 unlabelled rows, no descent ends lower.
 
-    Descent from the plain SVM does, in these cases: the doubling of C_u is what finds the lowest valley. It is no
-    guarantee: of the seeds below 25, it misses the lowest valley in some.
+    In these cases descent from the plain SVM at the full C_u ends higher: the doubling is what finds the lowest valley.
+    In general it is no guarantee.
     """
     problem, w = two_groups(coupling, seed), 3.0
     start = torch.zeros(problem.labelled.shape[1], 2, dtype=torch.float64)

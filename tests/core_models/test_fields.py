@@ -42,9 +42,7 @@ def test_values_are_made_to_fit():
         "many": [1],
     }
     config = Config(**checked(Config, given))
-    assert config == Config(
-        3, rate=2.0, hidden=(4, 5), pair=(1.0, "b"), part=Part(3.0), free=(1, [2]), many=[1]
-    )
+    assert config == Config(3, rate=2.0, hidden=(4, 5), pair=(1.0, "b"), part=Part(3.0), free=(1, [2]), many=[1])
     assert isinstance(config.rate, float)
 
 
@@ -76,8 +74,11 @@ def test_mistakes_name_the_field_the_rule_and_the_value(values, why):
 
 
 def test_fields_of_a_parent_in_another_module_are_checked_too():
-    assert checked(ConditionalVAEConfig, {"activation": "relu", "hidden": [3]}) == {"activation": "relu", "hidden": (3,)}
-    with pytest.raises(UserError, match="ConditionalVAEConfig.activation: expected one of relu, softplus"):
+    assert checked(ConditionalVAEConfig, {"activation": "relu", "hidden": [3]}) == {
+        "activation": "relu",
+        "hidden": (3,),
+    }
+    with pytest.raises(UserError, match=r"ConditionalVAEConfig\.activation: expected one of relu, softplus"):
         checked(ConditionalVAEConfig, {"activation": "swish"})
 
 

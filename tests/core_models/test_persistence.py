@@ -39,7 +39,9 @@ def test_saving_again_replaces_the_model(folder):
     torch.manual_seed(1)
     other = VAE(SMALL)
     core_models.save(other, folder)
-    assert all(torch.equal(a, b) for a, b in zip(core_models.load(folder).parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(core_models.load(folder).parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_a_full_disk_leaves_the_model_that_was_there(folder, monkeypatch):
@@ -69,7 +71,7 @@ def test_weights_that_are_missing(folder):
 def test_weights_cut_short(folder, keep):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match="is no whole safetensors file .* it was cut short or altered"):
+    with pytest.raises(UserError, match=r"is no whole safetensors file .* it was cut short or altered"):
         core_models.load(folder)
 
 

@@ -84,12 +84,20 @@ def test_a_new_name_can_be_registered(monkeypatch):
     ("name", "config", "why"),
     [
         ("vea", {}, "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?"),
-        ("nowhere.Model", {}, "expected a class path that can be imported, got 'nowhere.Model' (No module named 'nowhere')"),
+        (
+            "nowhere.Model",
+            {},
+            "expected a class path that can be imported, got 'nowhere.Model' (No module named 'nowhere')",
+        ),
         (f"{PATH}.Missing", {}, f"expected a class path that can be imported, got '{PATH}.Missing'"),
         ("torch.nn.Linear", {}, "expected a subclass of core_models.base.GenerativeModel, got 'torch.nn.Linear'"),
         ("core_models.latent.VAE", {"latnt": 3}, "VAEConfig has no field 'latnt'; did you mean 'latent'?"),
         ("vae", {"latent": "ten"}, "VAEConfig.latent: expected a whole number, got 'ten'"),
-        ("vae", {"likelihood": "poisson"}, "VAEConfig.likelihood: expected one of bernoulli, gaussian, discretised-logistic"),
+        (
+            "vae",
+            {"likelihood": "poisson"},
+            "VAEConfig.likelihood: expected one of bernoulli, gaussian, discretised-logistic",
+        ),
         ("vae", {"latent": 0}, "expected at least one latent dimension, got latent = 0"),
         (f"{PATH}.Plain", {"sid": 3}, "Plain has no field 'sid'; did you mean 'side'?"),
     ],

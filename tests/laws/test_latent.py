@@ -150,7 +150,9 @@ def test_elbo_falls_short_of_log_prob_by_the_divergence_of_the_posteriors(model)
         labels = None if y is None else y[i].expand(len(z))
         log_joint = model.likelihood(z, labels).log_prob(x[i].unsqueeze(0)) + log_mass  # log p(x, z) dz
         posterior = log_joint - log_joint.logsumexp(0)
-        log_q = Independent(Normal(q.mean[i], q.stddev[i]), 1).log_prob(z) + (log_mass - Normal(0, 1).log_prob(z).sum(-1))
+        log_q = Independent(Normal(q.mean[i], q.stddev[i]), 1).log_prob(z) + (
+            log_mass - Normal(0, 1).log_prob(z).sum(-1)
+        )
         divergence = (log_q.exp() * (log_q - posterior)).sum()
         expected.append(log_joint.logsumexp(0) - divergence)
     mean, error = many(lambda x, y: model.elbo(x, y, generator=generator()), x, y, 4000)

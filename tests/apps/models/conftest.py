@@ -1,6 +1,7 @@
 """What the tests of `genapps model` share: a tiny run, made once, and the command line in this process."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def refused(model):
 def trained(tmp_path_factory):
     """A tiny VAE of the digits, trained by the command line."""
     folder = tmp_path_factory.mktemp("model")
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(folder)
     try:
         assert main(["model", "train", "--data", "digits", "--out", "runs/vae", *TINY, *SMALL]) == 0

@@ -19,7 +19,17 @@ from apps.models.pixels import PixelBatches
 
 ROOT = Path(__file__).parents[3]
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
-QUICK = [*CPU, "--training.epochs", "2", "--batch_size", "200", "--model_config.latent", "2", "--model_config.hidden", "[8]"]
+QUICK = [
+    *CPU,
+    "--training.epochs",
+    "2",
+    "--batch_size",
+    "200",
+    "--model_config.latent",
+    "2",
+    "--model_config.hidden",
+    "[8]",
+]
 
 OWN = '''
 import torch
@@ -67,7 +77,9 @@ def test_list_names_models_presets_and_data(model):
     for known in ("vae ", "conditional-vae ", "core_models/vae_mnist", "digits", "cifar10"):
         assert known in out
     records = json.loads(model("list", "--json")[1])
-    assert {"name": "vae", "class_path": "core_models.latent.VAE"}.items() <= {r["name"]: r for r in records}["vae"].items()
+    assert {"name": "vae", "class_path": "core_models.latent.VAE"}.items() <= {r["name"]: r for r in records}[
+        "vae"
+    ].items()
 
 
 def test_help_and_mistaken_verbs(model, refused):
@@ -234,7 +246,10 @@ def test_a_model_of_ones_own_trains_by_its_class_path(own, model, tmp_path):
     assert model("evaluate", "--run", "runs/x")[1].startswith("digits test: ")
     assert model("sample", "--run", "runs/x", "--out", "s.npz", "--n", 5)[0] == 0
     assert np.load("s.npz")["x"].shape == (5, 1, 8, 8)
-    assert "is trained by its exact likelihood" in model("train", "--data", "digits", "--out", "y", *options, "--kl_warmup_epochs", 1)[2]
+    assert (
+        "is trained by its exact likelihood"
+        in model("train", "--data", "digits", "--out", "y", *options, "--kl_warmup_epochs", 1)[2]
+    )
 
 
 def test_ones_own_images(model, refused, tmp_path):
@@ -245,7 +260,9 @@ def test_ones_own_images(model, refused, tmp_path):
     assert status == 0, error
     assert "bits/dim" not in out  # a density over real numbers is no mass
     assert core_models.load(tmp_path / "x").event_shape == (1, 6, 6)
-    why = refused("train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "y", "--model", "conditional-vae", *QUICK)
+    why = refused(
+        "train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "y", "--model", "conditional-vae", *QUICK
+    )
     assert "class" in why
     assert not (tmp_path / "y").exists()
 
@@ -253,12 +270,21 @@ def test_ones_own_images(model, refused, tmp_path):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--model", "vea"], "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?"),
+        (
+            ["--model", "vea"],
+            "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?",
+        ),
         (["--data", "minst"], "did you mean mnist?"),
         (["--model_config.latnt", "2"], "VAEConfig has no field 'latnt'; did you mean 'latent'?"),
         (["--model_config.latent", "two"], "VAEConfig.latent: expected a whole number, got 'two'"),
-        (["--model_config.event_shape", "[1, 4, 4]"], "expected images of shape (1, 4, 4), as the model's, digits has (1, 8, 8)"),
-        (["--model_config.network", "conv", "--model_config.channels", "[2,2,2,2]"], "expected image sides divisible by 16"),
+        (
+            ["--model_config.event_shape", "[1, 4, 4]"],
+            "expected images of shape (1, 4, 4), as the model's, digits has (1, 8, 8)",
+        ),
+        (
+            ["--model_config.network", "conv", "--model_config.channels", "[2,2,2,2]"],
+            "expected image sides divisible by 16",
+        ),
         (["--binarisation", "none"], "expected zeros and ones for a Bernoulli likelihood, digits has 17 grey levels"),
         (["--binarisation", "dynamic", "--model_config.likelihood", "gaussian"], "expected pixels as they are"),
         (["--validation", "1437"], "expected a validation set smaller than the 1437 training images, got 1437"),

@@ -28,7 +28,9 @@ def test_the_figure_names_estimator_and_binarisation(run, model):
     status, out, _ = model("evaluate", "--run", run, *ON_CPU)
     assert status == 0
     assert "nats = " in out
-    assert "bits/dim (upper bound on the negative log-likelihood, estimator elbo, binarisation dynamic, 360 images" in out
+    assert (
+        "bits/dim (upper bound on the negative log-likelihood, estimator elbo, binarisation dynamic, 360 images" in out
+    )
     summary = json.loads((run / "summary.json").read_text())
     assert nats(out) == pytest.approx(summary["test"]["nats"], abs=0.5)
     tighter = model("evaluate", "--run", run, *ON_CPU, "--estimator", "iwae-20", "--binarisation", "threshold")[1]
@@ -107,7 +109,9 @@ def test_a_figure_can_be_kept_as_a_cell(run, model, tmp_path):
 def test_a_model_saved_alone_needs_to_be_told_the_data(run, model, refused, tmp_path):
     core_models.save(core_models.load(run), tmp_path / "alone")
     assert "expected --data" in refused("evaluate", "--run", tmp_path / "alone")
-    status, out, _ = model("evaluate", "--run", tmp_path / "alone", "--data", "digits", "--split", "train", "--limit", 9)
+    status, out, _ = model(
+        "evaluate", "--run", tmp_path / "alone", "--data", "digits", "--split", "train", "--limit", 9
+    )
     assert status == 0
     assert out.startswith("digits train: ")
     assert "binarisation dynamic, 9 images" in out

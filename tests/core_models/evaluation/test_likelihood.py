@@ -100,9 +100,7 @@ def test_labels_go_with_their_events():
     x, y = X.repeat(40, 1, 1, 1), torch.arange(3).repeat(40)
     noise = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     right = per_event(model, x, y, estimator="elbo", generator=noise(), batch_size=7)
-    parts = [
-        -model.elbo(x[s : s + 7], y[s : s + 7], generator=g) for g in [noise()] for s in range(0, len(x), 7)
-    ]
+    parts = [-model.elbo(x[s : s + 7], y[s : s + 7], generator=g) for g in [noise()] for s in range(0, len(x), 7)]
     torch.testing.assert_close(right, torch.cat(parts).detach().double())
 
 
@@ -120,7 +118,10 @@ class Sampler(GenerativeModel):
         (Bits, "iwae-5", "Bits has no variational bound: use exact"),
         (lambda: VAE(VAEConfig(**TINY)), "exact", "VAE has no exact likelihood: use elbo or iwae-5000"),
         (Sampler, "exact", "Sampler has no exact likelihood"),
-        *((Bits, bad, "expected an estimator exact, elbo or iwae-k") for bad in ("iwae", "iwae-0", "iwae--3", "ELBO", "")),
+        *(
+            (Bits, bad, "expected an estimator exact, elbo or iwae-k")
+            for bad in ("iwae", "iwae-0", "iwae--3", "ELBO", "")
+        ),
     ],
 )
 def test_estimators_that_a_model_cannot_answer(model, estimator, why):

@@ -57,7 +57,9 @@ def test_the_bound_is_the_same_in_blocks_of_any_size(monkeypatch, at_once, k, to
     torch.testing.assert_close(found, exact(x, y), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("at_once", "shapes"), [(10, [(2, 5), (2, 5), (2, 5)]), (4, [(1, 4), (1, 1)] * 6), (60, [(6, 5)])])
+@pytest.mark.parametrize(
+    ("at_once", "shapes"), [(10, [(2, 5), (2, 5), (2, 5)]), (4, [(1, 4), (1, 1)] * 6), (60, [(6, 5)])]
+)
 def test_blocks_hold_no_more_than_they_may(monkeypatch, at_once, shapes):
     monkeypatch.setitem(MODULE.VALUES_AT_ONCE, "cpu", at_once)
     seen = []
@@ -78,9 +80,9 @@ def test_weights_are_those_of_the_draws():
     model = Line()
     found = MODULE.log_weights(model, x, k=4, generator=torch.Generator().manual_seed(3))
     z = draw(model.encode(x), 4, torch.Generator().manual_seed(3))
-    expected = (
-        Normal(z, 1.0).log_prob(x) + Normal(0.0, 1.0).log_prob(z) - Normal(0.3 * x, 0.9).log_prob(z)
-    ).squeeze(-1)
+    expected = (Normal(z, 1.0).log_prob(x) + Normal(0.0, 1.0).log_prob(z) - Normal(0.3 * x, 0.9).log_prob(z)).squeeze(
+        -1
+    )
     torch.testing.assert_close(found, expected)
     bound = iwae(model, x, k=4, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(bound, expected.logsumexp(0) - log(4))

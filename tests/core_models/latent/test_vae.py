@@ -89,7 +89,11 @@ def test_labels_mean_nothing_to_a_model_without_classes():
         (VAE, {"event_shape": (1, 0)}, r"expected an event_shape of at least one value, got \(1, 0\)"),
         (VAE, {"hidden": ()}, "expected at least one hidden layer"),
         (VAE, {"hidden": (4, 0)}, "expected at least one hidden layer of at least one unit"),
-        (VAE, {"network": "conv", "event_shape": (16,)}, r"expected events of shape \(channels, height, width\), got \(16,\)"),
+        (
+            VAE,
+            {"network": "conv", "event_shape": (16,)},
+            r"expected events of shape \(channels, height, width\), got \(16,\)",
+        ),
         (VAE, {"network": "conv", "event_shape": (1, 6, 6)}, "expected image sides divisible by 4 for 2 convolutional"),
         (VAE, {"network": "conv", "channels": ()}, "expected at least one stage of channels"),
         (ConditionalVAE, {"classes": 1}, "expected at least two classes, got classes = 1"),

@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(PY) -m apps semi-supervised demo --out runs/demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-gpu:
 	$(or $(wildcard $(PY)),python3) -m pytest -m gpu

@@ -9,3 +9,6 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
 import torch
 
 torch.set_num_threads(1)
+
+# --doctest-modules would collect these files a second time, and their like names would clash
+collect_ignore_glob = ["*conftest.py"]

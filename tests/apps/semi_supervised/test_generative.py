@@ -82,7 +82,7 @@ def test_latents_samples_and_analogies_have_the_shapes_and_units_of_the_data(fit
 
 def test_an_analogy_in_the_own_class_resembles_its_source(digits):
     x, y, shown = digits
-    model = M2(**{**SMALL_M2, "latent": 10, "hidden": (100,), "epochs": 150, "learning_rate": 1e-2}).fit(x, shown)
+    model = M2(**{**SMALL_M2, "latent": 10, "hidden": (64,), "epochs": 60, "learning_rate": 1e-2}).fit(x, shown)
     right = np.flatnonzero(model.predict(x) == y)[:100]
     own = model.analogies(x[right])[np.arange(len(right)), y[right]]
     average = np.stack([x[y == c].mean(0) for c in range(10)])[y[right]]

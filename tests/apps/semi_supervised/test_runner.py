@@ -163,7 +163,7 @@ def test_benchmark_trains_draws_as_one_stack(images, tmp_path, capsys):
 
 
 def test_benchmark_stops_at_its_time_limit_and_goes_on(images, tmp_path, capsys):
-    settings = json.dumps({"epochs": 200, "hidden": [8], "latent": 2, "batch_size": 10})
+    settings = json.dumps({"epochs": 120, "hidden": [8], "latent": 2, "batch_size": 10})
     command = ["benchmark", "--methods", "[M2]", "--labels", "[9]", "--draws", "1", "--data", images]
     command += [
         "--results",
@@ -228,7 +228,7 @@ def test_faults_of_data_are_one_line(tmp_path, capsys):
 def test_killed_and_resumed_it_ends_with_the_same_numbers(images, tmp_path):
     """SIGKILL at two moments of M1+M2, whose two trainings follow one another in one run folder."""
     arguments = ["--method", "M1M2", "--data", str(images), "--labels", "9", "--method.device", "cpu"]
-    arguments += ["--method.epochs", "40", "--method.m1_epochs", "40", "--method.m1_hidden", "[16]"]
+    arguments += ["--method.epochs", "15", "--method.m1_epochs", "15", "--method.m1_hidden", "[16]"]
     arguments += ["--method.hidden", "[16]", "--method.active_threshold", "0", "--method.batch_size", "10"]
     assert run("train", *arguments, "--out", tmp_path / "whole") == 0
     command = [sys.executable, "-m", "apps", "semi-supervised", "train", *arguments, "--out", str(tmp_path / "cut")]

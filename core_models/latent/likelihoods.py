@@ -70,8 +70,7 @@ class DiscretisedLogistic(Distribution):
 
     def quantise(self, u: Tensor) -> Tensor:
         """Maps uniforms to levels by the inverse of the logistic's distribution function."""
-        eps = torch.finfo(u.dtype).tiny
-        x = self.loc + torch.exp(self.log_scale) * (torch.log(u.clamp_min(eps)) - torch.log1p(-u))
+        x = self.loc + torch.exp(self.log_scale) * (torch.log(u) - torch.log1p(-u))  # u = 0 gives the first level
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 
 

@@ -9,11 +9,11 @@ from core_models.latent import DiscretisedLogistic, Likelihood
 from core_models.latent.vae import diagonal_gaussian, kl_to_standard_normal
 
 LOCS = [-3.0, -0.2, 0.0, 0.3333, 0.5, 1.0, 1.4, 4.0]
-LOG_SCALES = [-7.0, -4.0, -2.0, 0.0, 3.0, 7.0]
+LOG_SCALES = [-7.0, -4.0, -2.0, 0.0, 3.0, 5.2, 6.3, 7.0]
 
 
 def logistic(levels: int, dtype: torch.dtype) -> tuple[DiscretisedLogistic, torch.Tensor]:
-    """Every centre with every scale (48, 1), and every level (levels,)."""
+    """Every centre with every scale (64, 1), and every level (levels,)."""
     loc, log_scale = torch.cartesian_prod(
         torch.tensor(LOCS, dtype=dtype), torch.tensor(LOG_SCALES, dtype=dtype)
     ).unbind(1)
@@ -46,7 +46,7 @@ def test_tails_are_stable_in_single_precision():
     assert torch.isfinite(found).all()
     assert expected.min() < -2000  # far in the tails, where sigmoid(upper) - sigmoid(lower) is 0 - 0
     # a centre of 4 in single precision is off by 2e-7, and the steepest slope is e^7
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=2e-3)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_gradients_are_finite_in_the_tails():
@@ -77,6 +77,7 @@ def test_quantise_survives_the_ends_of_the_unit_interval():
     ends = torch.tensor([0.0, torch.finfo(torch.float32).tiny, 1 - 2**-24])
     x = distribution.quantise(ends)
     assert torch.isfinite(x).all()
+    assert (x[:, 0] == 0).all()
     assert x.min() >= 0
     assert x.max() <= 1
 

@@ -27,18 +27,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    assert_all_finite,
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 from torch import Tensor, nn
 
 from core_models.errors import UserError
 from core_models.files import read_json, write_atomic, write_json
+
+from .labels import UNLABELLED, encode_labels
 
 if TYPE_CHECKING:
     from core_models.training import History, RunFolder
@@ -52,7 +51,6 @@ Scale = Literal["auto", "none", "standard", "unit"]
 
 M = TypeVar("M", bound=nn.Module)
 
-UNLABELLED = -1
 FORMAT = 1
 _PREDICT_ROWS = 1000
 _OWN = "estimator."  # prefix of the base class's tensors in model.safetensors
@@ -303,52 +301,6 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
 def load(folder: Path | str) -> SemiSupervisedClassifier:
     """Reads an estimator that `SemiSupervisedClassifier.save` wrote, of whatever kind it is."""
     return SemiSupervisedClassifier.load(folder)
-
-
-def encode_labels(y: Any, name: str = "classifier") -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sorted classes and the position of each label among them, -1 for the unlabelled rows.
-
-    Args:
-        y: (n,) integers with -1 for unlabelled rows, an object array of strings and integers -1, or plain strings
-            (then every row is labelled).
-        name: who asks, for the messages.
-
-    Raises:
-        ValueError: no labelled row, fewer than two classes, or labels that are not classes.
-    """
-    if y is None:
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
-    if isinstance(y, Tensor):
-        y = y.detach().cpu().numpy()
-    if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
-        y = np.array(y, dtype=object)  # NumPy alone would turn -1 into the text "-1"
-    y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "U" and (y == str(UNLABELLED)).any():
-        raise UserError(
-            'y holds the text "-1": with string labels expected an object array that holds the integer -1 for '
-            "unlabelled rows, as in np.array(['cat', -1], dtype=object)"
-        )
-    assert_all_finite(y, input_name="y")
-    if y.dtype.kind == "b":  # True and False are classes
-        hidden = np.zeros(len(y), dtype=bool)
-    elif y.dtype.kind == "O":
-        hidden = np.array([not isinstance(label, str | bool) and label == UNLABELLED for label in y], dtype=bool)
-    else:
-        hidden = np.zeros(len(y), dtype=bool) if y.dtype.kind == "U" else y == UNLABELLED
-    labelled = y[~hidden]
-    if not len(labelled):
-        raise UserError(f"expected some labelled rows (y other than {UNLABELLED}), got none among {len(y)} rows")
-    if len({isinstance(label, str) for label in labelled.tolist()}) > 1:
-        raise UserError("expected labels that are all strings or all numbers beside the integer -1, got a mixture")
-    check_classification_targets(labelled.astype(str) if isinstance(labelled[0], str) else labelled)
-    classes, positions = np.unique(labelled, return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(
-            f"expected labels of at least two classes, got 1 class ({classes.tolist()[0]!r}) in {len(y)} rows"
-        )
-    codes = np.full(len(y), UNLABELLED, dtype=np.int64)
-    codes[~hidden] = positions
-    return classes, codes
 
 
 def in_double(module: M) -> M:

@@ -13,7 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from apps.semi_supervised.baselines import SVM, NeuralNetwork
 from apps.semi_supervised.cae import ContractiveAutoencoder
-from apps.semi_supervised.estimator import SemiSupervisedClassifier, encode_labels, load
+from apps.semi_supervised.estimator import SemiSupervisedClassifier, load
+from apps.semi_supervised.labels import encode_labels
 from apps.semi_supervised.tsvm import TransductiveSVM
 from core_models.errors import UserError
 

@@ -39,7 +39,7 @@ PROTOCOL = "1"
 APP = "semi_supervised"
 
 # arguments that change how long a result takes, or what is shown, but not what is measured
-_FREE = ("device", "threads", "time_limit", "verbose", "m1")
+_FREE = ("compile", "device", "threads", "time_limit", "verbose", "m1")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Grid:
     work: Path
     settings: dict[str, Any]
     device: str
+    compile: bool
     threads: int | None
     deadline: float
     again: bool
@@ -81,8 +82,8 @@ class Grid:
         """Builds the estimator of a cell from its preset and the settings of the call."""
         spec = specification(entry.method, entry.labels, self.data)
         known = build(spec)._get_param_names()
-        values = {**self.settings, "device": self.device, "threads": self.threads, "time_limit": self.left}
-        values |= {"verbose": True, "random_state": entry.draw}
+        values = {**self.settings, "device": self.device, "compile": self.compile, "threads": self.threads}
+        values |= {"time_limit": self.left, "verbose": True, "random_state": entry.draw}
         return build(spec, **{key: value for key, value in values.items() if key in known})
 
     def config(self, entry: Entry) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def benchmark(
     settings: dict[str, Any] | None = None,
     stack: bool | None = None,
     device: str = "auto",
+    compile: bool = False,
     threads: int | None = None,
     time_limit: float | None = None,
     again: bool = False,
@@ -145,6 +147,7 @@ def benchmark(
         stack: whether the draws of M2 and M1+M2 are trained as one stack; where left out, on a GPU only, since a
             processor gains little by it.
         device: auto, cpu, cuda or cuda:N.
+        compile: whether training is compiled by torch: the same numbers up to rounding, sooner.
         threads: CPU threads.
         time_limit: time after which to stop [s], leaving the rest for the next call.
         again: whether to fill cells anew that stand already.
@@ -154,7 +157,7 @@ def benchmark(
         raise UserError(f"expected at least one draw, got draws = {draws}")
     _check_settings(chosen, settings or {})
     deadline = time.monotonic() + (inf if time_limit is None else time_limit)
-    grid = Grid(data, Path(results), Path(work), settings or {}, device, threads, deadline, again)
+    grid = Grid(data, Path(results), Path(work), settings or {}, device, compile, threads, deadline, again)
     together = resolve_device(device).type == "cuda" if stack is None else stack
     for n in labels or [100, 600, 1000, 3000]:
         for method in chosen:

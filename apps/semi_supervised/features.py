@@ -61,6 +61,7 @@ class FeatureLearner:
     active_threshold: float
     device: str
     precision: Precision
+    compile: bool
     threads: int | None
     time_limit: float | None
     verbose: bool
@@ -118,6 +119,7 @@ class FeatureLearner:
             seed=seed,
             device=self.device,
             precision=self.precision,
+            compile=self.compile,
             threads=self.threads,
             time_limit=self.time_limit,
         )

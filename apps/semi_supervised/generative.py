@@ -68,6 +68,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     ema: float | None
     device: str
     precision: Precision
+    compile: bool
     threads: int | None
     time_limit: float | None
     verbose: bool
@@ -110,6 +111,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
             seed=self._seed(),
             device=self.device,
             precision=self.precision,
+            compile=self.compile,
             threads=self.threads,
             time_limit=self.time_limit,
         )

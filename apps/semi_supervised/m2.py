@@ -57,6 +57,7 @@ class M2(GenerativeClassifier):
         random_state: seeds initial weights, order and noise.
         device: auto, cpu, cuda or cuda:N.
         precision: 32-true, bf16-mixed or 64-true.
+        compile: whether training is compiled by torch (wants a C++ compiler): the same numbers up to rounding, sooner.
         threads: CPU threads, or None for torch's choice.
         time_limit: time after which to save and stop [s], or None.
         verbose: whether to show progress.
@@ -84,6 +85,7 @@ class M2(GenerativeClassifier):
         random_state: int = 0,
         device: str = "auto",
         precision: Precision = "32-true",
+        compile: bool = False,
         threads: int | None = None,
         time_limit: float | None = None,
         verbose: bool = False,
@@ -108,6 +110,7 @@ class M2(GenerativeClassifier):
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.threads = threads
         self.time_limit = time_limit
         self.verbose = verbose

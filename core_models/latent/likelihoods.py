@@ -85,7 +85,7 @@ class _BernoulliLogProb(Function):
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        return -F.softplus(logits).sub_(x * logits).sum(-1)
+        return (x * logits).sum(-1) - F.softplus(logits).sum(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -95,7 +95,8 @@ class _BernoulliLogProb(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         logits, x = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
-        return (x - torch.sigmoid(logits)).mul_(grad), grad * logits if ctx.needs_input_grad[1] else None
+        # in place: a fresh tensor of this size costs as much as the arithmetic on it
+        return torch.sigmoid(logits).sub_(x).mul_(-grad), grad * logits if ctx.needs_input_grad[1] else None
 
 
 class _BernoulliEvents(Independent):
@@ -139,15 +140,14 @@ class Likelihood(nn.Module):
         if raw.dtype in (torch.bfloat16, torch.float16):
             raw = raw.float()  # densities are always taken in full precision
         lead = raw.shape[:-1]
-        values = raw.view(*lead, self.outputs, *self.event_shape)
-        center = values.select(len(lead), 0)
         dims = len(self.event_shape)
+        if self.outputs == 1:
+            center = raw.view(*lead, *self.event_shape)  # a view: the gradient of `unbind` would copy it once more
+        else:
+            center, own_log_scale = raw.view(*lead, 2, *self.event_shape).unbind(len(lead))
         if self.name == "bernoulli":
             return _BernoulliEvents(Bernoulli(logits=center, validate_args=False), dims, validate_args=False)
-        if self.log_scale is None:
-            log_scale = values.select(len(lead), 1)
-        else:
-            log_scale = self.log_scale.to(center.dtype).expand_as(center)
+        log_scale = own_log_scale if self.log_scale is None else self.log_scale.to(center.dtype).expand_as(center)
         if self.name == "gaussian":
             scale = torch.exp(0.5 * log_scale.clamp(-2 * LOG_SCALE_BOUND, 2 * LOG_SCALE_BOUND))
             return Independent(Normal(center, scale, validate_args=False), dims, validate_args=False)

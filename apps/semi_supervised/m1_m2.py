@@ -70,9 +70,9 @@ class M1M2(FeatureLearner, GenerativeClassifier):
 
     def __init__(
         self,
-        latent: int = 50,
+        latent: int = 10,
         hidden: tuple[int, ...] = (300,),
-        activation: Activation = "softplus",
+        activation: Activation = "relu",
         epochs: int = 100,
         batch_size: int = 100,
         labelled_batch_size: int = 100,

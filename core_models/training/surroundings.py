@@ -1,6 +1,7 @@
 """What a run sets for its own length, and puts back: random numbers, threads, deterministic kernels."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,3 +63,16 @@ def make_fabric(config: TrainingConfig, device: torch.device) -> Any:
         precision=None if config.precision == "bf16-mixed" else config.precision,
         plugins=plugins,
     )
+
+
+def require_compiler() -> None:
+    """Makes sure that `torch.compile` can work here, which turns what it fuses into C++.
+
+    Raises:
+        UserError: when there is no C++ compiler.
+    """
+    own = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([own] if own else ["g++", "clang++", "cl"])):
+        raise UserError(
+            f"compile: expected a C++ compiler ({own or 'g++ or clang++'}), found none: install one, or leave it out"
+        )

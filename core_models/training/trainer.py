@@ -35,7 +35,7 @@ from .records import Records
 from .run_folder import RunFolder
 from .schedules import factor
 from .stops import Interrupted, InterruptRequest, NonFiniteLoss
-from .surroundings import make_fabric
+from .surroundings import make_fabric, require_compiler
 
 Validate = Callable[[Objective], Mapping[str, float]]
 Ending = Literal["finished", "early", "time limit"]
@@ -169,6 +169,8 @@ class Trainer:
         if not self.trained:
             raise UserError(f"expected parameters to train, {type(self.objective).__name__} has none")
         optimizer = build_optimizer(config, self.trained.values())
+        if config.compile:
+            require_compiler()
         module: Any = torch.compile(self.objective) if config.compile else self.objective
         self.forward, self.optimizer = self.fabric.setup(module, optimizer)
         self.generator = torch.Generator(device).manual_seed(seed_of(config.seed, "objective", self.stage))

@@ -11,7 +11,7 @@ from torch import nn
 
 from core_models.base import Objective
 from core_models.errors import UserError
-from core_models.training import EarlyStop, NonFiniteLoss, RunFolder, TensorBatches, TrainingConfig, fit
+from core_models.training import EarlyStop, NonFiniteLoss, RunFolder, TensorBatches, TrainingConfig, fit, trainer
 from core_models.training.checkpoint import load_checkpoint
 
 
@@ -281,6 +281,7 @@ def test_a_metric_per_example_is_refused():
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own
 def test_compiled_gives_the_plain_numbers(monkeypatch):
+    monkeypatch.setattr(trainer, "require_compiler", lambda: None)  # aot_eager needs none
     calls = []
     compiler = torch.compile
 
@@ -305,6 +306,12 @@ def test_compiled_gives_the_plain_numbers(monkeypatch):
     assert not calls
     assert run(True) == pytest.approx(plain, rel=1e-5)
     assert "Small" in calls
+
+
+def test_compiling_without_a_compiler_is_one_clear_line(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"compile: expected a C\+\+ compiler \(no-such-compiler\), found none"):
+        train(Line(), line_batches([1.0]), config(compile=True))
 
 
 @pytest.mark.gpu

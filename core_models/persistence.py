@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import zoo
 from .base import GenerativeModel
 from .errors import UserError
 from .files import atomic, read_json, write_json
@@ -48,7 +49,10 @@ def save(model: GenerativeModel, folder: Path | str) -> None:
 
 
 def load(folder: Path | str) -> GenerativeModel:
-    """Loads a model saved by `save` or trained into a run folder, in evaluation mode on the CPU.
+    """Loads a model saved by `save` or trained into a run folder, or one of the zoo, in evaluation mode on the CPU.
+
+    Args:
+        folder: the folder, or `zoo:NAME`.
 
     The class is found by the class path in `model.json`, which must name a GenerativeModel: load folders of others as
     you would import their code.
@@ -56,7 +60,7 @@ def load(folder: Path | str) -> GenerativeModel:
     Raises:
         UserError: when the folder holds no model, or weights that don't fit the configuration.
     """
-    folder = Path(folder)
+    folder = zoo.folder(str(folder)) if str(folder).startswith(zoo.PREFIX) else Path(folder)
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"expected a model in {folder} ({DESCRIPTION} and {WEIGHTS}), found none: give a run folder")
     description = read_json(folder / DESCRIPTION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 import core_models
+from core_models import zoo
 from core_models.base import GenerativeModel
 from core_models.errors import UserError
 from core_models.files import read_json
@@ -37,7 +39,7 @@ class TrainedModel:
 
 
 def open_run(folder: Path, device: str) -> TrainedModel:
-    """Loads a run's model onto a device.
+    """Loads a run's model onto a device; a model of the zoo by a copy in `runs/zoo/`, where its evaluations are kept.
 
     Raises:
         UserError: when the folder holds no model.
@@ -45,6 +47,10 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
     working_folder_importable()
+    if str(folder).startswith(zoo.PREFIX):
+        shipped = zoo.folder(str(folder))
+        folder = Path("runs", "zoo", shipped.name)
+        shutil.copytree(shipped, folder, dirs_exist_ok=True)
     run, where = RunFolder(folder), resolve_device(device)
     if run.checkpoint().exists() and not run.model_config.exists():
         raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")

@@ -9,6 +9,7 @@ from PIL import Image
 
 import core_models
 from apps.common.cells import read_cells
+from core_models import zoo
 from core_models.data import load
 
 ON_CPU = ["--device", "cpu", "--threads", "1"]
@@ -185,3 +186,13 @@ def test_samples_of_a_class(conditional, model, refused, tmp_path):
 )
 def test_mistaken_samples_are_one_line(trained, refused, options, why):
     assert why in refused("sample", "--run", trained, *options)
+
+
+def test_a_model_of_the_zoo_is_used_by_its_name_and_its_package_left_alone(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in zoo.folder("vae_mnist").iterdir())
+    assert model("sample", "--run", "zoo:vae_mnist", "--n", 4, "--out", "s.png")[0] == 0
+    assert (tmp_path / "s.png").is_file()
+    assert sorted(path.name for path in zoo.folder("vae_mnist").iterdir()) == before
+    status, _, err = model("sample", "--run", "zoo:vae_minst")
+    assert status == 2 and "did you mean vae_mnist?" in err

@@ -1,0 +1,59 @@
+"""Trained weights that ship with the package, each in a folder of its own beside its card.
+
+A model of the zoo is named `zoo:NAME` wherever the folder of a trained model is asked for.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..base import GenerativeModel
+
+__all__ = ["card", "folder", "load", "names"]
+
+PREFIX = "zoo:"
+_HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Returns the names of the models that ship, in alphabetical order."""
+    return sorted(path.parent.name for path in _HERE.glob("*/model.json"))
+
+
+def folder(name: str) -> Path:
+    """Returns the folder of a model, with or without `zoo:` before its name.
+
+    Raises:
+        UserError: when none of that name ships.
+    """
+    name = name.removeprefix(PREFIX)
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"expected a model of the zoo among {', '.join(names())}, got {name!r}{hint}")
+    return _HERE / name
+
+
+def load(name: str) -> GenerativeModel:
+    """Loads a model that ships, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: when none of that name ships.
+    """
+    from ..persistence import load as load_folder
+
+    return load_folder(folder(name))
+
+
+def card(name: str) -> str:
+    """Returns what is to be known of a model, as Markdown: what made it, on what, and what it is worth.
+
+    Raises:
+        UserError: when none of that name ships.
+    """
+    return (folder(name) / "card.md").read_text(encoding="utf-8")

@@ -56,9 +56,11 @@ class SemiSupervisedBatches:
         return type(self)(self._x.to(device), self._y.to(device), *self._settings)
 
     def batch(self, epoch: int, step: int) -> dict[str, Tensor]:
-        """Returns "labelled" rows with their codes "y" and, where there are, "unlabelled" rows."""
-        passes, position = divmod(epoch * self.steps_per_epoch + step, self.labelled.steps_per_epoch)
+        """Returns "labelled" rows with their codes "y", "unlabelled" rows where there are, and "step", those before."""
+        before = epoch * self.steps_per_epoch + step
+        passes, position = divmod(before, self.labelled.steps_per_epoch)
         batch = self.labelled.batch(passes, position)
+        batch["step"] = torch.tensor(float(before), device=self._x.device)
         if self.unlabelled is not None:
             batch |= self.unlabelled.batch(epoch, step)
         return batch

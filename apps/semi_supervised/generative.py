@@ -65,6 +65,8 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     warmup_steps: int
     alpha: float
     weight_prior: float
+    labels_first: int
+    class_warmup: int
     ema: float | None
     device: str
     precision: Precision
@@ -89,14 +91,22 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     def _from_m2(self, x: Tensor) -> Rows:
         """Returns scaled rows for means of p(x | y, z): the inverse of `_to_m2`, as far as there is one."""
 
-    def _m2_objective(self, config: ConditionalVAEConfig, y: Codes, observation: Observation) -> M2Objective:
-        """Builds networks and loss; the initial weights follow from `random_state` alone."""
+    def _m2_objective(
+        self, config: ConditionalVAEConfig, y: Codes, observation: Observation, epoch: int
+    ) -> M2Objective:
+        """Builds networks and loss for epochs of so many steps; the initial weights follow from `random_state`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self._seed(), "initial weights"))
             network = M2Network(config)
         labelled = int((y >= 0).sum())
         return M2Objective(
-            network, n_labelled=labelled, n_unlabelled=len(y) - labelled, alpha=self.alpha, observation=observation
+            network,
+            n_labelled=labelled,
+            n_unlabelled=len(y) - labelled,
+            alpha=self.alpha,
+            observation=observation,
+            labels_first_steps=self.labels_first * epoch,
+            class_warmup_steps=self.class_warmup * epoch,
         )
 
     def _training_config(self, rows: int) -> TrainingConfig:
@@ -130,8 +140,8 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         self._finish(problem, history, run)
 
     def _problem(self, config: ConditionalVAEConfig, x: Tensor, y: Codes, observation: Observation) -> Problem:
-        objective = self._m2_objective(config, y, observation)
         batches = SemiSupervisedBatches(x, y, self.batch_size, self.labelled_batch_size, self._seed())
+        objective = self._m2_objective(config, y, observation, batches.steps_per_epoch)
         return Problem(config, x, observation, objective, batches)
 
     def _finish(self, problem: Problem, history: History, run: RunFolder | None) -> None:

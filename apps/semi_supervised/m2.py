@@ -52,6 +52,8 @@ class M2(GenerativeClassifier):
         warmup_steps: steps over which the learning rate rises.
         alpha: weight of the mean cross-entropy on labelled rows.
         weight_prior: precision of the Gaussian prior on the weights; a few thousand rows or fewer may want less than 1.
+        labels_first: epochs at first in which q(y | x) learns from the labelled rows alone; see `m2_objective`.
+        class_warmup: epochs over which the weight of KL(q(y | x) || p(y)) rises from 0 to 1.
         ema: decay of the average of the weights that predicts, or None for the last weights.
         scale: what happens to the inputs; see `SemiSupervisedClassifier`.
         random_state: seeds initial weights, order and noise.
@@ -80,6 +82,8 @@ class M2(GenerativeClassifier):
         warmup_steps: int = 100,
         alpha: float = 0.1,
         weight_prior: float = 1.0,
+        labels_first: int = 0,
+        class_warmup: int = 0,
         ema: float | None = None,
         scale: Scale = "auto",
         random_state: int = 0,
@@ -105,6 +109,8 @@ class M2(GenerativeClassifier):
         self.warmup_steps = warmup_steps
         self.alpha = alpha
         self.weight_prior = weight_prior
+        self.labels_first = labels_first
+        self.class_warmup = class_warmup
         self.ema = ema
         self.scale = scale
         self.random_state = random_state

@@ -17,6 +17,12 @@ with bars for means over rows. In the paper's own terms the third weight is alph
 stands for 0.1 N / n_l on the sum of n_l terms): put on means of a batch as it is, it would weigh the classifier N / n_l
 times too much. The last term is a N(0, 1 / w) prior on the weights.
 
+Left to itself this loss often leaves y unused, since z alone explains an image well and KL(q(y|x) || p(y)) asks for a
+uniform q(y|x); or it gives y another meaning than the labels'. Two measures of the first epochs keep y to the labels;
+after them the loss is the one above. First, q(y|x) learns from the labelled rows alone while it already weighs the
+bounds, so that what p(x|y,z) first hears of the classes is what the labels say. And the weight of that KL term rises
+from 0 to 1: the warm-up of Bowman et al. (2016) and Sonderby et al. (2016), applied to y.
+
 Source: Kingma, Rezende, Mohamed and Welling, "Semi-supervised learning with deep generative models", NIPS 2014,
 sections 2.1 and 3, equations 6 to 9.
 """
@@ -80,6 +86,9 @@ class M2Objective(StackableObjective):
         n_unlabelled: unlabelled rows of the whole training set.
         alpha: weight of the mean cross-entropy of q(y | x) on labelled rows.
         observation: what the networks are shown of a stored row.
+        labels_first_steps: steps at first in which q(y | x) learns from the labelled rows alone.
+        class_warmup_steps: steps over which the weight of KL(q(y | x) || p(y)) rises from 0 to 1. Both count by "step"
+            of the batch.
         class_by_class: marginalise the plain way, one bound a class (the reference; slower, same numbers).
     """
 
@@ -91,6 +100,8 @@ class M2Objective(StackableObjective):
         n_unlabelled: int,
         alpha: float = 0.1,
         observation: Observation = "as is",
+        labels_first_steps: int = 0,
+        class_warmup_steps: int = 0,
         class_by_class: bool = False,
     ) -> None:
         super().__init__()
@@ -99,6 +110,7 @@ class M2Objective(StackableObjective):
         self.labelled_weight, self.unlabelled_weight = n_labelled / total, n_unlabelled / total
         self.alpha = alpha
         self.observation: Observation = observation
+        self.labels_first_steps, self.class_warmup_steps = labels_first_steps, class_warmup_steps
         self.class_by_class = class_by_class
 
     def noise(self, batch: Mapping[str, Tensor], generator: Generator | None = None) -> Noise:
@@ -120,7 +132,7 @@ class M2Objective(StackableObjective):
     def loss(self, batch: Mapping[str, Tensor], noise: Noise) -> tuple[Scalar, Metrics]:
         """Returns the loss [nats per row] and its parts, given its noise: no randomness of its own."""
         network, vae, y = self.network, self.network.vae, batch["y"]
-        log_prior = -log(vae.classes)
+        log_prior, kl_weight = -log(vae.classes), 1.0
         x_l = observe(self.observation, batch["labelled"], noise.labelled)
         x_u = None
         if "unlabelled" in batch:
@@ -133,8 +145,12 @@ class M2Objective(StackableObjective):
         metrics = {"labelled_nats": labelled.detach(), "cross_entropy_nats": cross_entropy.detach()}
         if x_u is not None:
             every_class = vae.elbo_class_by_class if self.class_by_class else vae.elbo_every_class
-            bounds = every_class(x_u, noise=noise.unlabelled_latent).T + log_prior
-            unlabelled = -(log_q_u.exp() * (bounds - log_q_u)).sum(1).mean()
+            bounds = every_class(x_u, noise=noise.unlabelled_latent).T
+            if self.labels_first_steps:
+                log_q_u = torch.where(batch["step"] < self.labels_first_steps, log_q_u.detach(), log_q_u)
+            if self.class_warmup_steps:
+                kl_weight = (batch["step"] / self.class_warmup_steps).clamp(max=1)
+            unlabelled = -(log_q_u.exp() * (bounds - kl_weight * (log_q_u - log_prior))).sum(1).mean()
             loss = loss + self.unlabelled_weight * unlabelled
             metrics["unlabelled_nats"] = unlabelled.detach()
             metrics["class_entropy_nats"] = -(log_q_u.exp() * log_q_u).sum(1).mean().detach()

@@ -105,3 +105,25 @@ def test_without_unlabelled_rows_it_is_the_labelled_bound_and_the_classifier():
     loss, metrics = objective.loss(batch, noise)
     expected = metrics["labelled_nats"] + 0.1 * metrics["cross_entropy_nats"]
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_labels_first_keeps_the_bounds_away_from_the_classifier_for_so_many_steps():
+    objective = make(labels_first_steps=3, alpha=0.0)
+    batch, noise = batch_of(objective)
+    plain, _ = make(alpha=0.0).loss(batch, noise)
+    classifier = list(objective.network.classifier.parameters())
+    for step, taught in ((2.0, False), (3.0, True)):
+        loss, _ = objective.loss({**batch, "step": torch.tensor(step)}, noise)
+        torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)  # the same loss throughout, another gradient
+        gradients = torch.autograd.grad(loss, classifier, allow_unused=True)
+        assert all((g is not None and bool(g.any())) == taught for g in gradients)
+
+
+def test_the_weight_of_the_class_kl_rises_from_zero_to_one():
+    objective = make(class_warmup_steps=10, alpha=0.0)
+    batch, noise = batch_of(objective)
+    whole, metrics = make(alpha=0.0).loss(batch, noise)
+    kl = log(K) - metrics["class_entropy_nats"]
+    for step, weight in ((0.0, 0.0), (5.0, 0.5), (10.0, 1.0), (99.0, 1.0)):
+        loss, _ = objective.loss({**batch, "step": torch.tensor(step)}, noise)
+        torch.testing.assert_close(loss, whole - 8 / 10 * (1 - weight) * kl, rtol=1e-12, atol=1e-12)

@@ -66,7 +66,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     alpha: float
     weight_prior: float
     labels_first: int
-    class_warmup: int
+    class_warmup: float
     ema: float | None
     device: str
     precision: Precision
@@ -106,7 +106,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
             alpha=self.alpha,
             observation=observation,
             labels_first_steps=self.labels_first * epoch,
-            class_warmup_steps=self.class_warmup * epoch,
+            class_warmup_steps=round(self.class_warmup * self.epochs * epoch),
         )
 
     def _training_config(self, rows: int) -> TrainingConfig:

@@ -45,7 +45,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         alpha: weight of the mean cross-entropy on labelled rows.
         weight_prior: precision of the Gaussian prior on M2's weights; a few thousand rows or fewer may want below 1.
         labels_first: epochs at first in which M2's q(y | x) learns from the labelled rows alone; see `m2_objective`.
-        class_warmup: epochs over which the weight of M2's KL(q(y | x) || p(y)) rises from 0 to 1.
+        class_warmup: share of the training over which the weight of M2's KL(q(y | x) || p(y)) rises from 0 to 1.
         ema: decay of the average of M2's weights that predicts, or None for the last weights.
         m1: a trained auto-encoder to use instead of training one: the folder of a run, or a `Variational` model.
         m1_latent: M1's latent dimensions.
@@ -84,7 +84,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         alpha: float = 0.1,
         weight_prior: float = 1.0,
         labels_first: int = 1,
-        class_warmup: int = 50,
+        class_warmup: float = 0.5,
         ema: float | None = None,
         m1: str | GenerativeModel | None = None,
         m1_latent: int = 50,

@@ -53,7 +53,7 @@ class M2(GenerativeClassifier):
         alpha: weight of the mean cross-entropy on labelled rows.
         weight_prior: precision of the Gaussian prior on the weights; a few thousand rows or fewer may want less than 1.
         labels_first: epochs at first in which q(y | x) learns from the labelled rows alone; see `m2_objective`.
-        class_warmup: epochs over which the weight of KL(q(y | x) || p(y)) rises from 0 to 1.
+        class_warmup: share of the training over which the weight of KL(q(y | x) || p(y)) rises from 0 to 1.
         ema: decay of the average of the weights that predicts, or None for the last weights.
         scale: what happens to the inputs; see `SemiSupervisedClassifier`.
         random_state: seeds initial weights, order and noise.
@@ -69,7 +69,7 @@ class M2(GenerativeClassifier):
         self,
         latent: int = 50,
         hidden: tuple[int, ...] = (500,),
-        activation: Activation = "softplus",
+        activation: Activation = "relu",
         network: Architecture = "mlp",
         channels: tuple[int, ...] = (32, 64),
         likelihood: LikelihoodName | Literal["auto"] = "auto",
@@ -77,13 +77,13 @@ class M2(GenerativeClassifier):
         epochs: int = 50,
         batch_size: int = 100,
         labelled_batch_size: int = 100,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         schedule: Schedule = "cosine",
         warmup_steps: int = 100,
         alpha: float = 0.1,
         weight_prior: float = 1.0,
-        labels_first: int = 0,
-        class_warmup: int = 0,
+        labels_first: int = 1,
+        class_warmup: float = 0.8,
         ema: float | None = None,
         scale: Scale = "auto",
         random_state: int = 0,

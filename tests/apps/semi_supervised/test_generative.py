@@ -181,6 +181,8 @@ def test_colour_images_by_convolutions(kind):
     x[y == 1, 0] += 0.6  # one class is red
     shown = np.where(np.arange(80) < 10, y, -1)
     common = {"network": "conv", "channels": (4,)} if kind is M2 else {"m1_network": "conv", "m1_channels": (4,)}
+    if kind is M1M2:
+        common["m1_epochs"] = 150
     model = small(kind, epochs=60, batch_size=10, weight_prior=0.01, **common)
     model.fit(np.round(x * 255) / 255, shown)
     assert model.score(x, y) > 0.95

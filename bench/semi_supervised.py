@@ -1,7 +1,8 @@
 """Speed of the semi-supervised app, as ratios measured in one run: `python -m bench.semi_supervised`.
 
-Five parts: an M2 epoch against the M2 of pyro-ppl; M2's step against one bound a class; a VAE epoch against its matrix
-products alone; the training loop against a plain one; peak memory. Correctness is checked before anything is timed.
+Six parts: an M2 epoch against the M2 of pyro-ppl; M2's step against one bound a class; a VAE epoch against its matrix
+products alone; compiled against plain training; the training loop against a plain one; peak memory. Correctness is
+checked before anything is timed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from . import steps as work
 from .peer import Peer, peer_python
 from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, table
 
-Part = Literal["peer", "classes", "products", "loop", "memory"]
+Part = Literal["peer", "classes", "products", "compile", "loop", "memory"]
 PROTOCOL = "1"
 VAE_BATCH = 1000
 
@@ -74,6 +75,7 @@ def bench(
         "peer": runs.peer,
         "classes": runs.classes,
         "products": runs.products,
+        "compile": runs.compile,
         "loop": runs.loop,
         "memory": runs.memory,
     }
@@ -157,6 +159,20 @@ class Runs:
             times = interleaved({"epoch": epoch, "products": products}, self.repeats)
             what = f"VAE epoch in multiples of its matrix products, {precision}, batch {VAE_BATCH}"
             yield Measure(what, quotients(times, "epoch", "products"), "lower", 1.6, note=note)
+
+    def compile(self) -> Iterator[Measure]:
+        """An epoch of the M2 of M1+M2, plain against compiled."""
+        batch = self.batch_sizes[0]
+        n, batches = 4 * self.steps_at(batch), work.m2_batches_on_features(batch, self.device)
+        ways = {
+            name: work.through_fit(
+                work.m2_objective_on_features(), batches, n, self.stopwatch, "bf16-mixed", compile=compiled
+            )
+            for name, compiled in (("plain", False), ("compiled", True))
+        }
+        times = interleaved(ways, self.repeats)
+        what = f"M2 epoch on M1's latents, plain against compiled, bf16, batch {batch}"
+        yield Measure(what, quotients(times, "plain", "compiled"), "higher", None, note=f"{n} steps timed")
 
     def loop(self) -> Iterator[Measure]:
         """The training loop against five lines of PyTorch, on M2."""

@@ -65,9 +65,30 @@ def m2_objective(*, class_by_class: bool = False) -> M2Objective:
 
 def m2_batches(batch: int, device: torch.device) -> SemiSupervisedBatches:
     """Batches of unlabelled rows, with all labelled rows in each."""
+    return SemiSupervisedBatches(pixels(ROWS, device), _few_labels(device), batch, LABELLED, seed=0)
+
+
+def m2_objective_on_features() -> M2Objective:
+    """The M2 of M1+M2: 25 latents of M1, drawn anew at every step."""
+    torch.manual_seed(0)
+    config = ConditionalVAEConfig(
+        event_shape=(25,), latent=10, hidden=(300,), activation="relu", likelihood="gaussian", classes=CLASSES
+    )
+    n_unlabelled = EPOCH_ROWS - LABELLED
+    return M2Objective(M2Network(config), n_labelled=LABELLED, n_unlabelled=n_unlabelled, observation="posterior")
+
+
+def m2_batches_on_features(batch: int, device: torch.device) -> SemiSupervisedBatches:
+    """Batches of made-up means and standard deviations of M1's posterior."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randn(ROWS, 25, generator=generator), torch.rand(ROWS, 25, generator=generator)], 1)
+    return SemiSupervisedBatches(x.to(device), _few_labels(device), batch, LABELLED, seed=0)
+
+
+def _few_labels(device: torch.device) -> Tensor:
     y = torch.full((ROWS,), -1)
     y[:LABELLED] = torch.arange(LABELLED) % CLASSES
-    return SemiSupervisedBatches(pixels(ROWS, device), y.to(device), batch, LABELLED, seed=0)
+    return y.to(device)
 
 
 def vae_objective() -> NegativeELBO:
@@ -82,11 +103,17 @@ def vae_batches(batch: int, device: torch.device) -> TensorBatches:
 
 
 def through_fit(
-    objective: Objective, batches: Batches, steps: int, stopwatch: Stopwatch, precision: Precision = "32-true"
+    objective: Objective,
+    batches: Batches,
+    steps: int,
+    stopwatch: Stopwatch,
+    precision: Precision = "32-true",
+    *,
+    compile: bool = False,
 ) -> Callable[[], float]:
     """Returns a function that takes steps of an epoch through the training loop and returns their time [s]."""
     some = FirstSteps(batches, steps + 1, stopwatch.start)
-    config = TrainingConfig(epochs=1, device=str(stopwatch.device), precision=precision)
+    config = TrainingConfig(epochs=1, device=str(stopwatch.device), precision=precision, compile=compile)
 
     def epoch() -> float:
         fit(objective, some, config, progress=False)

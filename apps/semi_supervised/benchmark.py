@@ -11,6 +11,8 @@ NIPS 2014, table 1.
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -107,6 +109,21 @@ class Grid:
         if found:
             print(f"{entry}: stands, {found.value:.2f} {found.unit}", flush=True)
         return found is not None
+
+    def command(self, entry: Entry) -> str:
+        """Returns what makes a cell again, with what may change its last digits."""
+        data = Path(self.data).name if Path(self.data).is_absolute() else self.data
+        known = build(specification(entry.method, entry.labels, self.data))._get_param_names()
+        settings = {key: value for key, value in self.settings.items() if key in known}
+        words = [
+            f"genapps semi-supervised benchmark --methods [{entry.method.row}] --labels [{entry.labels}]",
+            f"--draws 1 --first_draw {entry.draw}",
+            "" if data == "mnist" else f"--data {shlex.quote(data)}",
+            f"--settings {shlex.quote(json.dumps(settings))}" if settings else "",
+            "--compile true" if self.compile else "",
+            f"--threads {self.threads}" if self.threads else "",
+        ]
+        return " ".join(word for word in words if word)
 
     def task(self, entry: Entry) -> Task:
         """Returns the data with the labels of a draw."""
@@ -238,8 +255,7 @@ def _fill(entries: list[Entry], grid: Grid) -> bool:
             protocol=PROTOCOL,
             device=device_words(resolve_device(grid.device), grid.threads),
             seconds=time_taken,
-            command=f"genapps semi-supervised benchmark --methods [{entry.method.row}] --labels [{entry.labels}] "
-            f"--draws 1 --first_draw {entry.draw}" + (f" --data {grid.table}" if grid.data != "mnist" else ""),
+            command=grid.command(entry),
             extra=extra,
         )
         write_cell(grid.results, cell)

@@ -132,7 +132,8 @@ class M2Objective(StackableObjective):
     def loss(self, batch: Mapping[str, Tensor], noise: Noise) -> tuple[Scalar, Metrics]:
         """Returns the loss [nats per row] and its parts, given its noise: no randomness of its own."""
         network, vae, y = self.network, self.network.vae, batch["y"]
-        log_prior, kl_weight = -log(vae.classes), 1.0
+        log_prior = -log(vae.classes)
+        kl_weight: float | Tensor = 1.0
         x_l = observe(self.observation, batch["labelled"], noise.labelled)
         x_u = None
         if "unlabelled" in batch:

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +134,21 @@ def test_benchmark_writes_a_cell_for_each_draw(results):
     assert cell["command"].startswith("genapps semi-supervised benchmark --methods [M1+M2] --labels [9] --draws 1")
     draws = sorted(path.name for path in (folder / "results" / "semi_supervised" / "draws").iterdir())
     assert draws == ["bars_9_0.txt", "bars_9_1.txt"]
+
+
+@pytest.mark.parametrize("name", ["M1+M2__9__1", "NN__9__0"])
+def test_the_command_in_a_cell_makes_the_cell_again(name, results, images, tmp_path, monkeypatch):
+    folder, _ = results
+    where = Path("semi_supervised", "bars", f"{name}.json")
+    cell = json.loads((folder / "results" / where).read_text())
+    assert str(images.parent) not in cell["command"]  # no path of this machine
+    monkeypatch.chdir(images.parent)
+    options = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"), "--device", "cpu"]
+    assert main([*shlex.split(cell["command"])[1:], *options]) == 0
+    again = json.loads((tmp_path / "results" / where).read_text())
+    assert {key: again[key] for key in ("value", "config_hash", "command")} == {
+        key: cell[key] for key in ("value", "config_hash", "command")
+    }
 
 
 def test_benchmark_leaves_finished_cells_alone_and_shares_m1(results, capsys):

@@ -33,7 +33,7 @@ class SemiSupervisedBatches:
             {"labelled": x[known], "y": y[known]}, min(labelled_batch_size, int(known.sum())), seed
         )
         # every labelled row in every batch: no order to draw
-        self.labelled.shuffle = self.labelled.steps_per_epoch > 1
+        self.labelled.shuffle = self.labelled.batch_size < self.labelled.examples
         self.unlabelled: TensorBatches | None = None
         if not bool(known.all()):
             hidden = x[~known]
@@ -60,7 +60,7 @@ class SemiSupervisedBatches:
         before = epoch * self.steps_per_epoch + step
         passes, position = divmod(before, self.labelled.steps_per_epoch)
         batch = self.labelled.batch(passes, position)
-        batch["step"] = torch.tensor(float(before), device=self._x.device)
+        batch["step"] = torch.full((), float(before), device=self._x.device)
         if self.unlabelled is not None:
             batch |= self.unlabelled.batch(epoch, step)
         return batch

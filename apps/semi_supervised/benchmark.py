@@ -283,7 +283,9 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path |
         The folder of the model and the time that it took [s] (0 where it stood); None when a time limit fell within.
     """
     config = {key: value for key, value in vars(estimator).items() if key.startswith("m1_")}
-    config |= {"data": task.data.name, "rows": len(task.x), "scale": "none"}
+    if estimator.scale not in ("auto", "none"):
+        raise UserError(f"settings: expected scale auto or none for a shared M1, got {estimator.scale!r}: leave it out")
+    config |= {"data": task.data.name, "rows": len(task.x), "precision": estimator.precision}
     folder = work / f"m1_{hash_of(config)}"
     if (folder / "model.json").is_file():
         return folder, 0.0

@@ -26,7 +26,7 @@ from core_models.training import History, TrainingConfig, fit, resolve_device, s
 from core_models.training.batches import TensorBatches
 from core_models.training.config import Precision
 
-from .estimator import Rows, in_double, stop_if_out_of_time
+from .estimator import Rows, Scale, in_double, stop_if_out_of_time
 from .m2 import choose_likelihood
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class FeatureLearner:
     m1_learning_rate: float
     m1_kl_warmup: int
     active_threshold: float
+    scale: Scale
     device: str
     precision: Precision
     compile: bool

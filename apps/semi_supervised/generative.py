@@ -98,6 +98,14 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self._seed(), "initial weights"))
             network = M2Network(config)
+        for name, value, most in (
+            ("alpha", self.alpha, None),
+            ("weight_prior", self.weight_prior, None),
+            ("labels_first", self.labels_first, self.epochs),
+            ("class_warmup", self.class_warmup, 1),
+        ):
+            if value < 0 or (most is not None and value > most):
+                raise UserError(f"{name}: expected {'at least 0' if most is None else f'0 to {most}'}, got {value}")
         labelled = int((y >= 0).sum())
         return M2Objective(
             network,

@@ -53,7 +53,7 @@ def binarise(x: Pixels, how: Binarisation, generator: Generator | None = None, *
 def dequantise(x: Pixels, levels: int = 256, generator: Generator | None = None) -> Pixels:
     """Spreads each level k = x (levels - 1) evenly over [k, k + 1) / levels, which makes a discrete pixel continuous.
 
-    The mean log-density of what comes back is at most the log-probability of the level less log(levels) per sub-pixel.
+    The mean log-density of what comes back is at most the log-probability of the level plus log(levels) per sub-pixel.
     """
     noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     # float32 can round (255 + noise) / 256 up to 1, which lies outside [0, 1)

@@ -85,7 +85,7 @@ class _BernoulliLogProb(Function):
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        return (x * logits).sum(-1) - F.softplus(logits).sum(-1)
+        return -torch.addcmul(F.softplus(logits), x, logits, value=-1).sum(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -95,8 +95,7 @@ class _BernoulliLogProb(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         logits, x = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
-        # in place: a fresh tensor of this size costs as much as the arithmetic on it
-        return torch.sigmoid(logits).sub_(x).mul_(-grad), grad * logits if ctx.needs_input_grad[1] else None
+        return (x - torch.sigmoid(logits)) * grad, grad * logits if ctx.needs_input_grad[1] else None
 
 
 class _BernoulliEvents(Independent):

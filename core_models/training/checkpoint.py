@@ -122,9 +122,14 @@ def remove_leftovers(path: Path) -> None:
 
 
 def describe(objective: nn.Module) -> dict[str, str]:
-    """Returns what identifies an objective: its class and the shapes of its weights."""
+    """Returns what identifies an objective: its class, its plain settings and the shapes of its weights."""
+    settings = {
+        name: str(value)
+        for name, value in vars(objective).items()
+        if isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "training"
+    }
     shapes = {f"weights {name}": str(list(tensor.shape)) for name, tensor in objective.state_dict().items()}
-    return {"class": type(objective).__qualname__, **shapes}
+    return {"class": type(objective).__qualname__, **settings, **shapes}
 
 
 def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from apps.semi_supervised.m2 import M2
 from core_models.data import DataSet
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig
+from core_models.training import RunFolder
 
 SMALL_M1 = {"m1_latent": 5, "m1_hidden": (32,), "m1_epochs": 15, "m1_batch_size": 25, "m1_learning_rate": 1e-2}
 SMALL_M1 |= {"m1_kl_warmup": 0, "active_threshold": 0.0, "device": "cpu"}
@@ -187,3 +188,39 @@ def test_colour_images_by_convolutions(kind):
     model.fit(np.round(x * 255) / 255, shown)
     assert model.score(x, y) > 0.95
     assert model.sample(1, 2).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_the_weights_and_steps_of_the_loss_follow_from_the_rows(kind, digits):
+    x, _, shown = digits
+    labelled, rows = int((shown >= 0).sum()), len(shown)
+    model = small(kind, epochs=4, weight_prior=3.0, alpha=0.7, labels_first=2, class_warmup=0.5)
+    scaled, codes = model._begin(x, shown)
+    problem = model._prepare(scaled, torch.from_numpy(codes), run=None, resume=False)
+    objective, epoch = problem.objective, problem.batches.steps_per_epoch
+    assert model._training_config(rows).weight_decay == pytest.approx(3 / rows)
+    assert (objective.labelled_weight, objective.unlabelled_weight) == (labelled / rows, 1 - labelled / rows)
+    assert objective.alpha == 0.7
+    assert (objective.labels_first_steps, objective.class_warmup_steps) == (2 * epoch, 2 * epoch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
+        ({"weight_prior": -1.0}, "weight_prior: expected at least 0"),
+        ({"labels_first": 16}, "labels_first: expected 0 to 15, got 16"),
+        ({"class_warmup": 5.0}, "class_warmup: expected 0 to 1, got 5.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, words, digits):
+    x, _, shown = digits
+    with pytest.raises(UserError, match=words):
+        small(M2, **changes).fit(x, shown)
+
+
+def test_a_run_is_not_resumed_with_another_loss(digits, tmp_path):
+    x, _, shown = digits
+    small(M2, epochs=2, alpha=0.1).fit(x, shown, run=RunFolder(tmp_path))
+    with pytest.raises(UserError, match=r"another model: alpha \(0.1 there, 0.5 here\)"):
+        small(M2, epochs=2, alpha=0.5).fit(x, shown, run=RunFolder(tmp_path), resume=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from apps.__main__ import main
 from apps.semi_supervised import load
+from apps.semi_supervised.experiment import make_task
 
 QUICK = ["--method.epochs", "2", "--method.latent", "2", "--method.hidden", "[8]", "--method.batch_size", "20"]
 QUICK += ["--method.device", "cpu"]
@@ -123,6 +124,15 @@ def results(images, tmp_path_factory):
     command += ["--results", folder / "results", "--work", folder / "work", "--device", "cpu", "--settings", settings]
     assert run(*command) == 0
     return folder, command
+
+
+def test_a_task_shows_as_many_labels_as_were_asked_for_and_they_are_true(images, tmp_path):
+    task = make_task(str(images), 9, 0, draws=tmp_path)
+    shown = task.y >= 0
+    assert shown.sum() == 9 and (np.bincount(task.y[shown]) == 3).all()
+    assert (task.y[shown] == task.data.train_y.numpy()[shown]).all()
+    targets = task.targets()
+    assert [label for label in targets if label != -1] == [task.names[code] for code in task.y[shown]]
 
 
 def test_benchmark_writes_a_cell_for_each_draw(results):

@@ -21,6 +21,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
         UserError: when the disk is full or the folder can't be written to; nothing half-written remains.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device or a pipe
+        raise UserError(f"expected a file to write, {path} is something else: give another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import core_models
 from core_models import zoo
@@ -55,16 +54,11 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     if run.checkpoint().exists() and not run.model_config.exists():
         raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")
     model = core_models.load(folder).to(where)
-    settings: Any = None
-    if run.config.exists():
-        try:
-            settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise UserError(f"{run.config} is not valid YAML: it was altered or cut short") from error
+    settings = run.read_config()
     summary = read_json(run.summary) if run.summary.exists() else {}
-    if not isinstance(settings or {}, dict) or not isinstance(summary, dict):
-        raise UserError(f"expected mappings in {run.config} and {run.summary}, got others: they were altered")
-    return TrainedModel(model, run, settings or {}, summary)
+    if not isinstance(summary, dict):
+        raise UserError(f"expected a mapping in {run.summary}, got another value: it was altered")
+    return TrainedModel(model, run, settings, summary)
 
 
 def threads(number: int | None) -> None:

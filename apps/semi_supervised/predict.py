@@ -10,7 +10,8 @@ import numpy as np
 
 from core_models.data import read_examples
 from core_models.errors import UserError
-from core_models.files import write_atomic
+from core_models.files import read_json, write_atomic
+from core_models.training import RunFolder
 
 from .estimator import load
 
@@ -22,9 +23,12 @@ def predict(run: str, input: str, out: str = "predictions.csv", image_size: int 
         run: folder of the run.
         input: a .npz with `x`, or a folder of images.
         out: the CSV file.
-        image_size: side to which the images of a folder are resized [pixels].
+        image_size: side to which the images of a folder are resized [pixels]; that of the training where left out.
     """
     estimator = load(run)
+    summary = RunFolder(run).summary
+    if image_size is None and summary.is_file():
+        image_size = read_json(summary).get("task", {}).get("image_size")
     shape = tuple(estimator.event_shape_)
     channels = shape[0] if len(shape) == 3 else None
     examples = read_examples(input, image_size=image_size, channels=channels)

@@ -63,11 +63,14 @@ def fit_and_report(
 
     A run that has ended already is not fitted again.
     """
+    settings = configuration() or {"method": type(estimator).__name__, **_plain(estimator)}
+    if resume:
+        check_same_run(run, settings)
     if resume and run.summary.exists():
         print(f"{run.path} has ended: its figures stand in summary.json")
         summary: dict[str, Any] = read_json(run.summary)
         return summary
-    run.write_config(configuration() or {"method": type(estimator).__name__, **_plain(estimator)})
+    run.write_config(settings)
     try:
         outcome, predicted = run_task(estimator, task, run=run, resume=resume)
     except OutOfTime as stopped:
@@ -97,6 +100,46 @@ def fit_and_report(
         flush=True,
     )
     return summary
+
+
+# options that change how long a run takes, where it is or what it shows, but not what it finds
+_FREE = ("out", "resume", "device", "compile", "threads", "time_limit", "verbose")
+
+
+def check_same_run(run: RunFolder, settings: dict[str, Any]) -> None:
+    """Holds the settings of a call against those that a run folder was begun with.
+
+    Raises:
+        UserError: when they differ; names the first options that do, each with both values.
+    """
+    there, here = _flat(run.read_config()), _flat(settings)
+    if not there:
+        return
+    if here.get("method.init_args.schedule") == "constant" and not run.summary.exists():
+        there.pop("method.init_args.epochs", None), here.pop("method.init_args.epochs", None)  # it may go on for longer
+    different = [
+        f"{name.replace('init_args.', '').replace('method.class_path', 'method')} "
+        f"({there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here)"
+        for name in sorted({**there, **here})
+        if there.get(name) != here.get(name)
+    ]
+    if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(
+            f"{run.path} is of another run: {', '.join(different[:3])}{more}; resume with the same, or choose another "
+            "folder with --out"
+        )
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, str]:
+    """Returns nested settings as dotted names with their values in words, without those that are free."""
+    flat: dict[str, str] = {}
+    for name, value in (settings if isinstance(settings, dict) else {}).items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif name not in _FREE:
+            flat[prefix + name] = str(list(value) if isinstance(value, tuple) else value)
+    return flat
 
 
 def _plain(estimator: SemiSupervisedClassifier) -> dict[str, Any]:

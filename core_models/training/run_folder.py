@@ -85,6 +85,22 @@ class RunFolder:
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         write_atomic(self.config, text)
 
+    def read_config(self) -> dict[str, Any]:
+        """Reads `config.yaml`; empty where there is none.
+
+        Raises:
+            UserError: when it was altered or cut short.
+        """
+        if not self.config.is_file():
+            return {}
+        try:
+            settings = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.config} is not valid YAML: it was altered or cut short") from error
+        if not isinstance(settings or {}, dict):
+            raise UserError(f"expected a mapping in {self.config}, got {type(settings).__name__}: it was altered")
+        return settings or {}
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`."""
         write_json(self.summary, dict(summary))

@@ -110,6 +110,39 @@ def test_predict_refuses_images_of_another_shape(trained, tmp_path, capsys):
     assert not (tmp_path / "o.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--method.latent", 3], "method.latent (2 there, 3 here)"),
+        (["--method", "NeuralNetwork"], "method (apps.semi_supervised.m2.M2 there"),
+        (["--labels", 12], "labels (9 there, 12 here)"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(changes, words, trained, images, capsys):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    arguments = ["--method", "M2", *QUICK, "--data", images, "--labels", 9, "--out", trained, "--resume", "true"]
+    if "--method" in changes:
+        arguments = [*changes, "--data", images, "--labels", 9, "--out", trained, "--resume", "true"]
+        changes = []
+    error = fails(capsys, "train", *arguments, *changes)
+    assert "is of another run" in error and words in error
+    now = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file() and "draws" not in path.parts}
+    assert now == {path: content for path, content in before.items() if "draws" not in path.parts}
+
+
+def test_an_ended_run_is_resumed_as_it_is_on_another_number_of_threads(trained, images, capsys):
+    same = ["--method", "M2", *QUICK, "--data", images, "--labels", 9, "--out", trained, "--resume", "true"]
+    assert run("train", *same, "--method.threads", 1) == 0
+    assert "has ended" in capsys.readouterr().out
+
+
+def test_predict_does_not_put_a_file_in_the_place_of_a_pipe(trained, images, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    error = fails(capsys, "predict", "--run", trained, "--input", images, "--out", tmp_path / "pipe")
+    assert "expected a file to write" in error
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_predict_refuses_pixels_out_of_range(trained, tmp_path, capsys):
     np.savez(tmp_path / "loud.npz", x=np.full((2, 6, 6), 3.5, dtype=np.float32))
     assert "[0, 1]" in fails(capsys, "predict", "--run", trained, "--input", tmp_path / "loud.npz")

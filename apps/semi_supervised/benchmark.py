@@ -173,6 +173,10 @@ def benchmark(
     if draws < 1:
         raise UserError(f"expected at least one draw, got draws = {draws}")
     _check_settings(chosen, settings or {})
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"expected at least one thread, got threads = {threads}")
+        torch.set_num_threads(threads)  # for the methods too that take no such argument
     deadline = time.monotonic() + (inf if time_limit is None else time_limit)
     grid = Grid(data, Path(results), Path(work), settings or {}, device, compile, threads, deadline, again)
     together = resolve_device(device).type == "cuda" if stack is None else stack

@@ -124,15 +124,23 @@ class Runs:
             for batch in self.batch_sizes:
                 n = self.steps_at(batch)
                 ours = work.through_fit(work.m2_objective(), work.m2_batches(batch, self.device), n, self.stopwatch)
+                # the preset's own precision; the peer's example has no other than single precision
+                rounded = work.through_fit(
+                    work.m2_objective(), work.m2_batches(batch, self.device), n, self.stopwatch, "bf16-mixed"
+                )
                 ways = ("as its example", "its unlabelled steps", "by an expert")
                 times = interleaved(
-                    {"ours": ours} | {how: peer.contestant(how, batch, work.LABELLED, n) for how in ways},
+                    {"ours": ours, "ours in bf16": rounded}
+                    | {how: peer.contestant(how, batch, work.LABELLED, n) for how in ways},
                     self.repeats,
                 )
                 part = f"{n} of {(work.EPOCH_ROWS - work.LABELLED) // batch} steps timed"
                 for how, target in zip(ways, (2.0, None, None), strict=True):
                     what = f"M2 epoch against pyro-ppl, {how}, batch {batch}"
                     yield Measure(what, quotients(times, how, "ours"), "higher", target, note=part, extra=peer.versions)
+                what = f"M2 epoch in bf16 against pyro-ppl in single precision, as its example, batch {batch}"
+                ratio = quotients(times, "as its example", "ours in bf16")
+                yield Measure(what, ratio, "higher", None, note=part, extra=peer.versions)
 
     def classes(self) -> Iterator[Measure]:
         """M2's step, all classes at once against one bound a class."""

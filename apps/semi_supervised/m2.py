@@ -59,7 +59,7 @@ class M2(GenerativeClassifier):
         random_state: seeds initial weights, order and noise.
         device: auto, cpu, cuda or cuda:N.
         precision: 32-true, bf16-mixed or 64-true.
-        compile: whether training is compiled by torch (wants a C++ compiler): the same numbers up to rounding, sooner.
+        compile: whether torch compiles training (wants a C++ compiler): the same numbers up to rounding.
         threads: CPU threads, or None for torch's choice.
         time_limit: time after which to save and stop [s], or None.
         verbose: whether to show progress.

@@ -140,7 +140,7 @@ def to_bytes(x: np.ndarray, layout: str | None, where: str) -> UInt8[Tensor, "n 
     low, high = x.min(), x.max()  # nan wherever there is one
     top = 1 if x.dtype.kind == "f" else 255
     if not np.isfinite([low, high]).all():
-        raise UserError(f"{where}: expected floats in [0, 1], got NaN or infinity: take these images out")
+        raise UserError(f"{where}: expected floats in [0, 1], got {low} to {high}: take those images out")
     if not (low >= 0 and high <= top):
         hint = "divide by 255" if top == 1 and low >= 0 and high <= 255 else "rescale them"
         raise UserError(

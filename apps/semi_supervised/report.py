@@ -28,7 +28,7 @@ _TSNE_POINTS = 1000
 
 _CAPTIONS = {
     "confusion.png": "Test images by true class (rows) and predicted class (columns).",
-    "curves.png": "What training recorded, epoch by epoch. While a term is warmed up the losses count it in part, and rise.",
+    "curves.png": "What training recorded, epoch by epoch. While the weight of a term is warmed up, losses may rise.",
     "analogies.png": "Analogies: each row takes its style from the image on the left and shows it in every class.",
     "samples.png": "Samples: a class a row, with styles drawn from the prior.",
     "manifold.png": "A slice of the space of styles in one class: the two latents that vary most, in equal steps of "

@@ -29,6 +29,7 @@ from apps.common.provenance import device_words
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import RunFolder, resolve_device
+from core_models.training.config import FREE_ON_RESUME
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
 from .experiment import Task, fit_task, make_task, score
@@ -41,7 +42,7 @@ PROTOCOL = "1"
 APP = "semi_supervised"
 
 # arguments that change how long a result takes, or what is shown, but not what is measured
-_FREE = ("compile", "device", "threads", "time_limit", "verbose", "m1")
+_FREE = ("m1", "verbose", *FREE_ON_RESUME)
 
 
 @dataclass(frozen=True)

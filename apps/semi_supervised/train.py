@@ -11,6 +11,7 @@ from core_models.data import NoSourceError, load
 from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder, resolve_device
+from core_models.training.config import FREE_ON_RESUME
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
 from .experiment import Task, make_task, run_task
@@ -103,7 +104,7 @@ def fit_and_report(
 
 
 # options that change how long a run takes, where it is or what it shows, but not what it finds
-_FREE = ("out", "resume", "device", "compile", "threads", "time_limit", "verbose")
+_FREE = ("out", "resume", "verbose", *FREE_ON_RESUME)
 
 
 def check_same_run(run: RunFolder, settings: dict[str, Any]) -> None:

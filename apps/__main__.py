@@ -13,6 +13,10 @@ APPS = {
         "apps.semi_supervised",
         "classifies from a few labels and many unlabelled examples: M1, M2, M1+M2",
     ),
+    "pixeldefend": (
+        "apps.pixeldefend",
+        "detects and purifies adversarial images, and measures what that defence is worth",
+    ),
     "results": ("apps.results", "prints every table of measured results beside the published figures"),
 }
 """Package and one-line description of each app, by the name it is called with."""

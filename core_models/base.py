@@ -1,4 +1,4 @@
-"""What a generative model can be asked for, and what the training loop asks of an objective.
+"""What a generative model or a classifier can be asked for, and what the training loop asks of an objective.
 
 Likelihoods are per example, in nats, never reduced: callers take means. An event is whatever shape the model
 declares in `event_shape`: an image (channels, height, width) or a vector (features,). A label `y` is an integer
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Generator, Size, Tensor, nn
@@ -34,6 +34,22 @@ class GenerativeModel(nn.Module, ABC):
         """Draws n events, of class y (n,) where given."""
 
 
+class Classifier(nn.Module, ABC):
+    """Maps events to one logit per class.
+
+    Where a classifier is asked for, any module with such a `forward` does; these two attributes let more be checked.
+    """
+
+    event_shape: Size
+    """Shape of one event: (channels, height, width) [pixels]."""
+    classes: int
+    """Number of classes."""
+
+    @abstractmethod
+    def forward(self, x: Events) -> Float[Tensor, "n classes"]:
+        """Returns the logits (n, classes) of events (n, *event_shape), images in [0, 1]."""
+
+
 class ExactLikelihood(ABC):
     """A density that can be evaluated."""
 
@@ -42,12 +58,45 @@ class ExactLikelihood(ABC):
         """Returns log p(x | y) [nats], shape (n,)."""
 
 
+@runtime_checkable
+class Scan(Protocol):
+    """A way through the sub-pixels of n events, in the model's order, on which the caller chooses each value."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every value is chosen."""
+
+    def conditional(self) -> Distribution:
+        """Returns p(x_i | what was chosen so far) of the sub-pixel whose turn it is, of batch shape (n,)."""
+
+    def choose(self, values: Tensor) -> None:
+        """Sets the sub-pixel whose turn it is, (n,), and moves to the next."""
+
+    def images(self) -> Events:
+        """Returns what was chosen, (n, *event_shape)."""
+
+
 class Autoregressive(ExactLikelihood):
     """A density that factorises over the sub-pixels of an event, in a fixed order."""
 
+    levels: int
+    """Values that a sub-pixel can take."""
+
     @abstractmethod
     def conditionals(self, x: Events, y: Labels | None = None) -> Distribution:
-        """Returns p(x_i | x_<i, y) of every sub-pixel i at once; its batch shape is that of x."""
+        """Returns p(level of x_i | x_<i, y) of every sub-pixel i at once: Categorical, its batch shape that of x.
+
+        The order of images is by rows, in a row by columns, and in a pixel by channels.
+        """
+
+    def scan(self, n: int, y: Labels | None = None) -> Scan:
+        """Returns a scan of n events: the same conditionals, one position at a time.
+
+        A model with caches returns one that is fast; without them, `conditionals` is asked at every position.
+        """
+        from .autoregressive.scan import FullScan
+
+        return FullScan(self, n, y)
 
 
 class Decodable(ABC):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import zoo
-from .base import GenerativeModel
+from .base import Classifier, GenerativeModel
 from .errors import UserError
 from .files import atomic, read_json, write_json
-from .registry import build, describe
+from .registry import build, capability_of, describe
+
+Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -40,7 +43,7 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
         raise UserError(f"{path} is no whole safetensors file ({error}): it was cut short or altered") from error
 
 
-def save(model: GenerativeModel, folder: Path | str) -> None:
+def save(model: GenerativeModel | Classifier, folder: Path | str) -> None:
     """Saves a model's weights and configuration into a folder."""
     folder = Path(folder)
     description = describe(model)
@@ -48,17 +51,24 @@ def save(model: GenerativeModel, folder: Path | str) -> None:
     write_json(folder / DESCRIPTION, description)
 
 
-def load(folder: Path | str) -> GenerativeModel:
+@overload
+def load(folder: Path | str) -> Any: ...
+@overload
+def load(folder: Path | str, capability: type[Model]) -> Model: ...
+
+
+def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
     """Loads a model saved by `save` or trained into a run folder, or one of the zoo, in evaluation mode on the CPU.
 
     Args:
         folder: the folder, or `zoo:NAME`.
+        capability: what it must be, `GenerativeModel` or `Classifier`; either when left out.
 
-    The class is found by the class path in `model.json`, which must name a GenerativeModel: load folders of others as
-    you would import their code.
+    The class is found by the class path in `model.json`, which must name such a model: load folders of others as you
+    would import their code.
 
     Raises:
-        UserError: when the folder holds no model, or weights that don't fit the configuration.
+        UserError: when the folder holds no model or one of another kind, or weights that don't fit the configuration.
     """
     folder = zoo.folder(str(folder)) if str(folder).startswith(zoo.PREFIX) else Path(folder)
     if not (folder / DESCRIPTION).is_file():
@@ -69,7 +79,8 @@ def load(folder: Path | str) -> GenerativeModel:
     config = description.get("config")
     if not isinstance(config, dict):
         raise UserError(f"{folder / DESCRIPTION}: expected a mapping of settings as config, got {config!r}")
-    model = build(description["class_path"], config)
+    path = description["class_path"]
+    model = build(path, config, capability_of(path) if capability is None else capability)
     state = load_tensors(folder / WEIGHTS)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}

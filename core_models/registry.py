@@ -1,4 +1,7 @@
-"""The models that configurations and the command line can name, and how any other is reached by its class path."""
+"""The models that configurations and the command line can name, and how any other is reached by its class path.
+
+A name or a path is asked for together with what the model must be: a `GenerativeModel`, or a `Classifier`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import importlib
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from .base import GenerativeModel
+from torch import nn
+
+from .base import Classifier, GenerativeModel
 from .errors import UserError
 from .fields import checked
 
@@ -21,65 +26,103 @@ class Entry:
     name: str
     class_path: str
     summary: str
+    capability: type = GenerativeModel
+    """What it is: `GenerativeModel` or `Classifier`."""
 
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(name: str, class_path: str, summary: str) -> None:
+def register(name: str, class_path: str, summary: str, capability: type = GenerativeModel) -> None:
     """Makes a model known by a short name; its module is imported only when it is built."""
-    _ENTRIES[name] = Entry(name, class_path, summary)
+    _ENTRIES[name] = Entry(name, class_path, summary, capability)
 
 
-def entries() -> list[Entry]:
-    """Returns the registered models, by name."""
-    return [_ENTRIES[name] for name in sorted(_ENTRIES)]
+def entries(capability: type = GenerativeModel) -> list[Entry]:
+    """Returns the registered models of a capability, by name."""
+    return [_ENTRIES[name] for name in sorted(_ENTRIES) if issubclass(_ENTRIES[name].capability, capability)]
 
 
-def model_class(name_or_path: str) -> type[GenerativeModel]:
+@overload
+def model_class(name_or_path: str) -> type[GenerativeModel]: ...
+@overload
+def model_class(name_or_path: str, capability: type[Model]) -> type[Model]: ...
+
+
+def model_class(name_or_path: str, capability: type[nn.Module] = GenerativeModel) -> type[nn.Module]:
     """Finds a model's class by registered name or by class path 'package.module.Class'.
 
     Raises:
-        UserError: when there is no such name, module or class, or the class is no GenerativeModel.
+        UserError: when there is no such name, module or class, or the class has not the capability.
     """
-    entry = _ENTRIES.get(name_or_path)
-    path = entry.class_path if entry else name_or_path
-    module_name, _, class_name = path.rpartition(".")
-    if not module_name:
-        near = difflib.get_close_matches(name_or_path, _ENTRIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        known = ", ".join(sorted(_ENTRIES))
-        raise UserError(f"expected a model among {known} or a class path, got {name_or_path!r}{hint}")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"expected a class path that can be imported, got {path!r} ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, GenerativeModel)):
-        raise UserError(f"expected a subclass of core_models.base.GenerativeModel, got {path!r}")
+    path, found = _find(name_or_path, entries(capability))
+    if not (isinstance(found, type) and issubclass(found, capability)):
+        raise UserError(f"expected a subclass of {capability.__module__}.{capability.__name__}, got {path!r}")
     return found
 
 
-def config_class(model: type[GenerativeModel]) -> type | None:
+def capability_of(name_or_path: str) -> type[nn.Module]:
+    """Returns `Classifier` for the name or path of one, else `GenerativeModel`, whether it is one or not.
+
+    Raises:
+        UserError: when there is no such name, module or class.
+    """
+    _, found = _find(name_or_path, entries(nn.Module))
+    return Classifier if isinstance(found, type) and issubclass(found, Classifier) else GenerativeModel
+
+
+def _find(name_or_path: str, among: list[Entry]) -> tuple[str, Any]:
+    """Returns the class path that is meant and what lies there."""
+    known = {entry.name: entry for entry in among}
+    entry = known.get(name_or_path)
+    path = entry.class_path if entry else name_or_path
+    module_name, _, class_name = path.rpartition(".")
+    if not module_name:
+        near = difflib.get_close_matches(name_or_path, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"expected a model among {', '.join(known)} or a class path, got {name_or_path!r}{hint}")
+    try:
+        return path, getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"expected a class path that can be imported, got {path!r} ({error})") from error
+
+
+def config_class(model: type[nn.Module]) -> type | None:
     """Returns the dataclass that a model's constructor takes as `config`, or None when it takes plain arguments."""
     hints = typing.get_type_hints(model.__init__)
     found = hints.get("config")
     return found if isinstance(found, type) and is_dataclass(found) else None
 
 
-def build(name_or_path: str, config: Mapping[str, Any] | None = None) -> GenerativeModel:
+@overload
+def build(name_or_path: str, config: Mapping[str, Any] | None = None) -> GenerativeModel: ...
+@overload
+def build(name_or_path: str, config: Mapping[str, Any] | None, capability: type[Model]) -> Model: ...
+
+
+def build(
+    name_or_path: str, config: Mapping[str, Any] | None = None, capability: type[nn.Module] = GenerativeModel
+) -> nn.Module:
     """Builds a model from its name or class path and the fields of its configuration.
+
+    Args:
+        name_or_path: a registered name, or a class path.
+        config: the fields of its configuration; defaults where left out.
+        capability: what it must be.
 
     Raises:
         UserError: when a field is unknown, missing or of the wrong type, or the model refuses a value.
     """
-    cls = model_class(name_or_path)
+    cls = model_class(name_or_path, capability)
     dataclass_type = config_class(cls)
     if dataclass_type is None:
         return cls(**checked(cls, config or {}))
     return cls(dataclass_type(**checked(dataclass_type, config or {})))
 
 
-def describe(model: GenerativeModel) -> dict[str, Any]:
+def describe(model: nn.Module) -> dict[str, Any]:
     """Returns what `build` needs to make a model of the same shape: its class path and configuration."""
     cls = type(model)
     config = getattr(model, "config", None)
@@ -100,4 +143,19 @@ register(
     "conditional-vae",
     "core_models.latent.ConditionalVAE",
     "class-conditional variational auto-encoder, the model behind M2 (Kingma et al. 2014)",
+)
+register("resnet", "core_models.classifiers.ResNet", "pre-activation residual network (He et al. 2016)", Classifier)
+register("vgg", "core_models.classifiers.VGG", "VGG-16 with batch norm (Simonyan and Zisserman 2015)", Classifier)
+register(
+    "pixel-cnn", "core_models.autoregressive.PixelCNN", "PixelCNN, masked convolutions (van den Oord et al. 2016a)"
+)
+register(
+    "gated-pixel-cnn",
+    "core_models.autoregressive.GatedPixelCNN",
+    "gated PixelCNN, without a blind spot (van den Oord et al. 2016b)",
+)
+register(
+    "pixel-cnn-pp",
+    "core_models.autoregressive.PixelCNNPlusPlus",
+    "PixelCNN++, causal at three resolutions (Salimans et al. 2017)",
 )

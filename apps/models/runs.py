@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 import core_models
+from apps.common.building import working_folder_importable
 from core_models import zoo
 from core_models.base import GenerativeModel
 from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder, resolve_device
-
-from .building import working_folder_importable
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     run, where = RunFolder(folder), resolve_device(device)
     if run.checkpoint().exists() and not run.model_config.exists():
         raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")
-    model = core_models.load(folder).to(where)
+    model = core_models.load(folder, GenerativeModel).to(where)
     settings = run.read_config()
     summary = read_json(run.summary) if run.summary.exists() else {}
     if not isinstance(summary, dict):

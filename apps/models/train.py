@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import core_models
+from apps.common.building import build_model
 from apps.common.cli import command_line
 from apps.common.provenance import commit, device_words
 from core_models import registry
@@ -19,7 +20,7 @@ from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import History, RunFolder, TrainingConfig, fit, resolve_device
 
-from .building import build_model, build_objective
+from .building import build_objective
 from .measuring import default_estimator, in_words, measure, record
 from .pages import write_figures, write_page
 from .pixels import Pixels, choose_binarisation, density_over, hold_out, prepare

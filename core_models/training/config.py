@@ -10,7 +10,7 @@ import torch
 from ..errors import UserError
 
 Optimizer = Literal["adam", "adamw", "adamax", "sgd"]
-Schedule = Literal["constant", "cosine", "linear"]
+Schedule = Literal["constant", "cosine", "linear", "steps"]
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 FREE_ON_RESUME = ("checkpoint_every_seconds", "compile", "device", "threads", "time_limit")
@@ -62,11 +62,16 @@ class TrainingConfig:
     optimizer: Optimizer = "adam"
     """Rule that turns gradients into steps."""
     schedule: Schedule = "constant"
-    """Course of the learning rate after the warm-up, from its full value down to `schedule_floor` at the last step."""
+    """Course of the learning rate after the warm-up, from its full value down to `schedule_floor` at the last step;
+    `steps` multiplies it by `step_factor` at each of `step_at`."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly to its full value."""
     schedule_floor: float = 0.0
     """Last learning rate, as a fraction of the full one."""
+    step_at: tuple[float, ...] = (0.5, 0.75)
+    """Where the schedule `steps` lowers the learning rate, as fractions of all steps, ascending."""
+    step_factor: float = 0.1
+    """What the schedule `steps` multiplies the learning rate with each time."""
     clip_norm: float | None = None
     """Largest norm of the gradient of all parameters together; a longer one is scaled down."""
     ema: float | None = None
@@ -92,12 +97,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _one_of("optimizer", self.optimizer, ("adam", "adamw", "adamax", "sgd"))
-        _one_of("schedule", self.schedule, ("constant", "cosine", "linear"))
+        _one_of("schedule", self.schedule, ("constant", "cosine", "linear", "steps"))
         _one_of("precision", self.precision, ("32-true", "bf16-mixed", "64-true"))
         _require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device), "device", "auto, cpu, cuda or cuda:N", self.device)
         _require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two in [0, 1)", self.betas)
         _require(self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, both excluded", self.ema)
         _require(0 <= self.schedule_floor <= 1, "schedule_floor", "in [0, 1]", self.schedule_floor)
+        ascending = list(self.step_at) == sorted(self.step_at) and all(0 < at < 1 for at in self.step_at)
+        _require(ascending, "step_at", "ascending fractions between 0 and 1", self.step_at)
+        _require(0 < self.step_factor <= 1, "step_factor", "above 0 and at most 1", self.step_factor)
         for name in ("epochs", "validate_every", "threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "at least 1", value)
@@ -111,9 +119,10 @@ class TrainingConfig:
         """Returns the settings that the run's numbers depend on, as plain values.
 
         `epochs` is among them only where the schedule depends on it: a run at a constant learning rate may be resumed
-        with more epochs.
+        with more epochs. The settings of `steps` are among them only under that schedule.
         """
         left_out = FREE_ON_RESUME + (("epochs",) if self.schedule == "constant" else ())
+        left_out += () if self.schedule == "steps" else ("step_at", "step_factor")
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

@@ -248,7 +248,13 @@ class Trainer:
         """Sets the learning rate of a step."""
         config = self.config
         rate = config.learning_rate * factor(
-            config.schedule, step, self.total, warmup=config.warmup_steps, floor=config.schedule_floor
+            config.schedule,
+            step,
+            self.total,
+            warmup=config.warmup_steps,
+            floor=config.schedule_floor,
+            step_at=config.step_at,
+            step_factor=config.step_factor,
         )
         if rate != self.rate:
             self.rate = rate

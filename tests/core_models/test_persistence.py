@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import core_models
+from core_models.base import Classifier, GenerativeModel
+from core_models.classifiers import ResNet, ResNetConfig
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig
 
@@ -42,6 +44,22 @@ def test_saving_again_replaces_the_model(folder):
     assert all(
         torch.equal(a, b) for a, b in zip(core_models.load(folder).parameters(), other.parameters(), strict=True)
     )
+
+
+def test_a_classifier_comes_back_and_is_told_from_a_generative_model(folder, tmp_path):
+    torch.manual_seed(0)
+    net = ResNet(ResNetConfig((1, 5, 5), classes=3, widths=(2, 4), units=1))
+    net(torch.rand(8, 1, 5, 5))  # running statistics of its own
+    core_models.save(net, tmp_path / "net")
+    again = core_models.load(tmp_path / "net")
+    assert (type(again), again.config, again.training) == (ResNet, net.config, False)
+    x = torch.rand(4, 1, 5, 5)
+    assert torch.equal(again(x), net.eval()(x))
+    assert torch.equal(core_models.load(tmp_path / "net", Classifier)(x), net(x))
+    with pytest.raises(UserError, match=r"expected a subclass of core_models.base.GenerativeModel, got '.*ResNet'"):
+        core_models.load(tmp_path / "net", GenerativeModel)
+    with pytest.raises(UserError, match=r"expected a subclass of core_models.base.Classifier, got '.*VAE'"):
+        core_models.load(folder, Classifier)
 
 
 def test_a_full_disk_leaves_the_model_that_was_there(folder, monkeypatch):

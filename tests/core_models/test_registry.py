@@ -1,13 +1,15 @@
 """Models by name and by class path."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
+from torch import nn
 
 from core_models import registry
-from core_models.base import GenerativeModel
+from core_models.base import Classifier, GenerativeModel
+from core_models.classifiers import ResNet, ResNetConfig
 from core_models.errors import UserError
 from core_models.latent import VAE, ConditionalVAE
 
@@ -42,6 +44,7 @@ class Mine(Plain):
 
 
 PATH = __name__
+NAMES = ", ".join(entry.name for entry in registry.entries())
 
 
 def test_registered_models_are_listed_by_name_without_importing_them():
@@ -52,9 +55,16 @@ def test_registered_models_are_listed_by_name_without_importing_them():
 
 
 def test_every_registered_model_builds_with_its_defaults_and_describes_itself():
-    for entry in registry.entries():
-        model = registry.build(entry.name, {"event_shape": [1, 4, 4], "hidden": [4]})
-        again = registry.build(**dict(zip(("name_or_path", "config"), registry.describe(model).values(), strict=True)))
+    for entry in registry.entries(nn.Module):
+        model_class = registry.model_class(entry.name, entry.capability)
+        known = {field.name for field in fields(registry.config_class(model_class))}
+        # small, where the defaults are for real images
+        small = {"event_shape": [1, 4, 4], "hidden": [4], "filters": 8, "widths": [2, 4], "depths": [1, 1]}
+        if entry.name == "vgg":
+            small["hidden"] = 4
+        config = {name: value for name, value in small.items() if name in known}
+        model = registry.build(entry.name, config, entry.capability)
+        again = registry.build(*registry.describe(model).values(), entry.capability)
         assert type(again) is type(model)
         assert again.config == model.config
 
@@ -64,6 +74,24 @@ def test_fields_reach_the_model():
     assert isinstance(model, VAE)
     assert (model.config.latent, model.config.hidden, model.event_shape) == (3, (5,), (1, 2, 2))
     assert registry.model_class("conditional-vae") is ConditionalVAE
+
+
+def test_classifiers_are_asked_for_by_their_capability():
+    assert {"resnet", "vgg"} == {entry.name for entry in registry.entries(Classifier)}
+    assert not {"resnet", "vgg"} & {entry.name for entry in registry.entries()}
+    assert registry.model_class("resnet", Classifier) is ResNet
+    net = registry.build("resnet", {"event_shape": [1, 4, 4], "widths": [2, 4], "units": 1}, Classifier)
+    assert net.config == ResNetConfig((1, 4, 4), widths=(2, 4), units=1)
+    path = registry.describe(net)["class_path"]
+    assert (registry.capability_of(path), registry.capability_of("vae")) == (Classifier, GenerativeModel)
+    with pytest.raises(UserError, match=r"expected a model among resnet, vgg or a class path, got 'vae'"):
+        registry.build("vae", {}, Classifier)
+    with pytest.raises(UserError, match=rf"expected a model among {NAMES} or a class path, got 'resnet'"):
+        registry.build("resnet")
+    with pytest.raises(UserError, match=r"expected a subclass of core_models.base.GenerativeModel, got '.*ResNet'"):
+        registry.build(path)
+    with pytest.raises(UserError, match=r"expected a subclass of core_models.base.Classifier, got '.*VAE'"):
+        registry.build("core_models.latent.VAE", {}, Classifier)
 
 
 @pytest.mark.parametrize(("name", "field"), [("Plain", "side"), ("Mine", "side")])
@@ -83,7 +111,7 @@ def test_a_new_name_can_be_registered(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "config", "why"),
     [
-        ("vea", {}, "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?"),
+        ("vea", {}, f"expected a model among {NAMES} or a class path, got 'vea'; did you mean 'vae'?"),
         (
             "nowhere.Model",
             {},

@@ -272,7 +272,7 @@ def test_ones_own_images(model, refused, tmp_path):
     [
         (
             ["--model", "vea"],
-            "expected a model among conditional-vae, vae or a class path, got 'vea'; did you mean 'vae'?",
+            "vae or a class path, got 'vea'; did you mean 'vae'?",
         ),
         (["--data", "minst"], "did you mean mnist?"),
         (["--model_config.latnt", "2"], "VAEConfig has no field 'latnt'; did you mean 'latent'?"),

@@ -18,6 +18,9 @@ from core_models.training import EarlyStop, TrainingConfig, resolve_device
         ("weight_decay", -1.0),
         ("optimizer", "lion"),
         ("schedule", "step"),
+        ("step_at", (0.5, 1.0)),
+        ("step_at", (0.75, 0.5)),
+        ("step_factor", 0.0),
         ("warmup_steps", -1),
         ("schedule_floor", 1.5),
         ("clip_norm", 0.0),
@@ -60,6 +63,15 @@ def test_what_the_numbers_depend_on():
     cosine = TrainingConfig(epochs=1, schedule="cosine")
     assert cosine.numbers() != TrainingConfig(epochs=2, schedule="cosine").numbers()
     assert TrainingConfig(epochs=1).numbers() != TrainingConfig(epochs=1, seed=1).numbers()
+
+
+def test_steps_are_part_of_a_run_only_where_they_are_taken():
+    """A checkpoint of another schedule knows nothing of them, and goes on as before."""
+    assert TrainingConfig(epochs=1).numbers() == TrainingConfig(epochs=1, step_at=(0.1,), step_factor=0.2).numbers()
+    assert not {"step_at", "step_factor"} & TrainingConfig(epochs=1, schedule="cosine").numbers().keys()
+    steps = TrainingConfig(epochs=2, schedule="steps")
+    for change in ({"step_at": (0.1,)}, {"step_factor": 0.2}, {"epochs": 3}):
+        assert steps.numbers() != TrainingConfig(**{"epochs": 2, "schedule": "steps", **change}).numbers()
 
 
 def test_devices():

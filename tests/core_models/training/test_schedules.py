@@ -26,7 +26,14 @@ def test_cosine():
     )
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_steps():
+    assert course("steps", total=8) == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    own = {"step_at": (0.3,), "step_factor": 0.5}
+    assert course("steps", total=5, warmup=1, **own) == [1, 1, 0.5, 0.5, 0.5]
+    assert course("steps", total=8, floor=0.05) == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "steps"])
 def test_warm_up_longer_than_the_run(schedule):
     assert course(schedule, total=2, warmup=4) == [0.25, 0.5]
     assert factor(schedule, 0, 1) == 1

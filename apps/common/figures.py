@@ -45,8 +45,8 @@ DPI = 150
 
 
 @contextmanager
-def _figure(path: Path | str, width: float, height: float) -> Iterator[Figure]:
-    """Yields a figure of this size [inches] and saves it when the block ends well."""
+def canvas(path: Path | str, width: float, height: float) -> Iterator[Figure]:
+    """Yields an empty figure of this size [inches], in the style of all, and saves it when the block ends well."""
     # no pyplot: it keeps every figure alive and picks a backend for the whole process
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -56,7 +56,7 @@ def _figure(path: Path | str, width: float, height: float) -> Iterator[Figure]:
             figure.savefig(temporary, format="png")
 
 
-def _tiles(images: Any) -> np.ndarray:
+def tiles_of(images: Any) -> np.ndarray:
     """Returns images (n, c, h, w), as an array of floats in [0, 1] (n, h, w, 3)."""
     array = np.asarray(images, dtype=np.float32)
     if array.ndim != 4 or array.shape[1] not in (1, 3):
@@ -96,13 +96,13 @@ def image_grid(images: Any, path: Path | str, *, columns: int = 10, title: str |
         columns: images in a row.
         title: shown above.
     """
-    tiles = _tiles(images)
+    tiles = tiles_of(images)
     if len(tiles) == 0:
         raise UserError("expected at least one image to draw, got none")
     columns = min(columns, len(tiles))
     picture = _mosaic(tiles, columns, gap=max(1, tiles.shape[1] // 14))
     width = min(8.0, 0.7 * columns)
-    with _figure(path, width, width * picture.shape[0] / picture.shape[1] + (0.4 if title else 0)) as figure:
+    with canvas(path, width, width * picture.shape[0] / picture.shape[1] + (0.4 if title else 0)) as figure:
         _show(figure, picture, title)
     return Path(path)
 
@@ -126,11 +126,11 @@ def analogies(
         )
     height, width = sources.shape[2:]
     gap = max(1, height // 14)
-    left = _mosaic(_tiles(sources), 1, gap)
-    right = _mosaic(_tiles(generated.reshape(-1, *generated.shape[2:])), generated.shape[1], gap)
+    left = _mosaic(tiles_of(sources), 1, gap)
+    right = _mosaic(tiles_of(generated.reshape(-1, *generated.shape[2:])), generated.shape[1], gap)
     picture = np.concatenate([left, np.ones((len(left), 3 * gap, 3), np.float32), right], axis=1)
     inches = min(8.0, 0.7 * (generated.shape[1] + 1))
-    with _figure(path, inches, inches * picture.shape[0] / picture.shape[1] + 0.7) as figure:
+    with canvas(path, inches, inches * picture.shape[0] / picture.shape[1] + 0.7) as figure:
         axes = _show(figure, picture, title)
         ticks = [width / 2, *(width + 3 * gap + width / 2 + (width + gap) * np.arange(generated.shape[1]))]
         names = classes or [str(i) for i in range(generated.shape[1])]
@@ -151,8 +151,8 @@ def manifold(grid: Any, path: Path | str, *, title: str | None = None) -> Path:
     grid = np.asarray(grid)
     if grid.ndim != 5:
         raise UserError(f"expected a grid of images (rows, columns, c, h, w), got shape {grid.shape}")
-    picture = _mosaic(_tiles(grid.reshape(-1, *grid.shape[2:])), grid.shape[1], gap=0)
-    with _figure(path, 6.0, 6.0 * picture.shape[0] / picture.shape[1] + (0.4 if title else 0)) as figure:
+    picture = _mosaic(tiles_of(grid.reshape(-1, *grid.shape[2:])), grid.shape[1], gap=0)
+    with canvas(path, 6.0, 6.0 * picture.shape[0] / picture.shape[1] + (0.4 if title else 0)) as figure:
         _show(figure, picture, title)
     return Path(path)
 
@@ -183,7 +183,7 @@ def learning_curves(
     stages = list(dict.fromkeys(record.get("stage") for record in metrics))
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
-    with _figure(path, 4.2 * columns, 2.4 * rows + (0.3 if title else 0)) as figure:
+    with canvas(path, 4.2 * columns, 2.4 * rows + (0.3 if title else 0)) as figure:
         for i, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, i + 1)
             for stage in stages:  # the epochs of each stage count from 0
@@ -227,7 +227,7 @@ def confusion_matrix(counts: Any, path: Path | str, *, classes: Sequence[str] = 
     names = [_short(name) for name in classes] or [str(i) for i in range(k)]
     errors = counts * (1 - np.eye(k)) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(3.2, 0.52 * k + 1.2)
-    with _figure(path, side, side) as figure:
+    with canvas(path, side, side) as figure:
         axes = figure.add_subplot()
         axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(errors.max(), 1e-9) * 1.6)
         axes.grid(visible=False)
@@ -260,7 +260,7 @@ def scatter(
     points, labels = np.asarray(points, dtype=np.float64), np.asarray(labels)
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
         raise UserError(f"expected points (n, 2) and labels (n,), got {points.shape} and {labels.shape}")
-    with _figure(path, 6.0, 5.0) as figure:
+    with canvas(path, 6.0, 5.0) as figure:
         axes = figure.add_subplot()
         for label in np.unique(labels):
             chosen = points[labels == label]

@@ -19,7 +19,8 @@ _START = re.compile(r"<!-- (?:table|draws):\S+ -->")
 def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
     """Returns a page with its generated parts renewed.
 
-    A table that the page has no marker for is added at its end, so that no result goes unseen.
+    A table that the page has no marker for is added at its end, so that no result goes unseen. A table of many columns
+    may be shown in parts, `<!-- table:cifar10:8 -->`: the columns whose names end in 8.
 
     Args:
         page: the page as it stands.
@@ -45,7 +46,8 @@ def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
     if len(_START.findall(page)) != len(seen):
         raise UserError(f"{name}: expected <!-- end --> after the last table or draws marker, found none")
     for marker, content in blocks.items():
-        if marker.startswith("table:") and marker not in seen:
+        shown_in_parts = any(other.startswith(f"{marker}:") for other in seen)
+        if marker.startswith("table:") and marker.count(":") == 1 and marker not in seen and not shown_in_parts:
             title = marker.partition(":")[2]
             filled = f"{filled.rstrip()}\n\n## {title}\n\n<!-- {marker} -->\n{content.strip()}\n<!-- end -->\n"
     return filled

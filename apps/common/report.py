@@ -1,11 +1,15 @@
 """Report pages: one self-contained HTML file, for a browser or a phone, that needs no network.
 
 Images are inside the file; there are no scripts and nothing is fetched. All text given is escaped.
+
+A page has the part of the run that owns it, and after it the sections that others added by `add_section`, each between
+markers of its own. Either part can be written again, in any order, and leaves the other as it is.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -42,6 +46,7 @@ figure { margin: 0 0 1.6rem; } figure img { display: block; max-width: 100%; hei
   border: 1px solid var(--line); border-radius: .5rem; } figcaption { margin-top: .4rem; }
 pre { margin: 0; padding: .8rem 1rem; background: var(--box); border-radius: .5rem; overflow-x: auto;
   font-size: .87rem; }
+body > * + section { margin-top: 4rem; }
 """
 
 
@@ -66,6 +71,17 @@ class Picture:
     """What the figure shows, for who can't see it; the caption where empty."""
 
 
+@dataclass(frozen=True)
+class Table:
+    """A small table of the page."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """Cells as they should read, as many as the head has."""
+    note: str = ""
+
+
 def report_page(
     *,
     title: str,
@@ -73,6 +89,7 @@ def report_page(
     headlines: Sequence[Headline] = (),
     comparison: Sequence[Record] = (),
     published: Sequence[Published] = (),
+    tables: Sequence[Table] = (),
     figures: Sequence[Picture] = (),
     configuration: Mapping[str, Any] | None = None,
     command: str = "",
@@ -86,6 +103,7 @@ def report_page(
         headlines: the numbers that matter.
         comparison: records (`tables.records`) to show beside the published figures.
         published: the facts behind the records, which tell quoted rows from those not run.
+        tables: other tables, in order.
         figures: pictures in order.
         configuration: the resolved settings, shown as YAML.
         command: the command that makes this page again.
@@ -107,6 +125,7 @@ def report_page(
         body.append(f'<div class="headlines">{boxes}</div>')
     if comparison:
         body.append("<h2>Comparison</h2>" + _comparison(comparison, published))
+    body += map(_table, tables)
     if figures:
         body.append("<h2>Figures</h2>" + "".join(map(_picture, figures)))
     if notes:
@@ -119,14 +138,60 @@ def report_page(
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{CSS}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
+        f"<style>{CSS}</style></head>\n{_START}" + "\n".join(body) + f"\n{_END}"
     )
 
 
 def write_report(path: Path | str, **content: Any) -> Path:
-    """Writes a page, whole or not at all, from the arguments of `report_page`; returns its path."""
-    write_atomic(path, report_page(**content))
+    """Writes a page, whole or not at all, from the arguments of `report_page`; returns its path.
+
+    Sections that `add_section` put on the page that stands there stay on it.
+    """
+    page = report_page(**content)
+    standing = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).is_file() else ""
+    for found in _SECTION.finditer(standing):
+        page = _with_section(page, found[1], found[0])
+    write_atomic(path, page)
     return Path(path)
+
+
+def add_section(path: Path | str, name: str, **content: Any) -> Path:
+    """Puts a section on a page that others write, in the place of the one of that name, else as its last.
+
+    Where there is no page yet, one is made of the section alone. Adding twice changes nothing.
+
+    Args:
+        path: the page.
+        name: of the section: letters, digits, - and _.
+        **content: the arguments of `report_page`.
+
+    Returns:
+        the path.
+
+    Raises:
+        UserError: when a figure's file is missing, or what stands at the path is no page of ours.
+    """
+    path = Path(path)
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"expected a name of letters, digits, - and _ for a section, got {name!r}")
+    head, start, own = report_page(**content).partition(_START)
+    own = own.removesuffix(_END)
+    section = f'<!-- section:{name} -->\n<section id="{name}">\n{own}</section>\n<!-- end:{name} -->\n'
+    page = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else head + start + _END
+    if not page.endswith(_END):
+        raise UserError(f"expected a report page at {path} to add {name} to, got something else: move it away")
+    write_atomic(path, _with_section(page, name, section))
+    return path
+
+
+_START, _END = "<body>\n", "</body></html>\n"
+_SECTION = re.compile(r"<!-- section:([\w-]+) -->\n.*?<!-- end:\1 -->\n", re.DOTALL)
+
+
+def _with_section(page: str, name: str, section: str) -> str:
+    if name in (found[1] for found in _SECTION.finditer(page)):
+        return _SECTION.sub(lambda found: section if found[1] == name else found[0], page)
+    return page.removesuffix(_END) + section + _END
 
 
 def _comparison(found: Sequence[Record], published: Sequence[Published]) -> str:
@@ -144,6 +209,14 @@ def _comparison(found: Sequence[Record], published: Sequence[Published]) -> str:
     better = ", ".join(dict.fromkeys(f"{r['unit']}: {r['better']} is better" for r in found))
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     return f'{table}<p class="quiet">{escape(better)}; mean ± standard error over n draws.</p>'
+
+
+def _table(table: Table) -> str:
+    lines = [f"<tr>{''.join(f'<th>{escape(text)}</th>' for text in table.head)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in table.rows]
+    shown = f'<div class="scroll"><table><thead>{lines[0]}</thead><tbody>{"".join(lines[1:])}</tbody></table></div>'
+    note = f'<p class="quiet">{escape(table.note)}</p>' if table.note else ""
+    return f"<h2>{escape(table.title)}</h2>{shown}{note}"
 
 
 def _picture(picture: Picture) -> str:

@@ -18,7 +18,11 @@ from typing import Literal
 
 __all__ = ["Published", "published"]
 
-TABLES = {"semi_supervised": ("mnist", "later"), "models": ("density",)}
+TABLES = {
+    "semi_supervised": ("mnist", "later"),
+    "models": ("density",),
+    "pixeldefend": ("fashion_mnist", "cifar10"),
+}
 """The tables of each app, in the order in which they are shown."""
 
 

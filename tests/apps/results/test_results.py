@@ -75,7 +75,7 @@ def test_json_is_a_list_of_records(run):
 
 def test_csv_and_markdown(run):
     lines = list(csv.DictReader(io.StringIO(run("--format", "csv")[1])))
-    assert {line["table"] for line in lines} == {"mnist", "later", "density"}
+    assert {line["table"] for line in lines} == {"mnist", "later", "density", "fashion_mnist", "cifar10"}
     _, out, _ = run("--app", "semi-supervised")
     assert out.startswith("## semi_supervised: mnist\n\n| method ")
     assert "3.50 ± 0.50 (n=2)" in out
@@ -84,7 +84,7 @@ def test_csv_and_markdown(run):
 
 def test_pages_are_written_once_and_keep_their_prose(run, folder):
     page = folder / "semi_supervised.md"
-    assert run("--write")[:2] == (0, f"{page}\n{folder / 'models.md'}\n")
+    assert run("--write")[:2] == (0, f"{page}\n{folder / 'models.md'}\n{folder / 'pixeldefend.md'}\n")
     first = page.read_text()
     assert "3.50 ± 0.50 (n=2)" in first
     page.write_text(first.replace("# Results", "# Our results") + "\n## Spread\n\n<!-- draws:mnist -->\n<!-- end -->\n")
@@ -106,8 +106,8 @@ def test_an_app_of_ones_own_needs_no_published_figures(run, folder):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--app", "imitation"], "--app: expected an app with results (semi_supervised, models), got 'imitation'"),
-        (["--table", "minst"], "--table: expected one of mnist, later, density, got 'minst'"),
+        (["--app", "imitation"], "--app: expected an app with results (semi_supervised, models, pixeldefend), got 'imitation'"),
+        (["--table", "minst"], "--table: expected one of mnist, later, density, fashion_mnist, cifar10, got 'minst'"),
         (["--format", "xml"], "--format: expected one of markdown, csv, json, got 'xml'"),
         (["--write", "--json"], "--write writes whole pages: expected no --table, --format or --json beside it"),
     ],
@@ -124,3 +124,15 @@ def test_a_broken_cell_is_named(run, folder):
     assert str(path) in error
     assert error.count("\n") == 1
     assert not (folder / "semi_supervised.md").exists()
+
+
+def test_a_wide_table_is_shown_in_parts(run, folder):
+    page = folder / "wide.md"
+    for column, value in (("FGSM 8", 40.0), ("FGSM 25", 20.0), ("BIM 8", 30.0), ("BIM 25", 10.0)):
+        write_cell(folder, cell("plain", column, value, app="wide"))
+    page.write_text("# Wide\n\n<!-- table:mnist:8 -->\n<!-- end -->\n\n<!-- table:mnist:25 -->\n<!-- end -->\n")
+    assert run("--app", "wide", "--write", "true")[0] == 0
+    first, second = page.read_text().split("<!-- table:mnist:25 -->")
+    assert "40.00" in first and "30.00" in first and "20.00" not in first
+    assert "20.00" in second and "10.00" in second and "40.00" not in second
+    assert page.read_text().count("<!-- table:") == 2, "the whole table isn't added where its parts are"

@@ -1,0 +1,137 @@
+"""What an attack is given, looked at once for all of them, and the state in which it leaves a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core_models.errors import UserError
+
+from .box import LEVELS, Images, Labels
+
+# images that are shown to a classifier to see what it answers
+SHOWN = 4
+
+
+def check_eps(eps: Any) -> float:
+    """Returns a budget as a number of levels.
+
+    Raises:
+        UserError: when it is none from 0 to 255.
+    """
+    if isinstance(eps, (int, float, np.number)) and not isinstance(eps, bool) and 0 <= eps <= LEVELS:
+        return float(eps)
+    raise UserError(f"expected eps in 8-bit levels, a number from 0 to 255, got {eps!r}")
+
+
+def check_images(x: Any) -> Images:
+    """Returns images as float32, each sub-pixel exactly its level / 255.
+
+    Raises:
+        UserError: when they are no 8-bit images (n, channels, height, width) in [0, 1].
+    """
+    if not isinstance(x, Tensor) or x.ndim != 4 or not len(x):
+        came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise UserError(f"expected a tensor of images (n, channels, height, width), at least one, got {came}")
+    if not x.is_floating_point():
+        raise UserError(f"expected images in [0, 1] as float32, got {x.dtype}: divide 8-bit levels by 255")
+    if torch.isnan(x).any():
+        raise UserError("expected images in [0, 1], got NaN: leave those images out")
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 1:
+        raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: scale them")
+    levels = x.detach().to(torch.float32) * LEVELS
+    if float((levels - levels.round()).abs().max()) > 1e-2:
+        raise UserError("expected 8-bit images, multiples of 1/255, got values between them: round them first")
+    return levels.round() / LEVELS
+
+
+def check_labels(y: Any, n: int) -> Labels:
+    """Returns the classes of n images as int64.
+
+    Raises:
+        UserError: when they are not n whole numbers from 0 on.
+    """
+    whole = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    if not whole or tuple(y.shape) != (n,):
+        came = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise UserError(f"expected one class per image, a whole-number tensor of shape ({n},), got {came}")
+    if int(y.min()) < 0:
+        raise UserError(f"expected classes from 0 on, got {int(y.min())}: leave images without a label out")
+    return y.detach().to(torch.int64)
+
+
+@torch.no_grad()
+def check_classifier(classifier: nn.Module, x: Images, y: Labels) -> int:
+    """Returns the number of classes that a classifier knows, after showing it a few images.
+
+    Raises:
+        UserError: when it doesn't take the images, returns no logits, or knows fewer classes than the labels name.
+    """
+    shape = getattr(classifier, "event_shape", None)
+    if shape is not None and tuple(shape) != tuple(x.shape[1:]):
+        raise UserError(f"expected images of the classifier's shape {tuple(shape)}, got {tuple(x.shape[1:])}")
+    n = min(SHOWN, len(x))
+    name = type(classifier).__name__
+    try:
+        logits = classifier(x[:n].to(device_of(classifier, x.device)))
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name} does not take images of shape {tuple(x.shape[1:])}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"expected logits of shape ({n}, classes) for {n} images from {name}, got {came}")
+    if not logits.is_floating_point() or not torch.isfinite(logits).all():
+        came = "infinite values or NaN" if logits.is_floating_point() else str(logits.dtype)
+        raise UserError(f"expected finite logits from {name}, got {came}: check its weights")
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise UserError(f"expected logits from {name}, got probabilities (they sum to 1): leave its softmax out")
+    classes = logits.shape[1]
+    if int(y.max()) >= classes:
+        raise UserError(
+            f"expected labels below the {classes} classes of {name}, got {int(y.max())}: retrain it on them"
+        )
+    return classes
+
+
+def check_positive(**values: float) -> None:
+    """Refuses parameters of an attack that are not above 0.
+
+    Raises:
+        UserError: for the first that isn't.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"expected {name} above 0, got {value!r}")
+
+
+def device_of(module: nn.Module, default: torch.device) -> torch.device:
+    """Returns where a module's parameters are, or the default where it has none."""
+    return next((tensor.device for tensor in chain(module.parameters(), module.buffers())), default)
+
+
+@contextmanager
+def steady(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Puts modules in evaluation mode, their parameters asking for no gradients; afterwards each is as it was."""
+    parts = [part for module in modules for part in module.modules()]
+    training = [part.training for part in parts]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    asked = [parameter.requires_grad for parameter in parameters]
+    try:
+        for module in modules:
+            module.eval()
+            module.requires_grad_(False)
+        yield
+    finally:
+        for part, mode in zip(parts, training, strict=True):
+            part.training = mode
+        for parameter, ask in zip(parameters, asked, strict=True):
+            parameter.requires_grad_(ask)

@@ -1,0 +1,130 @@
+r"""An attack that hides from the density as well: fool the classifier, and stay likely.
+
+.. math:: \max_{\|x' - x\|_\infty \le \epsilon} L(C(x'), y) + \lambda\, \ell(x'), \qquad
+    \ell(x') = \frac{\log_2 p(x')}{D} = -\text{bits/dim}
+
+by projected sign ascent, through the gradient of the density. Of the points that fool, the likeliest is kept. Against a
+`Defended` the first term is that of BPDA.
+
+Source: Carlini and Wagner, "Adversarial examples are not easily detected", AISec 2017, section 2.3 (the detector's loss
+joins the attacker's); here the detector is the density of Song et al. (2018), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log, prod
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from core_models.base import ExactLikelihood
+from core_models.errors import UserError
+
+from ..defended import Defended
+from .ascent import Judged, ascend, whole_step
+from .box import Images, Labels
+from .checks import check_positive
+from .registry import register
+
+
+def _step(eps: float, parameters: Mapping[str, Any]) -> int:
+    return whole_step(eps, parameters["steps"])
+
+
+@register(
+    "detector-aware",
+    title="Detector-aware",
+    source="Carlini and Wagner 2017 (AISec), section 2.3",
+    derived={"step": _step},
+    knows_defence=True,
+)
+def detector_aware(
+    classifier: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    generator: Generator,
+    density: nn.Module | None = None,
+    weight: float = 1.0,
+    steps: int = 100,
+    step: int | None = None,
+    random_start: bool = False,
+) -> Images:
+    """Attacks a classifier, or a `Defended`, and a detector by likelihood together.
+
+    Args:
+        classifier: images in [0, 1] to logits; with a `Defended`, gradients go through it as in BPDA.
+        x: 8-bit images.
+        y: their classes.
+        eps: half the side of the box [levels].
+        generator: draws random starts.
+        density: what the detector takes likelihoods from; by default that of a `Defended`. Its `log_prob` must have
+            gradients in x.
+        weight: lambda, what a bit/dim is worth [nats of the classifier's loss]; of 0, the first point that fools is
+            kept.
+        steps: gradient steps.
+        step: their length [levels]; by default 2.5 eps / steps, rounded, at least 1.
+        random_start: whether to start from a random point of the box.
+
+    Raises:
+        UserError: when there is no density, or it has no gradients.
+    """
+    assert step is not None
+    check_positive(steps=steps, step=step)
+    if weight < 0:
+        raise UserError(f"expected weight of at least 0, got {weight!r}: likelihood can only be asked for")
+    if density is None and isinstance(classifier, Defended):
+        density = classifier.purifier.density
+    if not isinstance(density, ExactLikelihood):
+        came = "none" if density is None else type(density).__name__
+        raise UserError(f"expected a density with a log_prob for detector-aware, got {came}: give density=")
+    model = density
+
+    def judge(point: Images, labels: Labels) -> Judged:
+        logits, loss, gradient = _classified(classifier, point, labels)
+        fooled = logits.argmax(1) != labels
+        if weight == 0:
+            return Judged(fooled, torch.where(fooled, 0, loss), gradient)
+        likelihood, slope = _likely(model, point)
+        score = weight * likelihood + torch.where(fooled, 0, loss)
+        return Judged(fooled, score, gradient + weight * slope)
+
+    return ascend(
+        judge,
+        x,
+        y,
+        eps,
+        generator,
+        steps=steps,
+        step=step,
+        starts_at_random=random_start,
+        stops_when_fooled=weight == 0,
+    )
+
+
+def _classified(classifier: nn.Module, point: Images, labels: Labels) -> tuple[Tensor, Tensor, Images]:
+    """Returns logits (n, classes), losses (n,) [nats] and their gradients in the image; BPDA's where it is purified."""
+    seen = classifier.purifier.purify(point) if isinstance(classifier, Defended) else point.detach().clone()
+    seen.requires_grad_()
+    logits = classifier.classifier(seen) if isinstance(classifier, Defended) else classifier(seen)
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    (gradient,) = torch.autograd.grad(loss.sum(), seen)
+    return logits.detach(), loss.detach(), gradient
+
+
+def _likely(density: ExactLikelihood, point: Images) -> tuple[Tensor, Images]:
+    """Returns minus the bits/dim (n,) and their gradients in the image."""
+    point = point.detach().clone().requires_grad_()
+    log_prob = density.log_prob(point)
+    if not log_prob.requires_grad:
+        raise UserError(
+            f"expected a density whose log_prob has gradients in x, got none from {type(density).__name__}: "
+            "leave detector-aware out"
+        )
+    likelihood = log_prob / (prod(point.shape[1:]) * log(2))
+    (slope,) = torch.autograd.grad(likelihood.sum(), point)
+    return likelihood.detach().to(point), slope

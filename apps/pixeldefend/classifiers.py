@@ -1,0 +1,264 @@
+"""`genapps pixeldefend train-classifier`: one network, one training defence, one run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor, nn
+
+import core_models
+from apps.common.cli import command_line
+from apps.common.provenance import commit, device_words
+from core_models import registry
+from core_models.base import Classifier, Objective
+from core_models.data import DataSet
+from core_models.data import load as load_data
+from core_models.errors import UserError
+from core_models.files import read_json
+from core_models.training import History, RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
+
+from .defences import Defence, defence
+
+ByteImages = UInt8[Tensor, "n channels height width"]
+Labels = Int[Tensor, " n"]
+
+SGD = TrainingConfig(
+    epochs=40, learning_rate=0.1, optimizer="sgd", weight_decay=5e-4, schedule="cosine", checkpoint_every_seconds=30.0
+)
+
+
+def train_classifier(
+    data: str,
+    out: Path,
+    network: str = "resnet",
+    network_config: dict[str, Any] | None = None,
+    defence: Defence = "normal",
+    eps: int = 8,
+    steps: int = 7,
+    step_size: int = 2,
+    smoothing: float = 0.9,
+    flip: bool = True,
+    validation: int | None = None,
+    batch_size: int = 128,
+    training: TrainingConfig = SGD,
+    resume: bool = False,
+) -> None:
+    """Trains a classifier, plainly or with a training defence, and measures it on clean test images.
+
+    Args:
+        data: A labelled data set by name, or the path of your own .npz or folder of images.
+        out: The run folder: settings, metrics, checkpoint, weights and summary.json.
+        network: resnet, vgg, or the class path of your own Classifier.
+        network_config: Fields of the network's configuration, e.g. {widths: [4, 4, 8, 16]}; shape and number of classes
+            come from the data where left out.
+        defence: normal, label-smoothing, or training on adversarial images by fgsm, bim or madry.
+        eps: Budget in 8-bit levels: standard deviation of those drawn for fgsm and bim, largest change for madry.
+        steps: Steps of madry.
+        step_size: Step of madry in 8-bit levels.
+        smoothing: Probability that label-smoothing gives the true class.
+        flip: Whether images are flipped left to right at random.
+        validation: Training images to hold out, by the seed; 0 takes the data set's own validation split, if any. Left
+            out, it is a tenth of them and at most 5,000.
+        batch_size: Images in a batch.
+        training: Settings of the training loop.
+        resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
+    """
+    if training.threads is not None:
+        torch.set_num_threads(training.threads)
+    settings: dict[str, Any] = {
+        "data": data,
+        "network": network,
+        "network_config": network_config,
+        "defence": defence,
+        "eps": eps,
+        "steps": steps,
+        "step_size": step_size,
+        "smoothing": smoothing,
+        "flip": flip,
+        "validation": validation,
+        "batch_size": batch_size,
+        "training": asdict(training),
+    }
+    settings = json.loads(json.dumps(settings))  # YAML has no tuples
+    run = RunFolder(out)
+    going_on = run.checkpoint().exists()
+    if going_on and not resume:
+        raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
+    data_set = load_data(data)
+    if validation is None:
+        validation = settings["validation"] = min(5000, len(data_set.train_y) // 10)
+    net = build_classifier(network, network_config, data_set, training.seed)
+    examples, held_out = splits(data_set, validation, training.seed)
+    if training.early_stop is not None and held_out is None:
+        metric = training.early_stop.metric
+        raise UserError(f"early_stop watches {metric!r}, but there is no validation: hold images out by --validation")
+    objective = make_objective(settings, net)
+    batches = ImageBatches(TensorBatches(examples, batch_size, training.seed), data_set.levels)
+    device = device_words(resolve_device(training.device), training.threads)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    print(f"{network} ({defence}), {parameters:,} parameters; {data_set.name}, {len(examples['y']):,} images; {device}")
+    print(f"data: {data_set.source}")
+
+    def validate(objective: Objective) -> dict[str, float]:
+        assert held_out is not None
+        return {"validation_accuracy_percent": accuracy(net, held_out["x"], held_out["y"], data_set.levels)}
+
+    if not going_on:
+        run.write_config(settings)
+    history = fit(objective, batches, training, run=run, resume=resume, validate=validate if held_out else None)
+    if going_on and _is_written(run, history):
+        print(f"{run.path} is finished: there is nothing left to do")
+        return
+    run.write_config(settings)
+    core_models.save(net.eval(), run.path)
+    test = accuracy(net, data_set.test_x, data_set.test_y, data_set.levels)
+    valid = None if held_out is None else accuracy(net, held_out["x"], held_out["y"], data_set.levels)
+    summary = {
+        "data": data_set.name,
+        "source": data_set.source,
+        "classes": list(data_set.classes),
+        "network": network,
+        "defence": defence,
+        **registry.describe(net),
+        "parameters": parameters,
+        "stopped": history.stopped,
+        "epochs": len(history.metrics),
+        "steps": history.steps,
+        "seconds": round(history.seconds, 1),
+        "device": device,
+        "metrics": history.metrics[-1] if history.metrics else {},
+        "test": {"accuracy_percent": test, "n": len(data_set.test_y)},
+        "validation": None if held_out is None else {"accuracy_percent": valid, "n": len(held_out["y"])},
+        "command": command_line(),
+        "commit": commit(),
+    }
+    run.write_summary(summary)
+    held = "" if valid is None else f", {valid:.2f} % of the images held out"
+    print(f"classified rightly: {test:.2f} % of {len(data_set.test_y):,} test images{held}")
+    if history.stopped == "time limit":
+        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
+    print(f"wrote {run.path}: weights, summary.json")
+
+
+def build_classifier(name: str, config: Mapping[str, Any] | None, data: DataSet, seed: int) -> Classifier:
+    """Builds a classifier with weights drawn from a seed; its shape and classes are the data's where not given.
+
+    Raises:
+        UserError: when there is no such network, the data has no classes, or the network is made for other images.
+    """
+    if len(data.classes) < 2:
+        raise UserError(f"expected images of at least two classes, {data.name} has {len(data.classes)}: label them")
+    cls = registry.model_class(name, Classifier)
+    config_class = registry.config_class(cls)
+    of_data: dict[str, Any] = {"event_shape": tuple(data.event_shape), "classes": len(data.classes)}
+    if config_class is not None:
+        of_data = {field.name: of_data[field.name] for field in fields(config_class) if field.name in of_data}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "initial weights"))
+        net = registry.build(name, {**of_data, **(config or {})}, Classifier)
+    if tuple(net.event_shape) != tuple(data.event_shape) or net.classes != len(data.classes):
+        raise UserError(
+            f"expected a network for images of shape {tuple(data.event_shape)} and {len(data.classes)} classes, as "
+            f"{data.name} has, got {tuple(net.event_shape)} and {net.classes}: leave them out of network_config"
+        )
+    return net
+
+
+def make_objective(settings: Mapping[str, Any], net: nn.Module) -> Objective:
+    """Returns the objective of the defence that a run's settings name.
+
+    Raises:
+        UserError: when a setting is out of range.
+    """
+    names = ("eps", "steps", "step_size", "smoothing", "flip")
+    return defence(settings["defence"], net, **{name: settings[name] for name in names})
+
+
+def splits(data: DataSet, validation: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """Returns the images to train on and those to validate on, if any, each as bytes "x" and labels "y".
+
+    Args:
+        data: a labelled data set.
+        validation: training images to hold out; 0 takes the set's own validation split.
+        seed: decides which.
+
+    Raises:
+        UserError: when an image has no label, or there are not more images than are to be held out.
+    """
+    for split in ("train", "test"):
+        unlabelled = int((data.labels(split) < 0).sum())
+        if unlabelled:
+            raise UserError(f"expected a class for every {split} image of {data.name}, {unlabelled} have none")
+    n = len(data.train_y)
+    if not 0 <= validation < n:
+        raise UserError(
+            f"expected a validation set smaller than the {n} training images, got {validation}: hold out fewer"
+        )
+    if validation:
+        order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "validation")))
+        kept, held = order[validation:].sort().values, order[:validation].sort().values
+        return {"x": data.train_x[kept], "y": data.train_y[kept]}, {"x": data.train_x[held], "y": data.train_y[held]}
+    whole = {"x": data.train_x, "y": data.train_y}
+    return whole, None if data.valid_x is None else {"x": data.valid_x, "y": data.labels("valid")}
+
+
+@torch.no_grad()
+def accuracy(classifier: nn.Module, x: ByteImages, y: Labels, levels: int = 256, *, batch_size: int = 500) -> float:
+    """Returns the share of images that a classifier, in the mode that it is in, gives their class [%].
+
+    Args:
+        classifier: images in [0, 1] to logits.
+        x: levels (n, channels, height, width), from 0 to `levels - 1`.
+        y: classes (n,).
+        levels: values that a sub-pixel can take.
+        batch_size: images at a time.
+    """
+    place = next(classifier.parameters())
+    right = 0
+    for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        pixels = images.to(place.device, place.dtype).div_(levels - 1)
+        right += int((classifier(pixels).argmax(1).cpu() == labels.cpu()).sum())
+    return 100 * right / len(y)
+
+
+class ImageBatches:
+    """Batches of bytes "x", handed out as floats in [0, 1] (a quarter of the memory), with whatever else they have."""
+
+    def __init__(self, batches: TensorBatches, levels: int) -> None:
+        self.batches, self.levels = batches, levels
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the images and how they are drawn."""
+        return f"{self.batches.fingerprint} levels={self.levels}"
+
+    def to(self, device: torch.device | str) -> Self:
+        """Returns the same batches on a device."""
+        return type(self)(self.batches.to(device), self.levels)
+
+    def batch(self, epoch: int, step: int) -> dict[str, Tensor]:
+        """Returns a batch; both numbers count from 0, the step within its epoch."""
+        batch = self.batches.batch(epoch, step)
+        return {**batch, "x": batch["x"].to(torch.float32).div_(self.levels - 1)}
+
+
+def _is_written(run: RunFolder, history: History) -> bool:
+    """Says whether the run had ended, all files written, before it was resumed."""
+    if history.stopped == "time limit" or not run.summary.exists():
+        return False
+    summary = read_json(run.summary)
+    return isinstance(summary, dict) and (summary.get("stopped"), summary.get("steps")) == (
+        history.stopped,
+        history.steps,
+    )

@@ -1,0 +1,187 @@
+"""`genapps pixeldefend train-density` and `calibrate`: a density model with the scores of images held out from it.
+
+For the likelihood ratio the background model is a density like any other, trained on mutated images
+(`--mutation_rate`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+import core_models
+from apps.common.building import build_model
+from apps.common.cli import command_line
+from apps.common.provenance import commit, device_words
+from core_models import registry
+from core_models.base import Autoregressive, GenerativeModel, Metrics, Objective, Scalar
+from core_models.data import DataSet
+from core_models.data import load as load_data
+from core_models.errors import UserError
+from core_models.files import read_json
+from core_models.objectives import NegativeLogLikelihood
+from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
+
+from .classifiers import ImageBatches
+from .detection import bits_per_dim, calibrate, mutate
+from .detection.calibration import FILE_NAME
+from .streaming.models import load_density, set_threads
+
+ADAM = TrainingConfig(epochs=7, learning_rate=1.5e-3, warmup_steps=200, schedule="cosine", ema=0.999)
+
+
+class MutatedLikelihood(NegativeLogLikelihood):
+    """Minus the log-likelihood of mutated images: what a background model minimises (Ren et al. 2019, section 3)."""
+
+    def __init__(self, model: GenerativeModel, rate: float) -> None:
+        assert isinstance(model, Autoregressive)
+        super().__init__(model)
+        self.rate, self.levels = rate, model.levels
+
+    def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
+        """Returns the loss [nats] of a batch with images "x", mutated anew."""
+        x = mutate(batch["x"], self.rate, levels=self.levels, generator=generator)
+        return super().forward({**batch, "x": x}, generator)
+
+
+def train_density(
+    data: str,
+    out: Path,
+    model: str = "pixel-cnn-pp",
+    model_config: dict[str, Any] | None = None,
+    mutation_rate: float = 0.0,
+    validation: int | None = None,
+    batch_size: int = 32,
+    training: TrainingConfig = ADAM,
+    resume: bool = False,
+) -> None:
+    """Trains a density model, measures it on the test images and calibrates it on training images held out.
+
+    Args:
+        data: A data set by name (`genapps model list`), or the path of your own .npz or folder of images.
+        out: The run folder: settings, metrics, checkpoint, weights, calibration.npz and summary.json.
+        model: A registered autoregressive model, or the class path of your own.
+        model_config: Fields of the model's configuration, e.g. {filters: 32, blocks: 2}; shape and levels come from the
+            data where left out.
+        mutation_rate: Share of sub-pixels replaced by random levels in training, for a background model.
+        validation: Training images to hold out for the calibration, by the seed. Left out, it is a tenth of them and at
+            most 5,000.
+        batch_size: Images in a batch.
+        training: Settings of the training loop.
+        resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
+    """
+    set_threads(training.threads)
+    if not 0 <= mutation_rate <= 1:
+        raise UserError(f"--mutation_rate: expected a rate from 0 to 1, got {mutation_rate}")
+    run = RunFolder(out)
+    going_on = run.checkpoint().exists()
+    if going_on and not resume:
+        raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
+    data_set = load_data(data)
+    if validation is None:
+        validation = min(5000, len(data_set.train_x) // 10)
+    net = build_model(model, model_config, data_set, training.seed)
+    if not isinstance(net, Autoregressive):
+        raise UserError(f"expected an autoregressive model, such as pixel-cnn-pp, got {type(net).__name__}")
+    if getattr(net, "classes", 0):
+        raise UserError("expected a density without classes: an image under test has none; leave classes out")
+    kept, held = held_out(data_set, validation, training.seed)
+    settings: dict[str, Any] = {
+        "data": data, "model": model, "model_config": model_config, "mutation_rate": mutation_rate,
+        "validation": validation, "batch_size": batch_size, "training": asdict(training),
+    }  # fmt: skip
+    settings = json.loads(json.dumps(settings))  # YAML has no tuples
+    objective: Objective = MutatedLikelihood(net, mutation_rate) if mutation_rate else NegativeLogLikelihood(net)
+    tensors = TensorBatches({"x": data_set.train_x[kept]}, min(batch_size, len(kept)), training.seed)
+    device = device_words(resolve_device(training.device), training.threads)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    print(f"{model}, {parameters:,} parameters; {data_set.name}, {len(kept):,} images; {device}")
+
+    def validate(objective: Objective) -> dict[str, float]:
+        scores = bits_per_dim(net, pixels(data_set, data_set.train_x[held]))
+        return {"validation_bits_per_dim": float(scores.mean())}
+
+    if not going_on:
+        run.write_config(settings)
+    history = fit(
+        objective, ImageBatches(tensors, data_set.levels), training, run=run, resume=resume,
+        validate=validate if len(held) else None,
+    )  # fmt: skip
+    if going_on and history.stopped != "time limit" and run.summary.exists():
+        before = read_json(run.summary)
+        if isinstance(before, dict) and before.get("steps") == history.steps:
+            print(f"{run.path} is finished: there is nothing left to do")
+            return
+    run.write_config(settings)
+    core_models.save(net.eval(), run.path)
+    scores = bits_per_dim(net, pixels(data_set, data_set.test_x))
+    summary = {
+        "data": data_set.name, "source": data_set.source, "model": model, **registry.describe(net),
+        "mutation_rate": mutation_rate, "parameters": parameters, "stopped": history.stopped, "steps": history.steps,
+        "seconds": round(history.seconds, 1), "device": device,
+        "metrics": history.metrics[-1] if history.metrics else {},
+        "test": {"bits_per_dim": float(scores.mean()), "n": len(scores)},
+        "command": command_line(), "commit": commit(),
+    }  # fmt: skip
+    if len(held):
+        write_calibration(net, data_set, held, run.path)
+    run.write_summary(summary)
+    print(f"test images: {scores.mean():.4f} bits/dim ({len(scores):,} images)")
+    if history.stopped == "time limit":
+        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
+    print(f"wrote {run.path}: weights, {FILE_NAME}, summary.json")
+
+
+def calibrate_density(
+    density: str, data: str, validation: int = 5000, seed: int = 0, device: str = "auto", threads: int | None = None
+) -> None:
+    """Calibrates a density that was trained by `genapps model train` on the training images that it held out.
+
+    Args:
+        density: The run folder.
+        data: The data set that it was trained on.
+        validation: How many training images that run held out.
+        seed: The seed of that run.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+    """
+    set_threads(threads)
+    model = load_density(density, device)
+    data_set = load_data(data)
+    if tuple(model.event_shape) != tuple(data_set.event_shape):
+        raise UserError(f"expected images of {tuple(model.event_shape)}, {data} has {tuple(data_set.event_shape)}")
+    _, held = held_out(data_set, validation, seed)
+    if not len(held):
+        raise UserError(f"--validation: expected images that were held out, got {validation}")
+    write_calibration(model, data_set, held, Path(density))
+    print(f"wrote {Path(density) / FILE_NAME}: {len(held):,} held-out images")
+
+
+def held_out(data: DataSet, validation: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the numbers of the training images to train on and of those to hold out, as `genapps model train` does.
+
+    Raises:
+        UserError: when there are not more images than are to be held out.
+    """
+    n = len(data.train_x)
+    if not 0 <= validation < n:
+        raise UserError(f"--validation: expected fewer than the {n:,} training images, got {validation}")
+    order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "validation")))
+    return order[validation:].sort().values, order[:validation].sort().values
+
+
+def pixels(data: DataSet, x: Tensor) -> Tensor:
+    """Returns levels as images in [0, 1]."""
+    return x.to(torch.float32) / (data.levels - 1)
+
+
+def write_calibration(model: GenerativeModel, data: DataSet, held: Tensor, folder: Path) -> None:
+    """Scores held-out training images and writes the calibration beside the weights."""
+    x = pixels(data, data.train_x[held])
+    calibrate(model, x, data=data.name, split="valid").save(folder / FILE_NAME)

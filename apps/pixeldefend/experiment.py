@@ -1,0 +1,234 @@
+"""What a table is measured on: test images, a density, classifiers, and what was already attacked, scored or purified.
+
+Adversarial images depend on a classifier and an attack, purified ones on the density and the image alone; both are kept
+as bytes under what they depend on, so that every row and column that asks for the same ones gets the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import core_models
+from core_models import zoo
+from core_models.base import Autoregressive, GenerativeModel
+from core_models.data import DataSet
+from core_models.errors import UserError
+from core_models.files import atomic, hash_of
+from core_models.training.progress import Progress
+
+from . import attacks
+from .detection import Calibration, fingerprint
+from .detection.calibration import FILE_NAME
+from .purification import purify
+from .table import NETWORKS, TRAININGS, Row
+
+
+def images_hash(x: Tensor) -> str:
+    """Returns a name for some images: the first digits of the SHA-256 of their bytes."""
+    return hashlib.sha256(x.contiguous().numpy().tobytes() + str(tuple(x.shape)).encode()).hexdigest()[:16]
+
+
+class Store:
+    """Arrays by what they depend on, in a folder; computed once.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, kind: str, key: dict[str, Any], compute: Callable[[], Tensor]) -> Tensor:
+        """Returns the tensor that `compute` gives, from the store where it was given before."""
+        path = self.folder / kind / f"{hash_of(key)}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as found:
+                return torch.from_numpy(found["x"])
+        value = compute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, x=value.numpy(), key=np.array(json.dumps(key, sort_keys=True, default=str)))
+        return value
+
+
+@dataclass
+class Experiment:
+    """Everything that the cells of a call share."""
+
+    data: DataSet
+    name: str
+    """Of the data set, as the presets of its classifiers spell it."""
+    density: GenerativeModel
+    density_name: str
+    images: int
+    """Test images, the first ones."""
+    work: Path
+    seed: int
+    adaptive_quantile: float
+    """Share of held-out clean images that adaptive purification leaves as they are."""
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuses what doesn't fit.
+
+        Raises:
+            UserError: when the density is not autoregressive or of another shape, or there are not as many images.
+        """
+        if not isinstance(self.density, Autoregressive):
+            raise UserError(f"expected an autoregressive density, got {type(self.density).__name__}")
+        if tuple(self.density.event_shape) != tuple(self.data.event_shape) or self.density.levels != self.data.levels:
+            raise UserError(
+                f"expected a density of images {tuple(self.data.event_shape)} with {self.data.levels} levels, as "
+                f"{self.data.name} has, got one of {tuple(self.density.event_shape)} with {self.density.levels}"
+            )
+        if not 1 <= self.images <= len(self.data.test_x):
+            raise UserError(f"--images: expected from 1 to {len(self.data.test_x):,} test images, got {self.images}")
+        self.store = Store(self.work / "store")
+        self._classifiers: dict[Row, nn.Module] = {}
+
+    @cached_property
+    def density_id(self) -> str:
+        """Names the density's weights."""
+        return fingerprint(self.density)[:16]
+
+    @property
+    def x(self) -> Tensor:
+        """The clean test images, as bytes."""
+        return self.data.test_x[: self.images]
+
+    @property
+    def y(self) -> Tensor:
+        """Their classes."""
+        return self.data.test_y[: self.images]
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Returns bytes as images in [0, 1], on the density's device."""
+        return x.to(next(self.density.parameters()).device, torch.float32) / (self.data.levels - 1)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The scores of held-out clean images.
+
+        Raises:
+            UserError: when there is no calibration beside the density's weights.
+        """
+        name = self.density_name
+        folder = zoo.folder(name) if name.startswith(zoo.PREFIX) else Path(name)
+        if not (folder / FILE_NAME).is_file():
+            raise UserError(
+                f"expected a calibration at {folder / FILE_NAME}, found none: genapps pixeldefend calibrate"
+            )
+        found = Calibration.load(folder / FILE_NAME)
+        found.check(self.density)
+        return found
+
+    @cached_property
+    def threshold(self) -> float:
+        """Bits/dim up to which adaptive purification leaves an image as it is: a quantile of held-out clean images."""
+        return float(np.quantile(self.calibration.scores["bits_per_dim"], self.adaptive_quantile))
+
+    def classifier_folder(self, row: Row) -> Path:
+        """Returns where a row's classifier lies."""
+        training = TRAININGS[row.training].replace("-", "_")
+        return self.work / f"classifier_{NETWORKS[row.network]}_{training}_{self.name.replace('-', '_')}"
+
+    def classifier(self, row: Row) -> nn.Module:
+        """Returns the classifier of a row, without what stands before it.
+
+        Raises:
+            UserError: when it wasn't trained yet; says how.
+        """
+        own = row.undefended
+        if own not in self._classifiers:
+            folder = self.classifier_folder(own)
+            if not (folder / "model.json").is_file():
+                preset = f"pixeldefend/{folder.name.replace('_normal', '')}"
+                raise UserError(
+                    f"expected the classifier of {own.title} in {folder}, found none: "
+                    f"genapps pixeldefend train-classifier --config {preset} --out {folder}"
+                )
+            net: nn.Module = core_models.load(folder)
+            self._classifiers[own] = net.to(next(self.density.parameters()).device).eval()
+        return self._classifiers[own]
+
+    def attacked(self, row: Row, name: str, eps: int, x: Tensor, y: Tensor, **parameters: Any) -> Tensor:
+        """Returns adversarial images, as bytes, made on a row's classifier alone.
+
+        Args:
+            row: whose classifier.
+            name: the attack, as in the registry.
+            eps: its budget [levels].
+            x: clean images, as bytes.
+            y: their classes.
+            **parameters: the attack's own.
+        """
+        net = self.classifier(row)
+        told = attacks.describe(name, eps, **parameters)
+        key = {"classifier": fingerprint(net), "images": images_hash(x), "seed": self.seed, **told}
+
+        def compute() -> Tensor:
+            with self._progress(f"{name} {eps} on {row.undefended.title}", len(x)) as shown:
+                found = attacks.attack(
+                    name, net, self.pixels(x), y, eps, seed=self.seed, batch_size=250,
+                    on_batch=lambda done: shown.update(done, last=done == len(x)), **parameters,
+                )  # fmt: skip
+            return self.bytes(found)
+
+        return self.store.get("attacked", key, compute)
+
+    def bytes(self, x: Tensor) -> Tensor:
+        """Returns images in [0, 1] as bytes."""
+        return (x * (self.data.levels - 1)).round().to(torch.uint8).cpu()
+
+    def purified(self, x: Tensor, eps: int) -> Tensor:
+        """Returns purified images, as bytes."""
+
+        def compute() -> Tensor:
+            assert isinstance(self.density, Autoregressive)
+            done = []
+            with self._progress(f"purifying at {eps}", len(x)) as shown:
+                for start in range(0, len(x), self.batch_size):
+                    part = self.pixels(x[start : start + self.batch_size])
+                    done.append(self.bytes(purify(self.density, part, eps, batch_size=self.batch_size)))
+                    shown.update(start + len(part), last=start + len(part) == len(x))
+            return torch.cat(done)
+
+        key = {"density": self.density_id, "images": images_hash(x), "eps": eps}
+        return self.store.get("purified", key, compute)
+
+    def bits_per_dim(self, x: Tensor) -> Tensor:
+        """Returns the bits/dim (n,) of images given as bytes."""
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            assert isinstance(self.density, Autoregressive)
+            parts = [self.density.log_prob(self.pixels(part)).cpu() for part in x.split(self.batch_size)]
+            return -torch.cat(parts) / (prod(x.shape[1:]) * log(2))
+
+        return self.store.get("scored", {"density": self.density_id, "images": images_hash(x)}, compute)
+
+    def defended(self, row: Row, x: Tensor) -> Tensor:
+        """Returns what a row's classifier is shown for images, as bytes."""
+        if row.purifying == "none":
+            return x
+        if row.purifying == "PixelDefend":
+            return self.purified(x, row.eps)
+        # adaptive: what is likely enough stays; the rest is the same as without
+        suspicious = self.bits_per_dim(x) > self.threshold
+        return torch.where(suspicious.view(-1, 1, 1, 1), self.purified(x, row.eps), x)
+
+    def _progress(self, what: str, total: int) -> Progress:
+        print(f"  {what}", file=sys.stderr)
+        return Progress(what, total, unit="image")

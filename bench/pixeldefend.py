@@ -1,0 +1,229 @@
+"""Speed of PixelDefend, as ratios measured in one run: `python -m bench.pixeldefend`.
+
+Three parts: purification by each engine against one network pass per pixel, at the same batch, the output checked to
+the byte before anything is timed; sampling from caches against one network pass per pixel; peak memory of purifying a
+thousand and ten thousand images. The floor is the time of one full pass of the network: less than that no engine takes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apps.common.cells import Cell, write_cell
+from apps.common.cli import run_cli
+from apps.common.provenance import ROOT, device_words
+from apps.pixeldefend.greedy import Count
+from apps.pixeldefend.purification import Engine, purify
+from apps.pixeldefend.streaming.models import load_density
+from core_models.autoregressive import CausalImageModel, FullScan
+from core_models.data import load as load_data
+from core_models.errors import UserError
+from core_models.files import hash_of
+from core_models.training import resolve_device
+
+from .ratios import Measure, Stopwatch, table
+
+Part = Literal["purify", "sample", "memory"]
+PROTOCOL = "1"
+ENGINES: tuple[Engine, ...] = ("cached", "fixed-point", "row", "auto")
+
+
+def bench(
+    parts: tuple[Part, ...] = get_args(Part),
+    density: str = "zoo:pixel_cnn_fashion_mnist",
+    data: str = "fashion-mnist",
+    batch_sizes: tuple[int, ...] = (1, 64),
+    eps: int = 32,
+    repeats: int = 5,
+    threads: int = 1,
+    device: str = "auto",
+    name: str | None = None,
+    write: bool = False,
+    out: Path = Path("docs/results"),
+) -> None:
+    """Measures speed as ratios and prints them beside their targets.
+
+    Args:
+        parts: what to measure.
+        density: the density: a run folder, or zoo:NAME.
+        data: the data set whose test images are purified, after uniform noise of 25 levels was added.
+        batch_sizes: images at a time.
+        eps: how far purification may move a value [levels].
+        repeats: rounds of each fast engine, of which the median counts; the naive one runs once.
+        threads: CPU threads, the same for all.
+        device: auto, cpu or cuda.
+        name: what the density is called in the cells; its own name when left out.
+        write: write result cells.
+        out: folder of the result cells.
+    """
+    if min(repeats, threads, *batch_sizes) < 1:
+        raise UserError("expected repeats, threads and batch_sizes of at least 1")
+    torch.set_num_threads(threads)
+    where = resolve_device(device)
+    model = load_density(density, device, autoregressive=True)
+    if not isinstance(model, CausalImageModel):
+        raise UserError(f"expected a model of core_models.autoregressive, got {type(model).__name__}")
+    title = name or density.removeprefix("zoo:")
+    runs = Runs(model, density, title, data, batch_sizes, eps, repeats, Stopwatch(where))
+    ways: dict[Part, Callable[[], Iterator[Measure]]] = {
+        "purify": runs.purify,
+        "sample": runs.sample,
+        "memory": runs.memory,
+    }
+    words = device_words(where, threads)
+    for part in parts:
+        start = time.monotonic()
+        print(f"measuring: {part} ...", flush=True)
+        measures = list(ways[part]())
+        print(f"\n{table(measures)}\n", flush=True)
+        for measure in measures if write else ():
+            write_cell(out, runs.cell(measure, words, (time.monotonic() - start) / len(measures)))
+    print(f"{words}, torch {torch.__version__}, median of {repeats}")
+
+
+class Runs:
+    """The parts, with the settings that they share."""
+
+    def __init__(
+        self,
+        model: CausalImageModel,
+        density: str,
+        title: str,
+        data: str,
+        batch_sizes: tuple[int, ...],
+        eps: int,
+        repeats: int,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.model, self.density, self.title, self.data = model, density, title, data
+        self.batch_sizes, self.eps, self.repeats, self.stopwatch = batch_sizes, eps, repeats, stopwatch
+        found = load_data(data)
+        clean = found.test_x[: max(batch_sizes)].int()
+        noise = torch.randint(-25, 26, clean.shape, generator=torch.Generator().manual_seed(0))
+        self.images = ((clean + noise).clamp(0, 255).float() / 255).to(stopwatch.device)
+
+    def timed(self, work: Callable[[], object]) -> float:
+        """Returns how long a piece of work takes [s]."""
+        self.stopwatch.start()
+        work()
+        return self.stopwatch.stop()
+
+    @torch.no_grad()
+    def full_pass(self, x: Tensor) -> Callable[[], object]:
+        """One pass of the whole network over a batch."""
+        levels = self.model.to_levels(x)
+        return lambda: self.model.features(levels)
+
+    def purify(self) -> Iterator[Measure]:
+        """Each engine against one network pass per pixel."""
+        channels, height, width = self.model.event_shape
+        for batch in self.batch_sizes:
+            x = self.images[:batch]
+            expected: list[Tensor] = []
+            with torch.no_grad():
+                self.full_pass(x)()
+                naive = self.timed(lambda x=x, e=expected: e.append(purify(self.model, x, self.eps, engine="naive")))  # type: ignore[misc]
+                one = sorted(self.timed(self.full_pass(x)) for _ in range(self.repeats))[self.repeats // 2]
+            passes = f"naive: {height * width} passes of {1000 * one:.1f} ms, {naive:.1f} s in all"
+            for engine in ENGINES:
+                count = Count()
+                same = torch.equal(
+                    purify(self.model, x, self.eps, engine=engine, batch_size=batch, count=count), expected[0]
+                )
+                if not same:
+                    raise RuntimeError(f"{engine} gave other images than naive")
+                times = [
+                    self.timed(lambda x=x, e=engine, b=batch: purify(self.model, x, self.eps, engine=e, batch_size=b))  # type: ignore[misc]
+                    for _ in range(self.repeats)
+                ]
+                target = {1: 30.0, 64: 200.0}.get(batch) if engine == "auto" and channels == 1 else None
+                multiple = sorted(times)[len(times) // 2] / one
+                told = {
+                    "time, in full passes": multiple,
+                    "passes an image": count.passes / batch,
+                    "decided in double precision": count.settled,
+                    "iterations, mean": float(np.mean(count.iterations)) if count.iterations else None,
+                    "iterations, most": max(count.iterations, default=None),
+                    "ms an image": 1000 * sorted(times)[len(times) // 2] / batch,
+                }
+                what = f"purify, {engine} against naive, batch {batch}"
+                note = f"{passes}; takes {multiple:.2f} of them"
+                yield Measure(what, [naive / t for t in times], "higher", target, note=note, extra=told)
+
+    def sample(self) -> Iterator[Measure]:
+        """Sampling from caches against one network pass per pixel."""
+        n = max(self.batch_sizes)
+
+        def draw(fast: bool) -> None:
+            scan = self.model.scan(n) if fast else FullScan(self.model, n)
+            generator = torch.Generator(self.stopwatch.device).manual_seed(0)
+            while not scan.finished:
+                drawn = torch.multinomial(scan.log_probs().exp(), 1, generator=generator)
+                scan.choose(drawn.squeeze(-1))
+
+        slow = self.timed(lambda: draw(False))
+        times = [self.timed(lambda: draw(True)) for _ in range(self.repeats)]
+        note = f"naive: {slow:.1f} s"
+        target = 30.0 if self.model.event_shape[0] == 1 else None
+        yield Measure(
+            f"sampling from caches against naive, {n} images", [slow / t for t in times], "higher", target, note=note
+        )
+
+    def memory(self) -> Iterator[Measure]:
+        """Peak memory of purifying, in processes of their own."""
+        found = load_data(self.data)
+        peaks = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for n in (1000, 10_000):
+                source = Path(folder) / f"{n}.npz"
+                np.savez(source, x=found.test_x[:n].numpy())
+                command = [sys.executable, "-m", "bench.purify_memory", str(source), self.density, str(self.eps)]
+                done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+                peaks[n] = json.loads(done.stdout.splitlines()[-1])["gib"]
+        note = ", ".join(f"{n:,} images: {gib:.3f} GiB" for n, gib in peaks.items())
+        yield Measure(
+            "peak memory of purifying 10,000 images against 1,000",
+            [peaks[10_000] / peaks[1000]],
+            "lower",
+            1.05,
+            note=note,
+            extra={f"{n} images, GiB": v for n, v in peaks.items()},
+        )
+
+    def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
+        """Returns a measure as a result cell."""
+        settings = {"density": self.title, "eps": self.eps, "data": self.data, "device": self.stopwatch.device.type}
+        return Cell(
+            app="pixeldefend",
+            table="speed",
+            row=f"{self.title}: {measure.what}",
+            column="GPU" if self.stopwatch.device.type == "cuda" else "CPU",
+            value=measure.value,
+            unit=measure.unit,
+            better=measure.better,
+            draw=0,
+            seed=0,
+            config_hash=hash_of(settings),
+            protocol=PROTOCOL,
+            device=device,
+            seconds=seconds,
+            extra={
+                "rounds": measure.values, "target": measure.target, "met": measure.met, "note": measure.note,
+                "torch": torch.__version__, **measure.extra,
+            },
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(bench, prog="python -m bench.pixeldefend"))

@@ -1,0 +1,148 @@
+"""The attacks that know of the defence."""
+
+import pytest
+import torch
+from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_change
+from torch import nn
+
+from apps.pixeldefend.attacks import attack, correct
+from apps.pixeldefend.attacks.ascent import Judged, ascend
+from apps.pixeldefend.defended import Defended, Purifier
+from core_models.errors import UserError
+
+
+def defended(eps=8, **settings):
+    return Defended(Purifier(LeftNeighbour(), eps=eps, **settings), classifier())
+
+
+def accuracy(at, x, y):
+    return float(correct(at, x, y).float().mean())
+
+
+def test_bpda_beats_every_transferred_attack():
+    x, y = digits(n=60)
+    at = defended(eps=32)
+    transferred = {n: accuracy(at, attack(n, classifier(), x, y, 40), y) for n in ("fgsm", "bim", "pgd", "deepfool")}
+    found = attack("bpda", at, x, y, 40, steps=15)
+    assert accuracy(at, found, y) < min(transferred.values()) - 0.04
+
+
+def test_more_steps_never_help_the_defence():
+    x, y = digits(n=40)
+    at = defended()
+    left = [correct(at, attack("bpda", at, x, y, 20, steps=steps, step=3), y) for steps in (1, 3, 9)]
+    assert not bool((left[1] & ~left[0]).any()) and not bool((left[2] & ~left[1]).any())
+    assert int(left[2].sum()) < int(left[0].sum())
+
+
+def test_what_fools_the_defence_is_kept_and_purified_no_more():
+    x, y = digits(n=30)
+    at = defended()
+    seen = []
+    purify = at.purifier.purify
+
+    def counted(point):
+        assert is_8_bit(point)
+        seen.append(len(point))
+        return purify(point)
+
+    wrong = (y + 1) % 10
+    at.purifier.purify = counted
+    untouched = attack("bpda", at, x, wrong, 8, steps=5)
+    right = correct(at, x, y)
+    assert torch.equal(untouched[right], x[right])
+    seen.clear()
+    attack("bpda", at, x, y, 25, steps=10)
+    checks, rounds = seen[0], seen[1:]
+    assert checks == 4 and rounds[0] == 30 and rounds == sorted(rounds, reverse=True) and rounds[-1] < 25
+
+
+def test_without_a_purifier_to_speak_of_bpda_is_bim():
+    x, y = digits(n=20)
+    at = defended(eps=0)
+    found = attack("bpda", at, x, y, 16, steps=6, step=2)
+    plain = attack("bim", classifier(), x, y, 16, steps=6, step=2.0)
+    stands = correct(classifier(), found, y)
+    assert accuracy(at, found, y) <= accuracy(at, plain, y)
+    losses = [nn.functional.cross_entropy(classifier()(z[stands]), y[stands]) for z in (found, plain)]
+    assert stands.any() and float(losses[0].detach()) >= float(losses[1].detach()) - 1e-6
+
+
+def test_bpda_does_not_depend_on_the_backward_pass_of_the_module():
+    x, y = digits(n=12)
+    passes, cut = (attack("bpda", defended(backward=b), x, y, 16, steps=4) for b in ("bpda", "none"))
+    assert torch.equal(passes, cut)
+
+
+def test_a_random_start_is_another_start():
+    x, y = digits(n=12)
+    at = defended()
+    plain, started, other = (
+        attack("bpda", at, x, y, 16, steps=3, random_start=r, seed=s) for r, s in ((False, 0), (True, 0), (True, 1))
+    )
+    assert not torch.equal(plain, started) and not torch.equal(started, other)
+
+
+@pytest.mark.parametrize("through", [False, True], ids=["classifier", "defended"])
+def test_an_attacker_who_minds_the_detector_stays_likelier(through):
+    x, y = digits(n=40)
+    density = LeftNeighbour().eval()
+    at = defended() if through else classifier()
+    given = {} if through else {"density": density}
+    bits = {}
+    for weight in (0.0, 1.0):
+        found = attack("detector-aware", at, x, y, 32, weight=weight, steps=15, **given)
+        assert largest_change(x, found) <= 32 + 1e-3
+        fooled = ~correct(at, found, y)
+        bits[weight] = Purifier(density).bits_per_dim(found)
+        assert int(fooled.sum()) > 10
+    assert float((bits[1.0] - bits[0.0]).mean()) < -0.3
+
+
+def test_among_points_that_fool_the_likeliest_is_kept():
+    x, y = digits(n=30)
+    density = LeftNeighbour().eval()
+    wrong = (y + 1) % 10  # fooled from the start: likelihood alone is left to gain
+    found = attack("detector-aware", classifier(), x, wrong, 8, density=density, steps=6, weight=5.0)
+    gained = (density.log_prob(found) - density.log_prob(x)).detach()
+    assert bool((gained >= 0).all()) and float(gained.mean()) > 10
+    assert not correct(classifier(), found, wrong)[correct(classifier(), x, y)].any()
+
+
+def test_a_density_without_gradients_is_refused():
+    class Deaf(LeftNeighbour):
+        def log_prob(self, x, y=None):
+            return super().log_prob(x.detach(), y)
+
+    x, y = digits(n=4)
+    with pytest.raises(UserError, match="gradients in x"):
+        attack("detector-aware", classifier(), x, y, 8, density=Deaf(), steps=2)
+    with pytest.raises(UserError, match="weight of at least 0"):
+        attack("detector-aware", classifier(), x, y, 8, density=LeftNeighbour(), weight=-1.0)
+
+
+def test_ascent_climbs_to_the_best_corner_and_keeps_what_fools():
+    x = torch.full((2, 1, 1, 3), 100 / 255)
+    slope = torch.tensor([1.0, -2.0, 0.0])
+    fools_at = 105 / 255
+
+    def judge(point, labels):
+        fooled = (point[:, 0, 0, 0] >= fools_at - 1e-6) & (labels == 1)
+        return Judged(fooled, (point * slope).sum((1, 2, 3)), slope.expand_as(point))
+
+    def climb(stops):
+        return ascend(
+            judge,
+            x,
+            torch.tensor([0, 1]),
+            10,
+            torch.Generator(),
+            steps=20,
+            step=3,
+            starts_at_random=False,
+            stops_when_fooled=stops,
+        )
+
+    levels = (climb(True) * 255).round()[:, 0, 0].tolist()
+    assert levels == [[110, 90, 100], [106, 94, 100]]
+    assert (climb(False) * 255).round()[1, 0, 0].tolist() == [110, 90, 100]

@@ -1,0 +1,460 @@
+"""The verbs detect and purify over folders and .npz files, through the command line, on a tiny density."""
+
+import csv
+import gc
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.distributions import Categorical
+
+import core_models
+from apps.common.cli import Verb, run_cli
+from apps.pixeldefend import purify as purify_module
+from apps.pixeldefend.detection import Calibration, bits_per_dim, calibrate, p_value, scores_of, threshold_at
+from apps.pixeldefend.purification import purify
+from apps.pixeldefend.streaming import Records
+from core_models.base import Autoregressive, Classifier, GenerativeModel
+
+SHAPE = (1, 5, 4)
+VERBS = {
+    "detect": Verb("apps.pixeldefend.detect:detect", "say which images are suspicious"),
+    "purify": Verb("apps.pixeldefend.purify:purify_images", "purify images"),
+}
+
+
+class Smooth(GenerativeModel, Autoregressive):
+    """Each sub-pixel is near the one before it, in raster order; the first is near the middle."""
+
+    levels = 256
+
+    def __init__(self, scale: float = 0.1, channels: int = 1):
+        super().__init__()
+        self.config = {"scale": scale, "channels": channels}
+        self.event_shape = torch.Size((channels, *SHAPE[1:]))
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def conditionals(self, x, y=None):
+        flat = x.permute(0, 2, 3, 1).flatten(1) * 255  # channel after channel, pixel after pixel
+        before = torch.cat([torch.full_like(flat[:, :1], 128), flat[:, :-1]], 1)
+        before = before.view(len(x), *SHAPE[1:], -1).permute(0, 3, 1, 2)
+        return Categorical(logits=-self.scale * (torch.arange(256) - before[..., None]).abs())
+
+    def log_prob(self, x, y=None):
+        return self.conditionals(x).log_prob((x * 255).round()).flatten(1).sum(1)
+
+    @torch.no_grad()
+    def sample(self, n, y=None, *, generator=None):
+        x = torch.zeros(n, 20)
+        for i in range(20):
+            logits = self.conditionals(x.view(n, *SHAPE)).logits.view(n, 20, 256)[:, i]
+            x[:, i] = torch.multinomial(logits.exp(), 1, generator=generator)[:, 0] / 255
+        return x.view(n, *SHAPE)
+
+
+class Bright(Classifier):
+    """Class 1 where the left half is the brighter one."""
+
+    classes = 2
+
+    def __init__(self, shape: list = SHAPE):
+        super().__init__()
+        self.config = {"shape": list(shape)}
+        self.event_shape = torch.Size(shape)
+        self.sign = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        left, right = x[..., :2].flatten(1).mean(1), x[..., 2:].flatten(1).mean(1)
+        return torch.stack([right, left], 1) * self.sign
+
+
+def draws(n, seed):
+    return Smooth().sample(n, generator=torch.Generator().manual_seed(seed))
+
+
+def attacked(n, seed=5):
+    """Images of the density with some noise, and their levels."""
+    noise = torch.randint(-30, 31, (n, *SHAPE), generator=torch.Generator().manual_seed(seed))
+    levels = ((draws(n, seed) * 255).round() + noise).clamp(0, 255)
+    return levels / 255, levels.to(torch.uint8).numpy()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The density with its calibration beside it, and the classifier."""
+    folder = tmp_path_factory.mktemp("models")
+    core_models.save(Smooth(), folder / "density")
+    core_models.save(Bright(), folder / "classifier")
+    calibrate(Smooth(), draws(99, 1), data="toy", split="test").save(folder / "density" / "calibration.npz")
+    return folder
+
+
+@pytest.fixture
+def call(models, capsys):
+    """Runs a verb and returns the exit status, stdout and stderr."""
+
+    def run(verb, input, out, *more):
+        given = ["--input", input, "--density", models / "density", "--out", out, "--device", "cpu", *more]
+        status = run_cli(VERBS, prog="genapps pixeldefend", argv=[verb, *map(str, given)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """Runs what must be refused: status 2 and one line, which is returned."""
+
+    def run(*arguments):
+        status, _, error = call(*arguments)
+        lines = [line for line in error.splitlines() if line.startswith("genapps: error: ")]
+        assert (status, len(lines), error.count("Traceback")) == (2, 1, 0), error
+        assert error.splitlines()[-1] == lines[0]
+        return lines[0].removeprefix("genapps: error: ")
+
+    return run
+
+
+def png_folder(path, levels):
+    for i, image in enumerate(levels):
+        place = path / ("even" if i % 2 == 0 else "odd") / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(place)
+    return path
+
+
+def rows_of(folder):
+    with (folder / "images.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows, name, kind=float):
+    return np.array([kind(row[name]) for row in rows])
+
+
+def files_of(folder):
+    """What lies in a folder, byte for byte; the summary without the command."""
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    found["summary.json"] = {**json.loads(found["summary.json"]), "command": ""}
+    return found
+
+
+def test_detect_writes_what_the_functions_give_and_says_what_it_was_calibrated_with(tmp_path, call, models):
+    x, levels = attacked(10)
+    np.savez(tmp_path / "in.npz", x=levels)
+    status, out, error = call(
+        "detect", tmp_path / "in.npz", tmp_path / "out", "--classifier", models / "classifier", "--batch_size", 4
+    )
+    assert status == 0, error
+    calibration = Calibration.load(models / "density" / "calibration.npz")
+    scores = scores_of(Smooth(), x, codecs=calibration.codecs)
+    rows = rows_of(tmp_path / "out")
+    assert [row["image"] for row in rows] == [str(i) for i in range(10)]
+    for name, test in (("p_value", "likelihood"), ("p_typicality", "typicality"), ("p_complexity", "complexity")):
+        np.testing.assert_allclose(column(rows, name), p_value(test, scores, calibration), rtol=1e-5)
+    np.testing.assert_allclose(column(rows, "bits_per_dim"), scores["bits_per_dim"], atol=1e-5)
+    np.testing.assert_allclose(column(rows, "complexity"), scores["complexity"], atol=1e-5)
+    np.testing.assert_array_equal(column(rows, "prediction", int), Bright()(x).argmax(1))
+    np.testing.assert_array_equal(column(rows, "suspicious", int), column(rows, "p_value") <= 0.05)
+    suspicious = column(rows, "suspicious", int).sum()
+    assert suspicious > 5 and {row["ratio"] for row in rows} == {""}
+    assert "calibration: 99 held-out images (test split) of toy" in out
+    cut = threshold_at(0.05, calibration.scores["bits_per_dim"])
+    assert f"{suspicious} of 10 images are suspicious" in out and f"bits_per_dim above {cut:.4f} bits/dim" in out
+    assert "images/s" in out and "detecting: image 10 of 10" in error and "images/s" in error
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["images"], summary["unreadable"], summary["suspicious"]) == (10, 0, suspicious)
+
+
+def test_detect_takes_its_decision_from_the_test_that_is_named(tmp_path, call, models, refused):
+    np.savez(tmp_path / "in.npz", x=np.full((3, 5, 4), 128, np.uint8))  # likelier than anything drawn
+    np.savez(tmp_path / "clean.npz", x=(draws(300, 2) * 255).round().byte().numpy())
+    core_models.save(Smooth(0.01), tmp_path / "background")
+    for test, alarms in (("likelihood", "0"), ("typicality", "1")):
+        assert call("detect", tmp_path / "in.npz", tmp_path / test, "--test", test)[0] == 0
+        assert {row["suspicious"] for row in rows_of(tmp_path / test)} == {alarms}
+    given = ["--background", tmp_path / "background"]
+    assert "made without one" in refused("detect", tmp_path / "in.npz", tmp_path / "no", *given)
+    given += ["--calibration_data", tmp_path / "clean.npz", "--calibration_split", "train", "--test", "ratio"]
+    status, out, _ = call("detect", tmp_path / "in.npz", tmp_path / "ratio", *given, "--calibration_images", 50)
+    assert status == 0 and "calibration: 50 training images of clean" in out and "overfitted" in out
+    rows = rows_of(tmp_path / "ratio")
+    x = torch.full((3, *SHAPE), 128) / 255
+    np.testing.assert_allclose(
+        column(rows, "ratio"), bits_per_dim(Smooth(), x) - bits_per_dim(Smooth(0.01), x), atol=1e-5
+    )
+    assert len(Calibration.load(tmp_path / "ratio" / "calibration.npz")) == 50
+    # gone on with, the calibration is read and not computed again
+    (tmp_path / "ratio" / "summary.json").unlink()
+    before = (tmp_path / "ratio" / "calibration.npz").stat().st_mtime_ns
+    assert (
+        call("detect", tmp_path / "in.npz", tmp_path / "ratio", *given, "--calibration_images", 50, "--resume")[0] == 0
+    )
+    assert (tmp_path / "ratio" / "calibration.npz").stat().st_mtime_ns == before
+
+
+def test_a_rate_too_small_for_the_calibration_is_said(tmp_path, call):
+    np.savez(tmp_path / "in.npz", x=np.tile(np.array([0, 255], np.uint8), (2, 5, 2)))
+    out = call("detect", tmp_path / "in.npz", tmp_path / "out", "--false_positive_rate", 0.001)[1]
+    assert "no p-value can be as small as 0.001: 99 images give 0.01 at the least" in out
+    assert "0 of 2 images are suspicious" in out
+    # the smallest p-value there is, at the rate that it is
+    assert "2 of 2 images" in call("detect", tmp_path / "in.npz", tmp_path / "at", "--false_positive_rate", 0.01)[1]
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_purify_writes_what_the_function_gives_under_the_names_of_the_input(tmp_path, call, models, form):
+    x, levels = attacked(7)
+    folder = png_folder(tmp_path / "in", levels)
+    status, out, error = call(
+        "purify", folder, tmp_path / "out", "--classifier", models / "classifier", "--eps", 20, "--format", form,
+        "--batch_size", 3,
+    )  # fmt: skip
+    assert status == 0, error
+    order = [0, 2, 4, 6, 1, 3, 5]
+    expected = purify(Smooth().eval(), x, 20)
+    names = [f"{'even' if i % 2 == 0 else 'odd'}/{i}.png" for i in order]
+    if form == "png":
+        read = np.stack([np.asarray(Image.open(tmp_path / "out" / "purified" / name)) for name in names])[:, None]
+        assert len(list((tmp_path / "out" / "purified").rglob("*.*"))) == 7
+    else:
+        with np.load(tmp_path / "out" / "purified.npz") as loaded:
+            read = loaded["x"]
+            assert loaded["names"].tolist() == names
+    np.testing.assert_array_equal(read, (expected[order] * 255).round())
+    rows = rows_of(tmp_path / "out")
+    change = np.abs(read.astype(int) - levels[order].astype(int)).reshape(7, -1)
+    assert [row["image"] for row in rows] == names and {row["status"] for row in rows} == {"purified"}
+    np.testing.assert_array_equal(column(rows, "largest_change", int), change.max(1))
+    np.testing.assert_array_equal(column(rows, "pixels_changed", int), (change > 0).sum(1))
+    assert 0 < change.max() <= 20 and {row["eps"] for row in rows} == {"20"}
+    calibration = Calibration.load(models / "density" / "calibration.npz")
+    for images, suffix in ((x, ""), (expected, "_after")):
+        bits = bits_per_dim(Smooth(), images[order])
+        np.testing.assert_allclose(column(rows, f"bits_per_dim{suffix}"), bits, atol=1e-5)
+        p = p_value("likelihood", {"bits_per_dim": bits}, calibration)
+        np.testing.assert_allclose(column(rows, f"p_value{suffix}"), p, rtol=1e-5)
+        np.testing.assert_array_equal(column(rows, f"prediction{suffix}", int), Bright()(images[order]).argmax(1))
+    assert "9 % accuracy under BPDA" in out and "7 images purified within 20 levels" in out
+
+
+def test_pixels_of_three_channels_count_once(tmp_path, call):
+    levels = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "in.npz", x=levels)
+    core_models.save(Smooth(channels=3), tmp_path / "colour")
+    status, _, error = call(
+        "purify", tmp_path / "in.npz", tmp_path / "out", "--density", tmp_path / "colour", "--eps", 1, "--format", "png"
+    )
+    assert status == 0, error
+    paths = [tmp_path / "out" / "purified" / f"00000{i}.png" for i in range(4)]
+    read = np.stack([np.asarray(Image.open(path)) for path in paths])
+    x = torch.from_numpy(levels).permute(0, 3, 1, 2) / 255
+    np.testing.assert_array_equal(read, (purify(Smooth(channels=3).eval(), x, 1) * 255).round().permute(0, 2, 3, 1))
+    changed = (read != levels).any(3).reshape(4, -1).sum(1)
+    np.testing.assert_array_equal(column(rows_of(tmp_path / "out"), "pixels_changed", int), changed)
+    assert (read != levels).reshape(4, -1).sum(1).min() > changed.max()
+
+
+def test_adaptive_purification_leaves_likely_images_alone(tmp_path, call, models):
+    x = torch.cat([attacked(6)[0], draws(6, 9)])
+    np.savez(tmp_path / "in.npz", x=x.numpy(), y=np.arange(12))
+    cut = threshold_at(0.1, Calibration.load(models / "density" / "calibration.npz").scores["bits_per_dim"])
+    high = bits_per_dim(Smooth(), x) > cut
+    assert 3 < high.sum() < 12
+    out = call("purify", tmp_path / "in.npz", tmp_path / "rate", "--false_positive_rate", 0.1)[1]
+    assert f"adaptive: images of at most {cut:.4f} bits/dim are left as they are, exceeded by 0.1 of clean" in out
+    assert call("purify", tmp_path / "in.npz", tmp_path / "cut", "--threshold", repr(cut))[0] == 0
+    rows = rows_of(tmp_path / "rate")
+    assert rows == rows_of(tmp_path / "cut")
+    assert [row["status"] for row in rows] == ["purified" if own else "kept" for own in high]
+    assert [row["eps"] for row in rows] == ["32" if own else "0" for own in high]
+    with np.load(tmp_path / "rate" / "purified.npz") as loaded:
+        assert loaded["x"].dtype == np.float32 and loaded["y"].tolist() == list(range(12))
+        np.testing.assert_array_equal(loaded["x"][~high], x[~high])
+        np.testing.assert_array_equal(loaded["x"][high], purify(Smooth().eval(), x[high], 32))
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("stop", ["in the middle of a batch", "in the middle of a row", "after the last row"])
+def test_a_stopped_purify_goes_on_to_the_files_of_one_that_was_not(tmp_path, call, monkeypatch, form, stop):
+    folder = png_folder(tmp_path / "in", attacked(11)[1])
+    (folder / "odd" / "3.png").write_bytes(b"torn")
+    options = ["--eps", 16, "--format", form, "--batch_size", 3]
+    assert call("purify", folder, tmp_path / "whole", *options)[0] == 1
+    done, append, calls = [], Records.append, [0]
+
+    def counted(model, x, *rest, **more):
+        if stop == "in the middle of a batch" and len(done) == calls[0]:
+            raise KeyboardInterrupt
+        done.append(len(x))
+        return purify(model, x, *rest, **more)
+
+    def torn(records, rows):
+        append(records, rows)
+        if stop == "in the middle of a row" and len(done) > calls[0]:
+            data = records.path.read_bytes()
+            records.path.write_bytes(data[: len(data) - 9])
+            raise KeyboardInterrupt
+
+    def last(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(purify_module, "purify", counted)
+    monkeypatch.setattr(Records, "append", torn)
+    for calls[0] in (1, 2):  # stopped twice
+        with monkeypatch.context() as patch:
+            if stop == "after the last row":
+                patch.setattr(purify_module, "write_json", last)
+            again = ["--resume"] if calls[0] == 2 else []
+            status, _, error = call("purify", folder, tmp_path / "out", *options, *again)
+        assert status == 130, error
+        if stop == "in the middle of a batch":
+            assert f"interrupted at image {3 * calls[0]} of 11" in error and "--resume goes on" in error
+        assert not (tmp_path / "out" / "summary.json").exists()
+    stop = ""
+    assert call("purify", folder, tmp_path / "out", *options, "--resume")[0] == 1
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    # rows that stood were not computed again
+    assert sum(done) <= 10 + 3 * 2
+    before = files_of(tmp_path / "out")
+    status, out, _ = call("purify", folder, tmp_path / "out", *options, "--resume")
+    assert status == 1 and "nothing left to do" in out
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_row_torn_by_hand_is_mended(tmp_path, call):
+    np.savez(tmp_path / "in.npz", x=attacked(8)[1])
+    assert call("detect", tmp_path / "in.npz", tmp_path / "out", "--batch_size", 3)[0] == 0
+    whole = files_of(tmp_path / "out")
+    path = tmp_path / "out" / "images.csv"
+    for cut in range(0, path.stat().st_size, 90):
+        path.write_bytes(path.read_bytes()[:cut])
+        (tmp_path / "out" / "summary.json").unlink()
+        assert call("detect", tmp_path / "in.npz", tmp_path / "out", "--batch_size", 3, "--resume")[0] == 0
+        assert files_of(tmp_path / "out") == whole
+
+
+def test_a_folder_of_other_settings_or_images_is_not_gone_on_with(tmp_path, call, refused, models):
+    source = tmp_path / "in.npz"
+    np.savez(source, x=attacked(4)[1])
+    assert call("purify", source, tmp_path / "out")[0] == 0
+    assert "already holds a run: add --resume" in refused("purify", source, tmp_path / "out")
+    resume = [source, tmp_path / "out", "--resume"]
+    assert "begun with eps 32, now it is 8" in refused("purify", *resume, "--eps", 8)
+    assert "begun with verb purify, now it is detect" in refused("detect", *resume)
+    assert "begun with batch_size 64" in refused("purify", *resume, "--batch_size", 2)
+    assert "begun with classifier None" in refused("purify", *resume, "--classifier", models / "classifier")
+    np.savez(source, x=attacked(4, 6)[1])
+    assert "begun with crc" in refused("purify", *resume)
+
+
+def test_unreadable_files_are_named_skipped_and_counted_and_the_status_is_1(tmp_path, call):
+    folder = png_folder(tmp_path / "in", attacked(9)[1])
+    data = (folder / "even" / "4.png").read_bytes()
+    (folder / "even" / "4.png").write_bytes(data[:50])
+    (folder / "odd" / "1.png").write_bytes(b"no image at all")
+    for verb in ("detect", "purify"):
+        status, _, error = call(verb, folder, tmp_path / verb, "--batch_size", 2)
+        assert status == 1
+        assert "skipped 'even/4.png'" in error and "skipped 'odd/1.png'" in error
+        assert "2 of 9 images could not be read, the first is even/4.png" in error
+        rows = rows_of(tmp_path / verb)
+        assert len(rows) == 9
+        assert [row["image"] for row in rows if row["status"] == "unreadable"] == ["even/4.png", "odd/1.png"]
+        assert json.loads((tmp_path / verb / "summary.json").read_text())["unreadable"] == 2
+    assert len(list((tmp_path / "purify" / "purified").rglob("*.png"))) == 7
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+    assert call("purify", folder, tmp_path / "none", "--format", "npz")[0] == 1
+    with np.load(tmp_path / "none" / "purified.npz") as loaded:
+        assert loaded["x"].shape == (0, *SHAPE)
+
+
+def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
+    source = tmp_path / "in.npz"
+    np.savez(source, x=attacked(2)[1])
+    given = [source, tmp_path / "out"]
+    (tmp_path / "empty").mkdir()
+    assert "found none" in refused("detect", tmp_path / "empty", tmp_path / "out")
+    assert "found nothing at" in refused("purify", tmp_path / "gone", tmp_path / "out")
+    for eps in (-1, 256):
+        assert f"--eps: expected levels from 0 to 255, got {eps}" in refused("purify", *given, "--eps", eps)
+    assert "got both: give one" in refused("purify", *given, "--threshold", 3, "--false_positive_rate", 0.1)
+    assert "rate from 0 to 1, got 2" in refused("detect", *given, "--false_positive_rate", 2)
+    assert "rate from 0 to 1, got 2" in refused("purify", *given, "--false_positive_rate", 2)
+    assert "--test likelihood, got --test typicality" in refused(
+        "detect", *given, "--threshold", 3, "--test", "typicality"
+    )
+    assert "give --background" in refused("detect", *given, "--test", "ratio")
+    assert "batch_size: expected at least 1" in refused("detect", *given, "--batch_size", 0)
+    assert "--threads: expected at least 1" in refused("detect", *given, "--threads", 0)
+    assert "expected auto, cpu" in refused("detect", *given, "--device", "tpu")
+    assert "expected a classifier, got the density" in refused("detect", *given, "--classifier", models / "density")
+    core_models.save(Bright([3, 5, 4]), tmp_path / "colour")
+    assert "got one of (3, 5, 4)" in refused("detect", *given, "--classifier", tmp_path / "colour")
+    assert "exact likelihood, got Bright" in refused("detect", *given, "--density", models / "classifier")
+    assert "autoregressive model, such as" in refused("purify", *given, "--density", models / "classifier")
+    folder = png_folder(tmp_path / "pictures", attacked(2)[1])
+    assert "expected --out outside of the images" in refused("purify", folder, folder / "out")
+    (tmp_path / "file").write_text("")
+    assert "expected a folder for --out" in refused("detect", source, tmp_path / "file")
+    assert not (tmp_path / "out" / "images.csv").exists()
+
+
+def test_a_calibration_is_asked_for_and_one_of_other_weights_refused(tmp_path, refused, call):
+    source, out = tmp_path / "in.npz", tmp_path / "out"
+    np.savez(source, x=attacked(2)[1])
+    core_models.save(Smooth(0.2), tmp_path / "other")
+    other = ["--density", tmp_path / "other"]
+    assert "found none beside the weights" in refused("detect", source, out, *other)
+    assert "found none beside the weights" in refused("purify", source, out, *other, "--false_positive_rate", 0.1)
+    calibrate(Smooth(), draws(9, 1), data="toy", split="test").save(tmp_path / "made.npz")
+    assert "got one of others" in refused("detect", source, out, *other, "--calibration", tmp_path / "made.npz")
+    both = ["--calibration", tmp_path / "made.npz", "--calibration_data", "digits"]
+    assert "got both" in refused("detect", source, out, *both)
+    assert "expected images of (1, 5, 4)" in refused("detect", source, out, "--calibration_data", "digits")
+    status, text, _ = call("purify", source, out, *other)
+    assert status == 0 and "calibration: none, so no p-values" in text
+    assert {row["p_value"] for row in rows_of(out)} == {""}
+    assert call("detect", source, tmp_path / "cut", *other, "--threshold", 0)[0] == 0
+    assert {row["suspicious"] for row in rows_of(tmp_path / "cut")} == {"1"}
+
+
+@pytest.mark.parametrize(
+    "answer,message",
+    [
+        (lambda x: x[:, 0, 0, 0], r"returns logits \(2, classes\), got torch.float32 \(2,\)"),
+        (lambda x: "cat", "got str"),
+        (lambda x: torch.zeros(2, 5), "logits of 2 classes, as the classifier says, got 5"),
+        (lambda x: torch.full((2, 2), math.nan), "got NaN"),
+    ],
+)
+def test_a_classifier_that_returns_no_logits_is_refused(tmp_path, refused, models, monkeypatch, answer, message):
+    np.savez(tmp_path / "in.npz", x=attacked(2)[1])
+    monkeypatch.setattr(Bright, "forward", lambda self, x: answer(x))
+    assert re.search(
+        message, refused("detect", tmp_path / "in.npz", tmp_path / "out", "--classifier", models / "classifier")
+    )
+
+
+@pytest.mark.parametrize("verb", ["detect", "purify"])
+def test_no_more_tensors_live_at_the_last_batch_than_at_the_first(tmp_path, call, monkeypatch, models, verb):
+    alive, log_prob = [], Smooth.log_prob
+
+    def watched(self, x, y=None):
+        alive.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
+        return log_prob(self, x)
+
+    monkeypatch.setattr(Smooth, "log_prob", watched)
+    np.savez(tmp_path / "in.npz", x=attacked(90)[1])
+    given = ["--batch_size", 10, "--classifier", models / "classifier"]
+    alive.clear()
+    assert call(verb, tmp_path / "in.npz", tmp_path / "out", *given)[0] == 0
+    step = len(alive) // 9
+    assert len(alive) == 9 * step and alive[-step:] == alive[step : 2 * step]

@@ -1,0 +1,208 @@
+"""The verbs that make the tables, through the command line, on a small density and small classifiers of 8 x 8 digits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import core_models
+from apps.__main__ import main
+from apps.common.cells import read_cells
+from apps.pixeldefend.benchmark import accuracy
+from apps.pixeldefend.density import held_out
+from apps.pixeldefend.detection import Calibration, bits_per_dim
+from apps.pixeldefend.purification import purify
+from apps.pixeldefend.table import Row, find_rows, rows
+from core_models.base import Classifier
+from core_models.data import load
+
+CPU = ["--training.device", "cpu", "--training.threads", "1"]
+DENSITY = ["--model_config.filters", "8", "--model_config.blocks", "1", "--model_config.resolutions", "2"]
+DENSITY += ["--model_config.dropout", "0", "--model_config.head", "softmax", "--training.epochs", "6"]
+SMALL = ["--network_config.widths", "[6,12]", "--network_config.units", "1", "--training.epochs", "12"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with data, a density and two classifiers, all made through the command line."""
+    folder = tmp_path_factory.mktemp("work")
+    digits = load("digits")
+    arrays = {f"{split}_x": (digits.images(split) * 255).round().to(torch.uint8).numpy() for split in ("train", "test")}
+    labels = {f"{split}_y": digits.labels(split).numpy() for split in ("train", "test")}
+    np.savez(folder / "tiny.npz", **arrays, **labels)
+    data = ["--data", str(folder / "tiny.npz")]
+    density = ["train-density", *data, "--out", str(folder / "density"), *DENSITY, *CPU]
+    assert main(["pixeldefend", *density]) == 0
+    for network, more in (("resnet", SMALL), ("resnet", [*SMALL, "--defence", "fgsm"])):
+        out = folder / f"classifier_{network}_{'fgsm' if 'fgsm' in more else 'normal'}_tiny"
+        train = ["train-classifier", *data, "--network", network, "--out", str(out), *more, *CPU]
+        assert main(["pixeldefend", *train]) == 0
+    return folder
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*argv):
+        status = main(["pixeldefend", *map(str, argv)])
+        out, error = capsys.readouterr()
+        return status, out, error
+
+    return run
+
+
+def benchmark(work, results, *more):
+    given = ["benchmark", "--data", work / "tiny.npz", "--density", work / "density", "--work", work]
+    given += ["--results", results, "--images", 60, "--knowing_images", 6, "--bpda_steps", 4, "--square_queries", 4]
+    return [*given, "--eps_defend", 48, "--eps", "[24]", "--device", "cpu", "--threads", 1, *more]
+
+
+def test_a_density_run_holds_its_calibration_of_images_that_were_held_out(work):
+    data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
+    summary = json.loads((work / "density" / "summary.json").read_text())
+    assert summary["test"]["n"] == len(data.test_x)
+    test = bits_per_dim(model, data.images("test"))
+    assert test.mean() == pytest.approx(summary["test"]["bits_per_dim"], rel=1e-5)
+    assert test.mean() < 6.5, "nothing was learnt"
+    calibration = Calibration.load(work / "density" / "calibration.npz")
+    calibration.check(model)
+    _, held = held_out(data, len(data.train_x) // 10, 0)
+    found = bits_per_dim(model, data.images("train")[held])
+    np.testing.assert_allclose(np.sort(found), calibration.scores["bits_per_dim"], rtol=1e-5)
+    assert calibration.split == "valid"
+
+
+def test_calibrate_gives_the_same_again(work, call, tmp_path):
+    again = tmp_path / "density"
+    core_models.save(core_models.load(work / "density"), again)
+    n = len(load(str(work / "tiny.npz")).train_x) // 10
+    status, out, _ = call("calibrate", "--density", again, "--data", work / "tiny.npz", "--validation", n)
+    assert status == 0 and f"{n} held-out images" in out
+    scores = [Calibration.load(folder / "calibration.npz").scores for folder in (again, work / "density")]
+    np.testing.assert_allclose(scores[0]["bits_per_dim"], scores[1]["bits_per_dim"], rtol=1e-6)
+
+
+def test_a_background_model_sees_mutated_images(work, call, tmp_path):
+    given = ["train-density", "--data", work / "tiny.npz", "--out", tmp_path / "background", *DENSITY, *CPU]
+    status, *_ = call(*given, "--mutation_rate", 0.5, "--training.epochs", 2)
+    assert status == 0
+    data = load(str(work / "tiny.npz"))
+    noise = torch.randint(0, 256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
+    background, density = core_models.load(tmp_path / "background"), core_models.load(work / "density")
+    clean = data.images("test")[:50]
+    gap = {m: bits_per_dim(m, noise).mean() - bits_per_dim(m, clean).mean() for m in (background, density)}
+    assert gap[background] < 0.7 * gap[density]
+
+
+def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
+    results = tmp_path / "results"
+    titles = ["ResNet Normal", "ResNet Normal + PixelDefend (48)", "ResNet Normal + adaptive PixelDefend (48)"]
+    status, out, error = call(*benchmark(work, results, "--rows", json.dumps(titles)))
+    assert status == 0, error
+    assert "9 % accuracy under BPDA" in out
+    cells = {(c.row, c.column): c for c in read_cells(results, app="pixeldefend")}
+    columns = [f"{c} 24" for c in ("Clean", "RAND", "FGSM", "BIM", "DeepFool", "CW", "Strongest", "Worst case")]
+    assert set(cells) == {(row, column) for row in titles for column in columns}
+    for row in titles:
+        attacked = [cells[row, f"{a} 24"].value for a in ("RAND", "FGSM", "BIM", "DeepFool", "CW")]
+        assert cells[row, "Strongest 24"].value == min(attacked)
+        assert cells[row, "Worst case 24"].value <= min(attacked)
+    # clean and purified, worked out here
+    data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
+    net = core_models.load(work / "classifier_resnet_normal_tiny", Classifier)
+    x, y = data.images("test")[:60], data.test_y[:60]
+    with torch.no_grad():
+        assert cells["ResNet Normal", "Clean 24"].value == pytest.approx(100 * (net(x).argmax(1) == y).double().mean())
+        purified = purify(model, x, 48)
+        assert cells[titles[1], "Clean 24"].value == pytest.approx(100 * (net(purified).argmax(1) == y).double().mean())
+        threshold = np.quantile(Calibration.load(work / "density/calibration.npz").scores["bits_per_dim"], 0.9)
+        kept = torch.from_numpy(bits_per_dim(model, x)) <= threshold
+        shown = torch.where(kept.view(-1, 1, 1, 1), x, purified)
+        assert cells[titles[2], "Clean 24"].value == pytest.approx(100 * (net(shown).argmax(1) == y).double().mean())
+    assert cells["ResNet Normal", "BIM 24"].value < cells["ResNet Normal", "Clean 24"].value - 30
+    # what stands is not measured again, and the command makes a cell again
+    before = {path: path.read_text() for path in results.rglob("*.json")}
+    status, out, _ = call(*benchmark(work, results, "--rows", json.dumps(titles)))
+    assert status == 0 and "Clean 24" not in out
+    assert {path: path.read_text() for path in results.rglob("*.json")} == before
+    assert "genapps pixeldefend benchmark" in cells["ResNet Normal", "BIM 24"].command
+    assert "--rows '[\"ResNet Normal\"]'" in cells["ResNet Normal", "BIM 24"].command
+
+
+def test_attacks_on_the_whole_defence_and_rows_with_squeezing(work, call, tmp_path):
+    titles = ["ResNet Normal + PixelDefend (48)", "ResNet Adversarial FGSM + feature squeezing"]
+    attacks = ["BPDA", "Square", "Detector-aware", "AutoAttack"]
+    given = benchmark(work, tmp_path, "--rows", json.dumps(titles), "--attacks", json.dumps(attacks), "--images", 12)
+    status, _, error = call(*given)
+    assert status == 0, error
+    cells = {(c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
+    assert set(cells) == {(row, f"{attack} 24") for row in titles for attack in attacks}
+    assert cells[titles[0], "BPDA 24"].extra["images"] == 6
+    assert cells[titles[0], "BPDA 24"].extra["settings"]["steps"] == 4
+    assert cells[titles[0], "AutoAttack 24"].extra["images"] == 12
+
+
+def test_the_tables_beside_it(work, call, tmp_path):
+    status, _, error = call(*benchmark(work, tmp_path, "--tables", "[density,detection,sanity]"))
+    assert status == 0, error
+    cells = {(c.table, c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
+    density = cells["density", "PixelCNNPlusPlus", "tiny test"]
+    assert density.unit == "bits/dim" and density.better == "lower"
+    assert cells["detection", "likelihood", "uniform noise"].value > 0.95
+    assert cells["detection", "likelihood", "RAND 24"].value > 0.6
+    assert {test for table, test, _ in cells if table == "detection"} == {"likelihood", "typicality", "complexity"}
+    sanity = {column: c.value for (table, _, column), c in cells.items() if table == "sanity"}
+    steps = [sanity[f"BPDA 24, {n} steps"] for n in (5, 20, 50)]
+    assert steps == sorted(steps, reverse=True)
+    assert sanity["BPDA 255, 50 steps"] == 0
+
+
+def test_attack_writes_8_bit_images_in_the_box(work, call, tmp_path):
+    given = ["attack", "--data", work / "tiny.npz", "--classifier", work / "classifier_resnet_normal_tiny"]
+    given += ["--eps", 24, "--images", 20, "--device", "cpu", "--threads", 1]
+    status, out, error = call(*given, "--attack", "bim", "--out", tmp_path / "bim.npz")
+    assert status == 0, error
+    with np.load(tmp_path / "bim.npz") as found:
+        assert found["x"].dtype == np.uint8 and found["x"].shape == (20, 1, 8, 8)
+        assert np.abs(found["x"].astype(int) - found["clean"]).max() == 24
+    summary = json.loads((tmp_path / "bim.json").read_text())
+    assert summary["steps"] == 28 and summary["accuracy_under_attack_percent"] < summary["accuracy_percent"]
+    more = ["--attack", "bpda", "--parameters", '{"steps": 2}', "--out", tmp_path / "bpda.npz"]
+    status, out, error = call(*given, *more, "--density", work / "density")
+    assert status == 0 and "9 % accuracy" in out
+    status, _, error = call(*given, *more)
+    assert status == 2 and "--density" in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rows", '["ResNet Norml"]'], "did you mean 'ResNet Normal'"),
+        (["--attacks", '["FGMS"]'], "did you mean 'FGSM'"),
+        (["--eps", "[300]"], "from 1 to 255 levels, got 300"),
+        (["--images", "100000"], "test images, got 100000"),
+        (["--knowing_images", "61"], "from 1 to the 60 images"),
+        (["--adaptive_quantile", "1.5"], "between 0 and 1"),
+        (["--rows", '["VGG Normal"]'], "genapps pixeldefend train-classifier --config pixeldefend/classifier_vgg"),
+        (["--density", "nowhere"], "expected a model in nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(work, call, tmp_path, more, message):
+    status, _, error = call(*benchmark(work, tmp_path, *more))
+    assert (status, len(error.strip().splitlines())) == (2, 1)
+    assert message in error
+
+
+def test_rows_are_named_as_published():
+    from apps.common.published import published
+
+    for table, eps in (("fashion_mnist", 32), ("cifar10", 16)):
+        named = {fact.row for fact in published("pixeldefend") if fact.table == table}
+        assert named <= {row.title for row in rows(eps)}
+    assert find_rows(["VGG Normal + PixelDefend (32)"], 32) == [Row("VGG", "Normal", purifying="PixelDefend", eps=32)]
+
+
+def test_the_interval_is_wilsons():
+    value, extra = accuracy(torch.tensor([True] * 8 + [False] * 2))
+    # by hand: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96
+    assert value == 80 and extra["interval"] == "49.0 to 94.3" and extra["error_count"] == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,7 +19,7 @@ from .registry import build, capability_of, describe
 
 Model = TypeVar("Model", bound=nn.Module)
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "card.md"
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
@@ -68,7 +70,8 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
     would import their code.
 
     Raises:
-        UserError: when the folder holds no model or one of another kind, or weights that don't fit the configuration.
+        UserError: when the folder holds no model or one of another kind, or weights that don't fit the configuration,
+            or that are not those of which the card beside them speaks.
     """
     folder = zoo.folder(str(folder)) if str(folder).startswith(zoo.PREFIX) else Path(folder)
     if not (folder / DESCRIPTION).is_file():
@@ -90,5 +93,20 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
             f"the weights in {folder / WEIGHTS} are of another model than {description['class_path']}: "
             f"{differing[0]} was expected with shape {expected.get(differing[0])}, got {found.get(differing[0])}"
         )
+    _check_card(folder)
     model.load_state_dict(state)
     return model.eval()
+
+
+def _check_card(folder: Path) -> None:
+    """Refuses weights that a card beside them does not speak of: it names their SHA-256."""
+    card = folder / CARD
+    told = re.search(r"\bsha256 ([0-9a-f]{64})\b", card.read_text(encoding="utf-8")) if card.is_file() else None
+    if told is None:
+        return
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    if found != told[1]:
+        raise UserError(
+            f"expected the weights of {card} (sha256 {told[1][:12]}), got others (sha256 {found[:12]}) in "
+            f"{folder / WEIGHTS}: they were altered, or the card is of another model"
+        )

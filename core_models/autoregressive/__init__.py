@@ -9,5 +9,6 @@ from .pixel_cnn import PixelCNN as PixelCNN
 from .pixel_cnn import PixelCNNConfig as PixelCNNConfig
 from .pixel_cnn_pp import PixelCNNPlusPlus as PixelCNNPlusPlus
 from .pixel_cnn_pp import PixelCNNPlusPlusConfig as PixelCNNPlusPlusConfig
+from .scan import FullScan as FullScan
 from .scan import PixelScan as PixelScan
 from .scan import RowByRow as RowByRow

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from ..base import GenerativeModel
 
 __all__ = ["card", "folder", "load", "names"]
 
@@ -39,8 +36,8 @@ def folder(name: str) -> Path:
     return _HERE / name
 
 
-def load(name: str) -> GenerativeModel:
-    """Loads a model that ships, in evaluation mode on the CPU.
+def load(name: str) -> Any:
+    """Loads a model that ships, a generative one or a classifier, in evaluation mode on the CPU.
 
     Raises:
         UserError: when none of that name ships.

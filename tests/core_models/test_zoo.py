@@ -7,7 +7,7 @@ import torch
 
 import core_models
 from core_models import zoo
-from core_models.base import GenerativeModel
+from core_models.base import Classifier, GenerativeModel
 from core_models.data import load
 from core_models.errors import UserError
 from core_models.evaluation import per_event
@@ -16,15 +16,27 @@ from core_models.evaluation import per_event
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_shipped_model_loads_by_its_name_and_by_its_folder_and_has_a_card(name):
     model = zoo.load(name)
-    assert isinstance(model, GenerativeModel) and not model.training
+    assert isinstance(model, (GenerativeModel, Classifier)) and not model.training
     assert core_models.load(f"zoo:{name}").state_dict().keys() == model.state_dict().keys()
     assert zoo.card(name).startswith(f"# {name}\n")
+    assert "sha256" in zoo.card(name)
     size = sum(path.stat().st_size for path in zoo.folder(name).iterdir())
     assert size < 16 * 2**20
 
 
+def test_weights_that_the_card_does_not_speak_of_are_refused(tmp_path):
+    for path in zoo.folder("vae_mnist").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    core_models.load(tmp_path)
+    altered = bytearray((tmp_path / "model.safetensors").read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(altered)
+    with pytest.raises(UserError, match=r"expected the weights of .*card\.md .* got others"):
+        core_models.load(tmp_path)
+
+
 def test_a_name_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match=r"among vae_mnist, got 'vae_mnits'; did you mean vae_mnist\?"):
+    with pytest.raises(UserError, match=r"vae_mnist, got 'vae_mnits'; did you mean vae_mnist\?"):
         core_models.load("zoo:vae_mnits")
 
 

@@ -1,4 +1,4 @@
-"""The verbs that make the tables, through the command line, on a small density and small classifiers of 8 x 8 digits."""
+"""The verbs that make the tables, through the command line, on a small density and classifiers of 8 x 8 digits."""
 
 import json
 

@@ -106,7 +106,10 @@ def test_an_app_of_ones_own_needs_no_published_figures(run, folder):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--app", "imitation"], "--app: expected an app with results (semi_supervised, models, pixeldefend), got 'imitation'"),
+        (
+            ["--app", "imitation"],
+            "--app: expected an app with results (semi_supervised, models, pixeldefend), got 'imitation'",
+        ),
         (["--table", "minst"], "--table: expected one of mnist, later, density, fashion_mnist, cifar10, got 'minst'"),
         (["--format", "xml"], "--format: expected one of markdown, csv, json, got 'xml'"),
         (["--write", "--json"], "--write writes whole pages: expected no --table, --format or --json beside it"),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.common.provenance import command_line, commit, device_words
-from core_models.base import Autoregressive
+from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet, NoSourceError
 from core_models.data import load as load_data
 from core_models.errors import UserError
@@ -30,7 +30,7 @@ from .detection import Calibration, area_under_curve, bits_per_dim, permutation_
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
 from .purification import purify
-from .report import HEAD, Examined, cells, draw_figures, folder_of, save_examined, write_page
+from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
 from .streaming.models import folder_of as model_folder
 from .streaming.models import load_classifier, load_density, predictions, set_threads
 
@@ -81,7 +81,9 @@ def demo(
     """
     started = time.monotonic()
     set_threads(threads)
-    _check(eps, eps_defend, images, bpda_images, false_positive_rate, adaptive_quantile)
+    _check_levels(eps=(eps, 1), eps_defend=(eps_defend, 0))
+    _check_counts(images=images, bpda_images=bpda_images, bpda_steps=bpda_steps)
+    _check_shares(false_positive_rate=false_positive_rate, adaptive_quantile=adaptive_quantile)
     # what they are called and their parameters, before anything takes time
     titles = {_oblivious(name): registry.describe(name, eps) for name in attacks}
     told_bpda = registry.describe(KNOWING, eps, steps=bpda_steps)
@@ -96,7 +98,6 @@ def demo(
         return
     x, y = _test_images(data_set, data, model, images)
     run = folder_of(out)
-    print(CAUTION)
     print(f"data: {data_set.name} ({data_set.source}), the first {images} test images; calibration: {calibration}")
     examiner = _Examiner(model, net, calibration, eps_defend, batch_size)
     made = {"clean": x}
@@ -133,11 +134,12 @@ def demo(
         "caution": caution, "notes": notes, "seed": seed, "device": device_words(resolve_device(device), threads),
         "command": command_line(), "commit": commit(), "seconds": 0.0,
     }  # fmt: skip
+    run.summary.unlink(missing_ok=True)  # that of an earlier call says nothing of what is written now
     save_examined(run, examined, labels)
     page = write_page(out, summary, draw_figures(run, summary, examined, labels))
     summary["seconds"] = round(time.monotonic() - started, 1)
     run.write_summary(summary)  # last: it says that the run has ended
-    _say(summary)
+    say(summary)
     print(f"report: {page} ({summary['seconds']:.0f} s)")
 
 
@@ -184,17 +186,23 @@ class _Examiner:
         return found
 
 
-def _check(eps: int, eps_defend: int, images: int, bpda_images: int, rate: float, quantile: float) -> None:
-    """Refuses options out of range."""
-    for name, value, least in (("eps", eps, 1), ("eps_defend", eps_defend, 0)):
+def _check_levels(**options: tuple[int, int]) -> None:
+    """Refuses levels, given with the least that they may be."""
+    for name, (value, least) in options.items():
         if not least <= value <= 255:
             raise UserError(f"--{name}: expected levels from {least} to 255, got {value}")
-    for name, value in (("images", images), ("bpda_images", bpda_images)):
+
+
+def _check_counts(**options: int) -> None:
+    for name, value in options.items():
         if value < 1:
             raise UserError(f"--{name}: expected at least 1, got {value}")
-    for name, share in (("false_positive_rate", rate), ("adaptive_quantile", quantile)):
-        if not 0 < share < 1:
-            raise UserError(f"--{name}: expected a share between 0 and 1, got {share:g}")
+
+
+def _check_shares(**options: float) -> None:
+    for name, value in options.items():
+        if not 0 < value < 1:
+            raise UserError(f"--{name}: expected a share between 0 and 1, got {value:g}")
 
 
 def _oblivious(name: str) -> str:
@@ -225,7 +233,7 @@ def _calibration(model: nn.Module, density: str) -> Calibration:
     return found
 
 
-def _test_images(data_set: DataSet, name: str, model: Autoregressive, images: int) -> tuple[Tensor, Tensor]:
+def _test_images(data_set: DataSet, name: str, model: GenerativeModel, images: int) -> tuple[Tensor, Tensor]:
     """Returns the first test images in [0, 1] and their classes.
 
     Raises:
@@ -275,30 +283,9 @@ def _caution(row: dict[str, Any], clean: Examined, y: np.ndarray, eps: int, step
     _, extra = accuracy(torch.arange(n) < right)
     return (
         f"{CAUTION}. Here, at {eps} levels, {row['images']} with at most {steps} steps leaves it "
-        f"{row['purified']:.1f} % (95 %: {extra['interval']}; {right} of {n} images), from {before:.1f} % without attack."
+        f"{row['purified']:.1f} % (95 %: {extra['interval']}; {right} of {n} images), from {before:.1f} % "
+        "without attack."
     )
-
-
-def _say(summary: dict[str, Any]) -> None:
-    """Prints the table, the speed and what it is all worth."""
-    lines = [list(HEAD), *map(cells, summary["rows"])]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(
-        f"\naccuracy undefended, purified within {summary['eps_defend']} levels, and adaptive (above "
-        f"{summary['adaptive_threshold']:.3f} bits/dim); suspicious at {100 * summary['false_positive_rate']:g} % false "
-        f"alarms; attacks at {summary['eps']} levels:"
-    )
-    for line in lines:
-        first, *rest = (
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  " + "   ".join([first, *rest]).rstrip())
-    print(
-        f"purified {summary['purified_images']} images in {summary['purification_seconds']:.1f} s: "
-        f"{summary['images_per_second']:.1f} images/s on {summary['device']}"
-    )
-    print(summary["caution"])
 
 
 def _told(told: dict[str, Any]) -> str:

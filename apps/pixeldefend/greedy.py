@@ -39,7 +39,8 @@ class Count:
     """What a purification took."""
 
     passes: float = 0.0
-    """Network passes over one whole image, summed over the images; a part of an image counts for its part."""
+    """Network passes over one whole image, summed over the images; a part of an image counts for its part (and in the
+    engine `row`, for all of the network, though its vertical half is run once only)."""
     settled: int = 0
     """Pixels decided in double precision."""
     iterations: list[int] = field(default_factory=list)

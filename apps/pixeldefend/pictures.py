@@ -1,4 +1,4 @@
-"""The figures of PixelDefend: what is done to images, what a density thinks of them, and how well that tells them apart.
+"""The figures of PixelDefend: what is done to images, what a density thinks of them, and how well they are detected.
 
 After figures 2, 3 and 5 of Song, Kim, Nowozin, Ermon and Kushman, "PixelDefend", ICLR 2018. In all of them clean images
 are grey, adversarial ones red-brown and purified ones blue; lines differ by their strokes too.
@@ -26,7 +26,7 @@ AMPLIFIED = 4
 CLEAN, ADVERSARIAL, PURIFIED = "#8C8C8C", "#D55E00", "#0072B2"
 STROKES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)))
 # of a tile, below it: two lines of a caption
-CAPTION = 0.42
+CAPTION = 0.27
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +75,23 @@ def purification_grid(
     n = len(truth)
     if len(shapes) != 1 or n == 0 or {len(row.images) for row in rows.values()} != {n}:
         raise UserError(f"expected clean, adversarial and purified images of one shape for {n} classes, got {shapes}")
-    inches = 1.08
-    with canvas(path, inches * n + 1.0, inches * (1 + CAPTION) * 5 + 0.4) as figure:
+    inches, aspect = 1.08, clean.images.shape[2] / clean.images.shape[3]
+    with canvas(path, inches * n + 1.0, inches * aspect * (1 + CAPTION) * 5 + 0.4) as figure:
         axes = figure.add_subplot()
         middles = []
         for number, (name, row) in enumerate(rows.items()):
-            words = [_words(*said, right) for *said, right in zip(row.predicted, row.bits_per_dim, truth, strict=True)]
+            said = zip(row.predicted, row.bits_per_dim, truth, strict=True)
+            words = [_words(predicted, bits, right) for predicted, bits, right in said]
             wrong = [predicted != right for predicted, right in zip(row.predicted, truth, strict=True)]
             middles.append((_draw_row(axes, number, row.images / 255, words, wrong), name))
         for number, name in ((3, "adversarial"), (4, "purified")):
             images = rows[name].images
             change = np.abs(images.astype(int) - clean.images).reshape(n, -1).max(axis=1)
-            words = [f"up to {own} level{'s' * (own != 1)}" for own in change]
+            words = [f"up to {own} level{'' if own == 1 else 's'}" for own in change]
             shown = difference(images, clean.images)
             middles.append((_draw_row(axes, number, shown, words, [False] * n), f"{name}\nless clean"))
-        axes.set(xlim=(-0.04, n - 0.04), ylim=(5 * (1 + CAPTION) - 0.1, -0.03), aspect=_aspect(clean.images))
-        axes.set_yticks([middle for middle, _ in middles], [name for _, name in middles])
+        axes.set(xlim=(-0.04, n - 0.04), ylim=(5 * (1 + CAPTION) - 0.1, -0.03), aspect=aspect)
+        axes.set_yticks([middle for middle, _ in middles], [name for _, name in middles], fontsize=9)
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -151,7 +152,7 @@ def density_histograms(
             axes.set_title(f"{name} (n = {len(adversarial)})", fontsize=10)
             axes.tick_params(labelbottom=number == len(attacks) - 1)
             if number == 0:
-                figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8)
+                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         axes.set_xlabel("bits/dim")
         figure.supylabel("share of images [%]", fontsize=10)
         if title:
@@ -200,7 +201,7 @@ def roc_curves(
                 label=f"{name}: AUC {area.value:.3f} (95 %: {area.low:.3f} to {area.high:.3f}, n = {area.suspicious})",
             )
         axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), aspect="equal")
-        axes.set(xlabel="clean images called suspicious", ylabel="adversarial images called suspicious")
+        axes.set(xlabel="clean images called suspicious [share]", ylabel="adversarial images called suspicious [share]")
         axes.legend(loc="lower right", fontsize=8)
         if title:
             axes.set_title(title)
@@ -210,10 +211,6 @@ def roc_curves(
 def _words(predicted: str, bits: float, right: str) -> str:
     name = predicted if len(predicted) <= 14 else predicted[:13] + "…"
     return f"{name}{'' if predicted == right else ' ✗'}\n{bits:.2f} bits/dim"
-
-
-def _aspect(images: np.ndarray) -> float:
-    return images.shape[2] / images.shape[3]
 
 
 def _draw_row(axes: Any, number: int, images: np.ndarray, words: Sequence[str], wrong: Sequence[bool]) -> float:

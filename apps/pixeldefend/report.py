@@ -92,8 +92,8 @@ def load_examined(folder: RunFolder) -> tuple[dict[str, Examined], Int64[np.ndar
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Returns the cells of a row of the table as they should read, under `HEAD`."""
-    percent = ["–" if row[name] is None else f"{row[name]:.1f} %" for name in ("undefended", "purified", "adaptive")]
-    auc = "–" if row["auc"] is None else f"{row['auc']:.3f}"
+    percent = ["-" if row[name] is None else f"{row[name]:.1f} %" for name in ("undefended", "purified", "adaptive")]
+    auc = "-" if row["auc"] is None else f"{row['auc']:.3f}"
     return [row["images"], str(row["n"]), *percent, auc, f"{row['suspicious']:.1f} %"]
 
 
@@ -115,17 +115,16 @@ def draw_figures(
     for name, own in attacks:
         chosen = _chosen(y[: len(own.x)])
         path = folder.figures / f"images_{_file_name(name)}.png"
-        images = [
-            _captioned(levels[chosen], predicted[chosen], bits[chosen], summary["classes"])
-            for levels, predicted, bits in (
-                (clean.x, clean.predicted, clean.bits),
-                (own.x, own.predicted, own.bits),
-                (own.purified, own.predicted_purified, own.bits_purified),
-            )
-        ]
-        truth = [_class_name(summary["classes"], label) for label in y[chosen]]
-        title = f"{name} at {summary['eps']} levels, purified within {summary['eps_defend']}"
-        purification_grid(*images, path, truth=truth, title=title)
+        classes = summary["classes"]
+        truth = [_class_name(classes, label) for label in y[chosen]]
+        purification_grid(
+            _captioned(clean.x[chosen], clean.predicted[chosen], clean.bits[chosen], classes),
+            _captioned(own.x[chosen], own.predicted[chosen], own.bits[chosen], classes),
+            _captioned(own.purified[chosen], own.predicted_purified[chosen], own.bits_purified[chosen], classes),
+            path,
+            truth=truth,
+            title=f"{name} at {summary['eps']} levels, purified within {summary['eps_defend']}",
+        )
         whom = "the whole defence" if name in summary["knowing"] else "the classifier alone"
         caption = (
             f"{name}, made on {whom}: test images, attacked and purified, and how both differ from the clean image "
@@ -133,18 +132,20 @@ def draw_figures(
             "cross where it is wrong, and its bits/dim."
         )
         pictures.append(Picture(path, caption))
-    rate, kept = summary["false_positive_rate"], dict(attacks)
-    pairs = {name: (own.bits, own.bits_purified) for name, own in kept.items()}
+    rate, at = summary["false_positive_rate"], f"attacks at {summary['eps']} levels"
+    pairs = {name: (own.bits, own.bits_purified) for name, own in attacks}
     path = density_histograms(
         clean.bits, pairs, folder.figures / "bits_per_dim.png",
         threshold=summary["threshold"], false_positive_rate=rate,
-        title=f"What the density thinks, attacks at {summary['eps']} levels",
+        title=f"Bits/dim under the density, {at}",
     )  # fmt: skip
-    told = "Bits/dim under the density, of clean images, adversarial ones, and these purified. An image right of the "
-    pictures.append(Picture(path, f"{told}dotted line is called suspicious."))
+    words = (
+        "Bits/dim of clean images, of adversarial ones, and of these purified; right of the dotted line, an image is"
+    )
+    pictures.append(Picture(path, f"{words} called suspicious."))
     path = roc_curves(
-        clean.bits, {name: own.bits for name, own in kept.items()}, folder.figures / "roc.png",
-        false_positive_rate=rate, title=f"Detection by bits/dim, attacks at {summary['eps']} levels",
+        clean.bits, {name: own.bits for name, own in attacks}, folder.figures / "roc.png",
+        false_positive_rate=rate, title=f"Detection by bits/dim, {at}",
     )  # fmt: skip
     pictures.append(Picture(path, "Adversarial images found, against clean images called suspicious (ROC curves)."))
     return pictures
@@ -153,7 +154,7 @@ def draw_figures(
 def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture]) -> Path:
     """Writes the section of a run on `report.html`, beside what others wrote there; returns the page's path."""
     rows = {row["images"]: row for row in summary["rows"]}
-    clean, *oblivious = [row for row in summary["rows"] if row["images"] not in summary["knowing"]]
+    _, *oblivious = [row for row in summary["rows"] if row["images"] not in summary["knowing"]]
     headlines = []
     if oblivious:
         worst = min(oblivious, key=lambda row: row["undefended"])
@@ -177,8 +178,7 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
         [cells(row) for row in summary["rows"]],
         f"Undefended, purified within {summary['eps_defend']} levels, and adaptive: purified above "
         f"{summary['adaptive_threshold']:.3f} bits/dim, which {100 * (1 - summary['adaptive_quantile']):g} % of "
-        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms. Clean accuracy undefended is "
-        f"{clean['undefended']:.1f} %.",
+        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms.",
     )
     return add_section(
         run / "report.html",
@@ -191,6 +191,28 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
         notes=summary["notes"],
         command=summary["command"],
     )
+
+
+def say(summary: Mapping[str, Any]) -> None:
+    """Prints the table, the speed and what it is all worth."""
+    lines = [list(HEAD), *map(cells, summary["rows"])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(
+        f"\naccuracy undefended, purified within {summary['eps_defend']} levels, and adaptive (above "
+        f"{summary['adaptive_threshold']:.3f} bits/dim); suspicious at {100 * summary['false_positive_rate']:g} % "
+        f"false alarms; attacks at {summary['eps']} levels:"
+    )
+    for line in lines:
+        first, *rest = (
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  " + "   ".join([first, *rest]).rstrip())
+    print(
+        f"purified {summary['purified_images']} images in {summary['purification_seconds']:.1f} s: "
+        f"{summary['images_per_second']:.1f} images/s on {summary['device']}"
+    )
+    print(summary["caution"])
 
 
 def report(run: Path) -> None:

@@ -31,7 +31,7 @@ ADAM_EPS = 1e-8
 TOLERANCE = 1e-6
 
 
-@register("cw", title="CW", source="Carlini and Wagner 2017 (S&P), section VI.C")
+@register("cw", title="CW", source="Carlini and Wagner 2017 (S&P), section VI.C", budgetless=True)
 def carlini_wagner(
     classifier: nn.Module,
     x: Images,

@@ -26,7 +26,7 @@ from .registry import register
 BEYOND = 1e-6
 
 
-@register("deepfool", title="DeepFool", source="Moosavi-Dezfooli et al. 2016, equations 11 and 12")
+@register("deepfool", title="DeepFool", source="Moosavi-Dezfooli et al. 2016, equations 11 and 12", budgetless=True)
 def deepfool(
     classifier: nn.Module,
     x: Images,

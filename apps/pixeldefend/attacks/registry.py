@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from core_models.errors import UserError
 from core_models.fields import checked
 
-from .box import Images, Labels, rounded
+from .box import LEVELS, Images, Labels, rounded
 from .checks import check_classifier, check_eps, check_images, check_labels, device_of, steady
 
 Derived = Mapping[str, Callable[[float, Mapping[str, Any]], Any]]
@@ -42,6 +42,8 @@ class Attack:
     """Parameters that follow from the budget, and the ones given, where they are left at None."""
     knows_defence: bool = False
     """Whether it is made against a defence, and not against the classifier alone."""
+    budgetless: bool = False
+    """Whether it looks for the least change without a budget; what exceeds the budget is clipped afterwards."""
     any_batch_size: bool = True
     """Whether its random draws, made on the CPU, are the same however the images are cut into batches. The last bits
     of a network's arithmetic can differ with the batch all the same, and with them the sign of a gradient near 0."""
@@ -86,6 +88,7 @@ def register(
     source: str,
     derived: Derived | None = None,
     knows_defence: bool = False,
+    budgetless: bool = False,
     any_batch_size: bool = True,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Makes a function known as an attack.
@@ -103,6 +106,7 @@ def register(
         derived: rules for parameters whose default None means: by the budget. Each takes eps [levels] and the other
             parameters.
         knows_defence: whether it is made against a defence.
+        budgetless: whether it has no use for the budget: it is called with the whole range, and clipped afterwards.
         any_batch_size: see `Attack`.
 
     Example:
@@ -118,7 +122,7 @@ def register(
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _ATTACKS[name] = Attack(name, title, source, function, derived or {}, knows_defence, any_batch_size)
+        _ATTACKS[name] = Attack(name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size)
         return function
 
     return add
@@ -222,7 +226,8 @@ def attack(
             part = x[start : start + batch_size].clone()
             if eps > 0:
                 at, labels = part.to(device), y[start : start + batch_size].to(device)
-                changed = found.function(classifier, at, labels, eps=eps, generator=generator, **values).detach()
+                budget = LEVELS if found.budgetless else eps
+                changed = found.function(classifier, at, labels, eps=budget, generator=generator, **values).detach()
                 if changed.shape != at.shape or not torch.isfinite(changed).all():
                     came = "infinite values or NaN" if changed.shape == at.shape else f"shape {tuple(changed.shape)}"
                     raise UserError(

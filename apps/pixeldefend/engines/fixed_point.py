@@ -32,7 +32,7 @@ def fixed_point(greedy: Greedy) -> Tensor:
     positions = torch.arange(size, device=levels.device)
     while len(active):
         present = levels[active]
-        chosen, close = _all_pixels(greedy, present, active)
+        chosen, close = all_pixels(greedy, present, active)
         greedy.count.passes += len(active)
         iterations[active.cpu()] += 1
         now = present.permute(0, 2, 3, 1).reshape(len(active), size, channels)
@@ -55,7 +55,7 @@ def fixed_point(greedy: Greedy) -> Tensor:
     return levels
 
 
-def _all_pixels(greedy: Greedy, levels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+def all_pixels(greedy: Greedy, levels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Chooses every pixel from what now lies before it: levels (m, pixels, channels), near-ties (m, pixels)."""
     model, y = greedy.model, greedy.classes(images)
     m, channels = levels.shape[:2]

@@ -34,8 +34,8 @@ def row(greedy: Greedy) -> Tensor:
         computed += _row(greedy, rows, low[r], high[r], image[r], levels, r)
         rows.end_row()
         levels[:, :, r] = image[r].permute(1, 2, 0)
-    # the share of the network that is run again and again is its horizontal half
-    greedy.count.passes += n / 2 + computed / (2 * height * width)
+    # at most: what the rows above say is computed once, however often the row is
+    greedy.count.passes += computed / (height * width)
     return levels
 
 

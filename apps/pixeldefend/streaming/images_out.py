@@ -80,7 +80,9 @@ class PngOut(ImagesOut):
                 picture.save(temporary, "PNG")
 
     def rewind(self, images: int) -> None:
-        """Does nothing: a file is written over by the same bytes."""
+        """Removes what a kill left half-written; whole files are written over by the same bytes."""
+        for path in self.path.rglob(".*.png.*.png"):  # the temporary names of `core_models.files.atomic`
+            path.unlink()
 
     def finish(self, names: Iterable[str]) -> None:
         """Does nothing: the files are there."""

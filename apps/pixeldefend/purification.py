@@ -87,7 +87,10 @@ def purify(
     found = levels.clone()
     # what may not move is as it was
     moving = (reach > 0).nonzero()[:, 0]
-    with torch.no_grad():
+    # TF32 has ten bits: a GPU's convolutions would leave every other pixel a near-tie
+    cudnn = torch.backends.cudnn
+    full = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+    with torch.no_grad(), full:
         for some in moving.split(batch_size) if len(moving) else ():
             greedy = Greedy(model, levels[some], reach[some], None if y is None else y[some])
             if count is not None:

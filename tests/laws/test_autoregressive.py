@@ -278,3 +278,34 @@ def test_labels_are_asked_for_and_checked(make):
 def test_configurations_that_make_no_sense_are_refused(make, config, message):
     with pytest.raises(UserError, match=message):
         make(**{"event_shape": (1, 4, 4), "levels": 4, **config})
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.gpu
+@gpu
+def test_cpu_and_gpu_agree_and_bf16_stays_near(make, head):
+    model = make(event_shape=(3, 8, 8), levels=256, head=head, mixtures=3).float()
+    x = some_images(model, 4).float()
+    with torch.no_grad():
+        cpu = model.log_prob(x)
+        model.cuda()
+        torch.testing.assert_close(model.log_prob(x.cuda()).cpu(), cpu, rtol=1e-3, atol=1e-2)
+        with torch.autocast("cuda", torch.bfloat16):
+            torch.testing.assert_close(model.log_prob(x.cuda()).cpu(), cpu, rtol=0.05, atol=5.0)
+
+
+@pytest.mark.gpu
+@gpu
+def test_the_scan_on_a_gpu_gives_the_same_conditionals(make, head):
+    model = make(event_shape=(3, 6, 6), levels=8, head=head, mixtures=3).cuda()
+    x = some_images(model, 3).cuda()
+    with torch.no_grad():
+        expected, levels = model.conditionals(x).logits, model.to_levels(x)
+    scan = model.scan(3)
+    while not scan.finished:
+        row, column, channel = scan.place
+        torch.testing.assert_close(scan.log_probs(), expected[:, channel, row, column], rtol=1e-9, atol=1e-9)
+        scan.choose(levels[:, channel, row, column])
+    assert model.sample(2, generator=torch.Generator("cuda").manual_seed(0)).device.type == "cuda"

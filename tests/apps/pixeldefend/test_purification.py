@@ -236,3 +236,15 @@ def test_a_density_in_training_mode_and_an_unknown_engine_are_refused():
     with pytest.raises(UserError, match="evaluation mode"):
         purify(model.train(), torch.zeros(1, 1, 4, 4), 1)
     assert set(purification.ENGINES) == {"naive", *FAST}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_purifies_to_the_same_bytes(name):
+    model = build(name, event_shape=(3, 6, 6), head="softmax")
+    x = images(5, (3, 6, 6))
+    expected = purify(model, x, 32, engine="naive")
+    model.cuda()
+    for engine in ["naive", *FAST, "auto"]:
+        assert torch.equal(purify(model, x.cuda(), 32, engine=engine).cpu(), expected), engine

@@ -17,7 +17,7 @@ VERBS = {
     "detect": Verb("apps.pixeldefend.verbs:detect", "say which images of a folder or .npz are suspicious"),
     "purify": Verb("apps.pixeldefend.verbs:purify_images", "purify the images of a folder or .npz"),
     "benchmark": Verb("apps.pixeldefend.verbs:benchmark", "fill the cells of the tables of the paper, and beside them"),
-    "report": Verb("apps.pixeldefend.verbs:report", "draw the figures and the page of attacked and purified images"),
+    "report": Verb("apps.pixeldefend.verbs:report", "draw the figures and the page of a demo again"),
     "demo": Verb("apps.pixeldefend.verbs:demo", "attack, detect and purify a handful of images, in a minute"),
 }
 

@@ -178,7 +178,8 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
         [cells(row) for row in summary["rows"]],
         f"Undefended, purified within {summary['eps_defend']} levels, and adaptive: purified above "
         f"{summary['adaptive_threshold']:.3f} bits/dim, which {100 * (1 - summary['adaptive_quantile']):g} % of "
-        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms.",
+        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms. BPDA leaves as it is "
+        "what the defence gets wrong unattacked.",
     )
     return add_section(
         run / "report.html",

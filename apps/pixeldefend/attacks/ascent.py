@@ -79,4 +79,4 @@ def ascend(
 
 def whole_step(eps: float, steps: int) -> int:
     """Returns a step [levels] by which the far side of the box is reached 2.5 times over, at least 1."""
-    return max(1, round(2.5 * eps / steps))
+    return max(1, round(2.5 * eps / max(steps, 1)))  # fewer than one are refused by the attack itself

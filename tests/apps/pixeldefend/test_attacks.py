@@ -1,5 +1,7 @@
 """What is true of every attack, and of each by itself."""
 
+from functools import cache
+
 import pytest
 import torch
 from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_change, network
@@ -133,24 +135,41 @@ def test_least_changes_beat_one_step_and_move_what_is_black_or_white(name):
     assert torch.equal(found[~right], x[~right])
 
 
-@pytest.mark.parametrize("name", ["deepfool", "cw"])
-def test_least_changes_of_a_linear_classifier_are_the_exact_ones(name):
-    torch.manual_seed(0)
-    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    x = (torch.rand(30, 1, 8, 8) * 120 + 60).round() / 255
-    with torch.no_grad():
-        logits = linear(x)
+@cache
+def linear_case():
+    """A linear classifier, images and classes, and the exact least change that fools it [levels]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).requires_grad_(False)
+        x = (torch.rand(30, 1, 8, 8) * 120 + 60).round() / 255
+    logits = linear(x)
     y = logits.argmax(1)
     weight = linear[1].weight
     lead = logits - logits.gather(1, y[:, None])
     norm = (weight[None] - weight[y][:, None]).abs().sum(2)
-    exact = (lead.abs() / norm).scatter(1, y[:, None], torch.inf).amin(1) * 255
+    return linear, x, y, (lead.abs() / norm).scatter(1, y[:, None], torch.inf).amin(1) * 255
+
+
+@pytest.mark.parametrize("name", ["deepfool", "cw"])
+def test_least_changes_of_a_linear_classifier_are_the_exact_ones(name):
+    linear, x, y, exact = linear_case()
     found = attack(name, linear, x, y, 60)
     assert not correct(linear, found, y).any()
     needed = ((found - x) * 255).abs().amax((1, 2, 3))
     # to whole levels; and the steps of Adam are more than one long
     most = exact * 1.02 + 1 if name == "deepfool" else exact + 2.5
     assert bool((needed >= exact - 1e-3).all()) and bool((needed <= most).all())
+
+
+def test_cw_asks_for_fewer_levels_as_long_as_it_fools():
+    linear, x, y, _ = linear_case()
+    # long steps overshoot: what a smaller tau and its penalty win back then is much
+    long = {"learning_rate": 0.05, "steps": 60}
+    once = attack("cw", linear, x, y, 255, tau_factor=1e-6, **long)
+    again = attack("cw", linear, x, y, 255, **long)
+    needed = [((found - x) * 255).abs().amax((1, 2, 3)) for found in (once, again)]
+    assert not correct(linear, again, y).any()
+    assert bool((needed[1] <= needed[0]).all()) and float((needed[0] - needed[1]).mean()) > 1
 
 
 def test_rounding_outwards_never_shrinks_a_change():

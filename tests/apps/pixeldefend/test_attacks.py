@@ -38,7 +38,7 @@ def run(name, eps=16, n=24, at=None, **parameters):
 
 
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("eps", [0, 0.5, 7])
+@pytest.mark.parametrize("eps", [0, 0.7, 7])
 def test_stays_in_the_box_and_on_the_grid(name, eps):
     x, _ = digits(n=12)
     found = run(name, eps, n=12)

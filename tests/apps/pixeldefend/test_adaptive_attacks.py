@@ -146,3 +146,22 @@ def test_ascent_climbs_to_the_best_corner_and_keeps_what_fools():
     levels = (climb(True) * 255).round()[:, 0, 0].tolist()
     assert levels == [[110, 90, 100], [106, 94, 100]]
     assert (climb(False) * 255).round()[1, 0, 0].tolist() == [110, 90, 100]
+
+
+def test_ascent_that_goes_past_the_best_point_keeps_it():
+    def judge(point, labels):
+        levels = point[:, 0, 0, 0] * 255
+        return Judged(labels > 5, -((levels - 104) ** 2), torch.ones_like(point))
+
+    found = ascend(
+        judge,
+        torch.full((1, 1, 1, 1), 100 / 255),
+        torch.tensor([0]),
+        10,
+        torch.Generator(),
+        steps=8,
+        step=2,
+        starts_at_random=False,
+        stops_when_fooled=True,
+    )
+    assert float(found * 255) == pytest.approx(104)

@@ -6,9 +6,8 @@ to fetch, for the same numbers as `DataSet.images`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,7 +16,7 @@ from core_models.base import GenerativeModel, Variational
 from core_models.data import Binarisation, DataSet, Split, binarise
 from core_models.errors import UserError
 from core_models.latent import DiscretisedLogistic
-from core_models.training import TensorBatches, seed_of
+from core_models.training import PixelBatches, TensorBatches, seed_of
 
 Kind = Literal["binary", "levels", "continuous", "unknown"]
 """What a model's density is over: {0, 1}, pixel levels, real numbers, or not known."""
@@ -61,32 +60,6 @@ class Pixels:
         """Returns shuffled batches for training."""
         tensors = {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
         return PixelBatches(TensorBatches(tensors, min(batch_size, len(self)), seed), self.levels)
-
-
-class PixelBatches:
-    """Batches of bytes, handed out as floats in [0, 1]."""
-
-    def __init__(self, batches: TensorBatches, levels: int) -> None:
-        self.batches, self.levels = batches, levels
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
-        return self.batches.steps_per_epoch
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the images and how they are drawn."""
-        return f"{self.batches.fingerprint} levels={self.levels}"
-
-    def to(self, device: torch.device | str) -> Self:
-        """Returns the same batches on a device."""
-        return type(self)(self.batches.to(device), self.levels)
-
-    def batch(self, epoch: int, step: int) -> Mapping[str, Tensor]:
-        """Returns a batch; both numbers count from 0, the step within its epoch."""
-        batch = self.batches.batch(epoch, step)
-        return {**batch, "x": to_floats(batch["x"], self.levels)}
 
 
 def to_floats(x: Tensor, levels: int) -> Tensor:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
@@ -21,7 +21,16 @@ from core_models.data import DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import read_json
-from core_models.training import History, RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training import (
+    History,
+    PixelBatches,
+    RunFolder,
+    TensorBatches,
+    TrainingConfig,
+    fit,
+    resolve_device,
+    seed_of,
+)
 
 from .defences import Defence, defence
 
@@ -99,7 +108,7 @@ def train_classifier(
         metric = training.early_stop.metric
         raise UserError(f"early_stop watches {metric!r}, but there is no validation: hold images out by --validation")
     objective = make_objective(settings, net)
-    batches = ImageBatches(TensorBatches(examples, batch_size, training.seed), data_set.levels)
+    batches = PixelBatches(TensorBatches(examples, batch_size, training.seed), data_set.levels)
     device = device_words(resolve_device(training.device), training.threads)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     print(f"{network} ({defence}), {parameters:,} parameters; {data_set.name}, {len(examples['y']):,} images; {device}")
@@ -225,32 +234,6 @@ def accuracy(classifier: nn.Module, x: ByteImages, y: Labels, levels: int = 256,
         pixels = images.to(place.device, place.dtype).div_(levels - 1)
         right += int((classifier(pixels).argmax(1).cpu() == labels.cpu()).sum())
     return 100 * right / len(y)
-
-
-class ImageBatches:
-    """Batches of bytes "x", handed out as floats in [0, 1] (a quarter of the memory), with whatever else they have."""
-
-    def __init__(self, batches: TensorBatches, levels: int) -> None:
-        self.batches, self.levels = batches, levels
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
-        return self.batches.steps_per_epoch
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the images and how they are drawn."""
-        return f"{self.batches.fingerprint} levels={self.levels}"
-
-    def to(self, device: torch.device | str) -> Self:
-        """Returns the same batches on a device."""
-        return type(self)(self.batches.to(device), self.levels)
-
-    def batch(self, epoch: int, step: int) -> dict[str, Tensor]:
-        """Returns a batch; both numbers count from 0, the step within its epoch."""
-        batch = self.batches.batch(epoch, step)
-        return {**batch, "x": batch["x"].to(torch.float32).div_(self.levels - 1)}
 
 
 def _is_written(run: RunFolder, history: History) -> bool:

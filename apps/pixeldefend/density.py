@@ -26,9 +26,8 @@ from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.objectives import NegativeLogLikelihood
-from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
 
-from .classifiers import ImageBatches
 from .detection import bits_per_dim, calibrate, mutate
 from .detection.calibration import FILE_NAME
 from .streaming.models import load_density, set_threads
@@ -110,7 +109,7 @@ def train_density(
     if not going_on:
         run.write_config(settings)
     history = fit(
-        objective, ImageBatches(tensors, data_set.levels), training, run=run, resume=resume,
+        objective, PixelBatches(tensors, data_set.levels), training, run=run, resume=resume,
         validate=validate if len(held) else None,
     )  # fmt: skip
     if going_on and history.stopped != "time limit" and run.summary.exists():

@@ -1,6 +1,7 @@
 """The one training loop, its settings, its batches and the folder that a run owns."""
 
 from .batches import Batches as Batches
+from .batches import PixelBatches as PixelBatches
 from .batches import TensorBatches as TensorBatches
 from .batches import seed_of as seed_of
 from .config import EarlyStop as EarlyStop

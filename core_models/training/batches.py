@@ -124,3 +124,29 @@ class TensorBatches:
             self._order = torch.randperm(self.examples, generator=generator).to(self.device)
             self._order_epoch = epoch
         return self._order
+
+
+class PixelBatches:
+    """Batches of images "x" as bytes, handed out as floats in [0, 1]: a quarter of the memory for the same numbers."""
+
+    def __init__(self, batches: TensorBatches, levels: int) -> None:
+        self.batches, self.levels = batches, levels
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the images and how they are drawn."""
+        return f"{self.batches.fingerprint} levels={self.levels}"
+
+    def to(self, device: torch.device | str) -> "PixelBatches":
+        """Returns the same batches on a device."""
+        return PixelBatches(self.batches.to(device), self.levels)
+
+    def batch(self, epoch: int, step: int) -> Mapping[str, Tensor]:
+        """Returns a batch; both numbers count from 0, the step within its epoch."""
+        batch = self.batches.batch(epoch, step)
+        return {**batch, "x": batch["x"].to(torch.float32).div_(self.levels - 1)}

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_change
-from torch import nn
 
 from apps.pixeldefend.attacks import attack, correct
 from apps.pixeldefend.attacks.ascent import Judged, ascend
@@ -60,13 +59,17 @@ def test_what_fools_the_defence_is_kept_and_purified_no_more():
 def test_without_a_purifier_to_speak_of_bpda_is_bim():
     x, y = digits(n=20)
     at = defended(eps=0)
-    found = attack("bpda", at, x, y, 16, steps=6, step=2)
-    plain = attack("bim", classifier(), x, y, 16, steps=6, step=2.0)
-    stands = correct(classifier(), found, y)
-    assert accuracy(at, found, y) <= accuracy(at, plain, y)
-    losses = [nn.functional.cross_entropy(classifier()(z[stands]), y[stands]) for z in (found, plain)]
-    # the sign of a gradient near 0 may turn with the batch: the paths are the same but for that
-    assert stands.any() and float(losses[0].detach()) >= 0.95 * float(losses[1].detach())
+    # one step, so that a gradient near 0 whose sign turns with the batch changes a sub-pixel and not a whole path
+    found, plain = (
+        attack("bpda", at, x, y, 16, steps=1, step=2),
+        attack("bim", classifier(), x, y, 16, steps=1, step=2.0),
+    )
+    moved = (found != x).flatten(1).any(1)
+    assert moved.sum() >= 15 and (found[moved] == plain[moved]).float().mean() > 0.98
+    # an image that the step did not make worse, or that is wrong as it is, stays
+    assert torch.equal(found[~moved], x[~moved])
+    more = attack("bpda", at, x, y, 16, steps=6, step=2)
+    assert accuracy(at, more, y) <= accuracy(at, found, y)
 
 
 def test_bpda_does_not_depend_on_the_backward_pass_of_the_module():

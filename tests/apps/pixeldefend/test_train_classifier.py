@@ -11,12 +11,12 @@ import yaml
 import core_models
 from apps.__main__ import main
 from apps.common.presets import preset_names, presets_folder
-from apps.pixeldefend.classifiers import ImageBatches, accuracy, build_classifier, make_objective, splits
+from apps.pixeldefend.classifiers import accuracy, build_classifier, make_objective, splits
 from core_models import registry
 from core_models.base import Classifier
 from core_models.data import DataSet, load
 from core_models.errors import UserError
-from core_models.training import RunFolder, TensorBatches
+from core_models.training import PixelBatches, RunFolder, TensorBatches
 
 SMALL = ["--network_config.widths", "[4,8]", "--network_config.units", "1", "--validation", "137"]
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
@@ -104,10 +104,10 @@ def test_images_held_out_are_not_trained_on():
 
 def test_batches_are_pixels_and_go_on_as_the_bytes_do():
     x, y = torch.arange(12, dtype=torch.uint8).view(6, 1, 1, 2), torch.arange(6)
-    batches = ImageBatches(TensorBatches({"x": x, "y": y}, 3, seed=1), levels=16)
+    batches = PixelBatches(TensorBatches({"x": x, "y": y}, 3, seed=1), levels=16)
     batch = batches.batch(1, 0)
     assert torch.equal((batch["x"] * 15).round().to(torch.uint8), x[batch["y"]])
-    assert batches.fingerprint != ImageBatches(batches.batches, 17).fingerprint
+    assert batches.fingerprint != PixelBatches(batches.batches, 17).fingerprint
     assert torch.equal(batches.to("cpu").batch(1, 0)["x"], batch["x"])
 
 

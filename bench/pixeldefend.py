@@ -36,7 +36,7 @@ from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import resolve_device
 
-from .ratios import Measure, Stopwatch, table
+from .ratios import Measure, Stopwatch, speed_cell, table
 
 Part = Literal["purify", "sample", "memory"]
 PROTOCOL = "1"
@@ -227,24 +227,9 @@ class Runs:
     def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
         """Returns a measure as a result cell."""
         settings = {"density": self.title, "eps": self.eps, "data": self.data, "device": self.stopwatch.device.type}
-        return Cell(
-            app="pixeldefend",
-            table="speed",
-            row=f"{self.title}: {measure.what}",
-            column="GPU" if self.stopwatch.device.type == "cuda" else "CPU",
-            value=measure.value,
-            unit=measure.unit,
-            better=measure.better,
-            draw=0,
-            seed=0,
-            config_hash=hash_of(settings),
-            protocol=PROTOCOL,
-            device=device,
-            seconds=seconds,
-            extra={
-                "rounds": measure.values, "target": measure.target, "met": measure.met, "note": measure.note,
-                "torch": torch.__version__, **measure.extra,
-            },
+        return speed_cell(
+            "pixeldefend", measure, self.stopwatch.device, device, row=f"{self.title}: {measure.what}",
+            config_hash=hash_of(settings), protocol=PROTOCOL, seconds=seconds,
         )  # fmt: skip
 
 

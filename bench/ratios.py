@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import torch
 
+from apps.common.cells import Cell
+
 Clock = Literal["wall", "cpu"]
 """wall: time that passes. cpu: time that this process computes, steadier on a machine shared with others; only for
 one thread on a CPU."""
@@ -112,3 +114,36 @@ def table(measures: Iterable[Measure]) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def speed_cell(app: str, measure: Measure, device: torch.device, words: str, **more: Any) -> Cell:
+    """Returns a measure as a cell of an app's table `speed`; those of a CPU and a GPU lie side by side.
+
+    Args:
+        app: its package name.
+        measure: the figure.
+        device: what it was measured on.
+        words: the device in words.
+        **more: other fields of the cell: row where it isn't the measure's own words, config_hash, protocol, seconds.
+    """
+    extra = {
+        "rounds": measure.values,
+        "target": measure.target,
+        "met": measure.met,
+        "note": measure.note,
+        "torch": torch.__version__,
+        **measure.extra,
+    }
+    return Cell(
+        app=app,
+        table="speed",
+        column="GPU" if device.type == "cuda" else "CPU",
+        value=measure.value,
+        unit=measure.unit,
+        better=measure.better,
+        draw=0,
+        seed=0,
+        device=words,
+        extra=extra,
+        **{"row": measure.what, **more},
+    )

@@ -27,7 +27,7 @@ from core_models.training import resolve_device
 
 from . import steps as work
 from .peer import Peer, peer_python
-from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, table
+from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
 
 Part = Literal["peer", "classes", "products", "compile", "loop", "memory"]
 PROTOCOL = "1"
@@ -203,29 +203,10 @@ class Runs:
     def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
         """Returns a measure as a result cell; those of a CPU and a GPU lie side by side."""
         settings = {"steps": self.steps, "threads": self.threads, "clock": self.clock, "device": self.device.type}
-        return Cell(
-            app="semi_supervised",
-            table="speed",
-            row=measure.what,
-            column="GPU" if self.device.type == "cuda" else "CPU",
-            value=measure.value,
-            unit=measure.unit,
-            better=measure.better,
-            draw=0,
-            seed=0,
-            config_hash=hash_of(settings),
-            protocol=PROTOCOL,
-            device=device,
-            seconds=seconds,
-            extra={
-                "rounds": measure.values,
-                "target": measure.target,
-                "met": measure.met,
-                "note": measure.note,
-                "torch": torch.__version__,
-                **measure.extra,
-            },
-        )
+        return speed_cell(
+            "semi_supervised", measure, self.device, device,
+            config_hash=hash_of(settings), protocol=PROTOCOL, seconds=seconds,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
         UserError: when the folder holds no model or one of another kind, or weights that don't fit the configuration,
             or that are not those of which the card beside them speaks.
     """
-    folder = zoo.folder(str(folder)) if str(folder).startswith(zoo.PREFIX) else Path(folder)
+    folder = zoo.located(folder)
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"expected a model in {folder} ({DESCRIPTION} and {WEIGHTS}), found none: give a run folder")
     description = read_json(folder / DESCRIPTION)

@@ -21,6 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import Generator, Tensor
 
 from apps.common.cells import Cell, write_cell
+from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.base import GenerativeModel
 from core_models.data import Binarisation, DataSet, Split
@@ -35,7 +36,6 @@ from core_models.training.progress import Progress
 from .measuring import default_estimator, in_words, record
 from .pixels import Pixels, choose_binarisation, density_over, prepare
 from .runs import TrainedModel, open_run
-from .runs import threads as set_threads
 
 PROTOCOL = "1"
 DRAWS_AT_ONCE = 50_000

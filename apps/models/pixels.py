@@ -16,7 +16,7 @@ from core_models.base import GenerativeModel, Variational
 from core_models.data import Binarisation, DataSet, Split, binarise
 from core_models.errors import UserError
 from core_models.latent import DiscretisedLogistic
-from core_models.training import PixelBatches, TensorBatches, seed_of
+from core_models.training import PixelBatches, TensorBatches, held_out
 
 Kind = Literal["binary", "levels", "continuous", "unknown"]
 """What a model's density is over: {0, 1}, pixel levels, real numbers, or not known."""
@@ -152,7 +152,5 @@ def _labels(data: DataSet, split: Split, classes: int) -> Tensor | None:
 
 def hold_out(pixels: Pixels, n: int, seed: int) -> tuple[Pixels, Pixels]:
     """Shares training images out into those to train on and n to validate on, by a seed."""
-    if not 0 <= n < len(pixels):
-        raise UserError(f"expected a validation set smaller than the {len(pixels)} training images, got {n}")
-    order = torch.randperm(len(pixels), generator=Generator().manual_seed(seed_of(seed, "validation")))
-    return pixels.part(order[n:].sort().values), pixels.part(order[:n].sort().values)
+    kept, held = held_out(len(pixels), n, seed)
+    return pixels.part(kept), pixels.part(held)

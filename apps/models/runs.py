@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import core_models
 from apps.common.building import working_folder_importable
+from apps.common.machine import find_device
 from core_models import zoo
 from core_models.base import GenerativeModel
 from core_models.errors import UserError
 from core_models.files import read_json
-from core_models.training import RunFolder, resolve_device
+from core_models.training import RunFolder
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,13 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     Raises:
         UserError: when the folder holds no model.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+    where = find_device(device)
     working_folder_importable()
     if str(folder).startswith(zoo.PREFIX):
         shipped = zoo.folder(str(folder))
         folder = Path("runs", "zoo", shipped.name)
         shutil.copytree(shipped, folder, dirs_exist_ok=True)
-    run, where = RunFolder(folder), resolve_device(device)
+    run = RunFolder(folder)
     if run.checkpoint().exists() and not run.model_config.exists():
         raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")
     model = core_models.load(folder, GenerativeModel).to(where)
@@ -58,16 +55,3 @@ def open_run(folder: Path, device: str) -> TrainedModel:
     if not isinstance(summary, dict):
         raise UserError(f"expected a mapping in {run.summary}, got another value: it was altered")
     return TrainedModel(model, run, settings, summary)
-
-
-def threads(number: int | None) -> None:
-    """Sets the CPU threads of this process.
-
-    Raises:
-        UserError: when the number is below 1.
-    """
-    if number is None:
-        return
-    if number < 1:
-        raise UserError(f"--threads: expected at least 1, got {number}")
-    torch.set_num_threads(number)

@@ -11,20 +11,19 @@ from typing import Any
 import core_models
 from apps.common.building import build_model
 from apps.common.cli import command_line
+from apps.common.machine import set_threads
 from apps.common.provenance import commit, device_words
 from core_models import registry
 from core_models.base import GenerativeModel, Objective
 from core_models.data import Binarisation, DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import read_json
-from core_models.training import History, RunFolder, TrainingConfig, fit, resolve_device
+from core_models.training import RunFolder, TrainingConfig, fit, resolve_device
 
 from .building import build_objective
 from .measuring import default_estimator, in_words, measure, record
 from .pages import write_figures, write_page
 from .pixels import Pixels, choose_binarisation, density_over, hold_out, prepare
-from .runs import threads as set_threads
 
 
 def train(
@@ -102,7 +101,7 @@ def train(
     if not going_on:
         run.write_config(settings)
     history = fit(objective, batches, training, run=run, resume=resume, validate=validate)
-    if going_on and _is_written(run, history):
+    if going_on and run.report.exists() and run.was_summed_up(history.stopped, history.steps):
         print(f"{run.path} is finished: there is nothing left to do")
         return
     run.write_config(settings)
@@ -157,14 +156,3 @@ def _validator(held_out: Pixels | None, batch_size: int, seed: int) -> Callable[
         return {f"validation_{default_estimator(model)}_nats": estimate.nats}
 
     return validate
-
-
-def _is_written(run: RunFolder, history: History) -> bool:
-    """Says whether the run had ended, all files written, before it was resumed."""
-    if history.stopped == "time limit" or not run.summary.exists() or not run.report.exists():
-        return False
-    summary = read_json(run.summary)
-    return isinstance(summary, dict) and (summary.get("stopped"), summary.get("steps")) == (
-        history.stopped,
-        history.steps,
-    )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from apps.common.cli import command_line
+from apps.common.machine import set_threads
 from apps.common.provenance import commit
 from core_models.data import Split
 from core_models.data import load as load_data
@@ -20,7 +21,7 @@ from core_models.training.progress import Progress
 from . import attacks
 from .defended import CAUTION, Defended, Purifier
 from .detection import fingerprint
-from .streaming.models import load_classifier, load_density, predictions, set_threads
+from .streaming.models import load_classifier, load_density, predictions
 
 
 def attack_images(

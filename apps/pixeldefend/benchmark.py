@@ -26,18 +26,20 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import resolve_device
+from core_models.training.progress import Progress
 
 from . import attacks
 from .defended import CAUTION, Defended, Purifier
 from .detection import fingerprint
 from .experiment import Experiment
 from .feature_squeezing import FeatureSqueezing
-from .streaming.models import load_density, predictions, set_threads
+from .streaming.models import load_density, predictions
 from .table import KNOWING, OBLIVIOUS, TRANSFERRED, Row, find_attacks, find_rows
 
 APP, PROTOCOL = "pixeldefend", "1"
@@ -64,7 +66,6 @@ class Grid:
         *,
         unit: str = "%",
         better: Literal["lower", "higher"] = "higher",
-        table: str | None = None,
     ) -> Cell:
         """Returns a cell, measured and written unless it stands.
 
@@ -75,10 +76,9 @@ class Grid:
             measure: returns the value, and what a reader may want beside it.
             unit: the value's unit.
             better: whether higher or lower is better.
-            table: another table than the grid's own.
         """
         settings = json.loads(json.dumps({**settings, "seed": self.experiment.seed}, default=str))
-        name, draw = table or self.table, self.experiment.seed
+        name, draw = self.table, self.experiment.seed
         key = hash_of(settings)
         if not self.again:
             standing = find_cell(
@@ -317,7 +317,7 @@ def knowing(
         target = whole(experiment, row)
 
         def compute() -> Tensor:
-            with experiment._progress(f"{title} {eps} on {row.title}", images) as shown:
+            with Progress(f"{title} {eps} on {row.title}", images, unit="image") as shown:
                 found = attacks.attack(
                     KNOWING[title], target, experiment.pixels(x), y, eps, seed=experiment.seed, batch_size=64,
                     on_batch=lambda done: shown.update(done, last=done == images), **parameters,

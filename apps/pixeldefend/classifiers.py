@@ -10,24 +10,25 @@ from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 import core_models
+from apps.common.building import working_folder_importable
 from apps.common.cli import command_line
+from apps.common.machine import set_threads
 from apps.common.provenance import commit, device_words
 from core_models import registry
 from core_models.base import Classifier, Objective
 from core_models.data import DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import read_json
 from core_models.training import (
-    History,
     PixelBatches,
     RunFolder,
     TensorBatches,
     TrainingConfig,
     fit,
+    held_out,
     resolve_device,
     seed_of,
 )
@@ -78,8 +79,7 @@ def train_classifier(
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
     """
-    if training.threads is not None:
-        torch.set_num_threads(training.threads)
+    set_threads(training.threads)
     settings: dict[str, Any] = {
         "data": data,
         "network": network,
@@ -121,7 +121,7 @@ def train_classifier(
     if not going_on:
         run.write_config(settings)
     history = fit(objective, batches, training, run=run, resume=resume, validate=validate if held_out else None)
-    if going_on and _is_written(run, history):
+    if going_on and run.was_summed_up(history.stopped, history.steps):
         print(f"{run.path} is finished: there is nothing left to do")
         return
     run.write_config(settings)
@@ -161,6 +161,7 @@ def build_classifier(name: str, config: Mapping[str, Any] | None, data: DataSet,
     Raises:
         UserError: when there is no such network, the data has no classes, or the network is made for other images.
     """
+    working_folder_importable()
     if len(data.classes) < 2:
         raise UserError(f"expected images of at least two classes, {data.name} has {len(data.classes)}: label them")
     cls = registry.model_class(name, Classifier)
@@ -204,14 +205,8 @@ def splits(data: DataSet, validation: int, seed: int) -> tuple[dict[str, Tensor]
         unlabelled = int((data.labels(split) < 0).sum())
         if unlabelled:
             raise UserError(f"expected a class for every {split} image of {data.name}, {unlabelled} have none")
-    n = len(data.train_y)
-    if not 0 <= validation < n:
-        raise UserError(
-            f"expected a validation set smaller than the {n} training images, got {validation}: hold out fewer"
-        )
+    kept, held = held_out(len(data.train_y), validation, seed)
     if validation:
-        order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "validation")))
-        kept, held = order[validation:].sort().values, order[:validation].sort().values
         return {"x": data.train_x[kept], "y": data.train_y[kept]}, {"x": data.train_x[held], "y": data.train_y[held]}
     whole = {"x": data.train_x, "y": data.train_y}
     return whole, None if data.valid_x is None else {"x": data.valid_x, "y": data.labels("valid")}
@@ -234,14 +229,3 @@ def accuracy(classifier: nn.Module, x: ByteImages, y: Labels, levels: int = 256,
         pixels = images.to(place.device, place.dtype).div_(levels - 1)
         right += int((classifier(pixels).argmax(1).cpu() == labels.cpu()).sum())
     return 100 * right / len(y)
-
-
-def _is_written(run: RunFolder, history: History) -> bool:
-    """Says whether the run had ended, all files written, before it was resumed."""
-    if history.stopped == "time limit" or not run.summary.exists():
-        return False
-    summary = read_json(run.summary)
-    return isinstance(summary, dict) and (summary.get("stopped"), summary.get("steps")) == (
-        history.stopped,
-        history.steps,
-    )

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apps.common.machine import set_threads
 from apps.common.provenance import command_line, commit, device_words
+from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet, NoSourceError
 from core_models.data import load as load_data
@@ -31,8 +33,7 @@ from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
-from .streaming.models import folder_of as model_folder
-from .streaming.models import load_classifier, load_density, predictions, set_threads
+from .streaming.models import load_classifier, load_density, predictions
 
 KNOWING = "bpda"
 
@@ -223,7 +224,7 @@ def _calibration(model: nn.Module, density: str) -> Calibration:
     Raises:
         UserError: when there are none.
     """
-    folder = model_folder(density)
+    folder = zoo.located(density)
     found = obtain_calibration(model, folder)
     if found is None:
         raise UserError(

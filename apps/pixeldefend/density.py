@@ -18,19 +18,19 @@ from torch import Generator, Tensor
 import core_models
 from apps.common.building import build_model
 from apps.common.cli import command_line
+from apps.common.machine import set_threads
 from apps.common.provenance import commit, device_words
 from core_models import registry
 from core_models.base import Autoregressive, GenerativeModel, Metrics, Objective, Scalar
 from core_models.data import DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import read_json
 from core_models.objectives import NegativeLogLikelihood
-from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, held_out, resolve_device
 
 from .detection import bits_per_dim, calibrate, mutate
 from .detection.calibration import FILE_NAME
-from .streaming.models import load_density, set_threads
+from .streaming.models import load_density
 
 ADAM = TrainingConfig(epochs=7, learning_rate=1.5e-3, warmup_steps=200, schedule="cosine", ema=0.999)
 
@@ -90,7 +90,7 @@ def train_density(
         raise UserError(f"expected an autoregressive model, such as pixel-cnn-pp, got {type(net).__name__}")
     if getattr(net, "classes", 0):
         raise UserError("expected a density without classes: an image under test has none; leave classes out")
-    kept, held = held_out(data_set, validation, training.seed)
+    kept, held = held_out(len(data_set.train_x), validation, training.seed)
     settings: dict[str, Any] = {
         "data": data, "model": model, "model_config": model_config, "mutation_rate": mutation_rate,
         "validation": validation, "batch_size": batch_size, "training": asdict(training),
@@ -112,11 +112,9 @@ def train_density(
         objective, PixelBatches(tensors, data_set.levels), training, run=run, resume=resume,
         validate=validate if len(held) else None,
     )  # fmt: skip
-    if going_on and history.stopped != "time limit" and run.summary.exists():
-        before = read_json(run.summary)
-        if isinstance(before, dict) and before.get("steps") == history.steps:
-            print(f"{run.path} is finished: there is nothing left to do")
-            return
+    if going_on and run.was_summed_up(history.stopped, history.steps):
+        print(f"{run.path} is finished: there is nothing left to do")
+        return
     run.write_config(settings)
     core_models.save(net.eval(), run.path)
     scores = bits_per_dim(net, pixels(data_set, data_set.test_x))
@@ -155,24 +153,11 @@ def calibrate_density(
     data_set = load_data(data)
     if tuple(model.event_shape) != tuple(data_set.event_shape):
         raise UserError(f"expected images of {tuple(model.event_shape)}, {data} has {tuple(data_set.event_shape)}")
-    _, held = held_out(data_set, validation, seed)
+    _, held = held_out(len(data_set.train_x), validation, seed)
     if not len(held):
         raise UserError(f"--validation: expected images that were held out, got {validation}")
     write_calibration(model, data_set, held, Path(density))
     print(f"wrote {Path(density) / FILE_NAME}: {len(held):,} held-out images")
-
-
-def held_out(data: DataSet, validation: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns the numbers of the training images to train on and of those to hold out, as `genapps model train` does.
-
-    Raises:
-        UserError: when there are not more images than are to be held out.
-    """
-    n = len(data.train_x)
-    if not 0 <= validation < n:
-        raise UserError(f"--validation: expected fewer than the {n:,} training images, got {validation}")
-    order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "validation")))
-    return order[validation:].sort().values, order[:validation].sort().values
 
 
 def pixels(data: DataSet, x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from apps.common.machine import set_threads
 from apps.common.provenance import command_line
+from core_models import zoo
 from core_models.data import Split
 from core_models.errors import UserError
 from core_models.files import write_json
@@ -17,7 +19,7 @@ from .detection.calibration import Calibration
 from .detection.obtain import described, obtain_calibration
 from .streaming import Done, Job, open_source
 from .streaming.job import UNREADABLE, check_folder
-from .streaming.models import folder_of, load_classifier, load_density, predictions, set_threads
+from .streaming.models import load_classifier, load_density, predictions
 from .streaming.sources import Levels
 
 COLUMNS = (
@@ -91,7 +93,7 @@ def detect(
     other = load_density(background, device) if background else None
     place = next(model.parameters(), torch.empty(0)).device
     found = obtain_calibration(
-        model, folder_of(density), file=calibration, data=calibration_data, split=calibration_split,
+        model, zoo.located(density), file=calibration, data=calibration_data, split=calibration_split,
         images=calibration_images, background=other, batch_size=batch_size, keep=out / "calibration.npz",
     )  # fmt: skip
     _check_test(test, threshold, found, other is not None)

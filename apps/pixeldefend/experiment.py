@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,8 +123,7 @@ class Experiment:
         Raises:
             UserError: when there is no calibration beside the density's weights.
         """
-        name = self.density_name
-        folder = zoo.folder(name) if name.startswith(zoo.PREFIX) else Path(name)
+        folder = zoo.located(self.density_name)
         if not (folder / FILE_NAME).is_file():
             raise UserError(
                 f"expected a calibration at {folder / FILE_NAME}, found none: genapps pixeldefend calibrate"
@@ -183,7 +181,7 @@ class Experiment:
         key = {"classifier": fingerprint(net), "images": images_hash(x), "seed": self.seed, **told}
 
         def compute() -> Tensor:
-            with self._progress(f"{name} {eps} on {row.undefended.title}", len(x)) as shown:
+            with Progress(f"{name} {eps} on {row.undefended.title}", len(x), unit="image") as shown:
                 found = attacks.attack(
                     name, net, self.pixels(x), y, eps, seed=self.seed, batch_size=250,
                     on_batch=lambda done: shown.update(done, last=done == len(x)), **parameters,
@@ -202,7 +200,7 @@ class Experiment:
         def compute() -> Tensor:
             assert isinstance(self.density, Autoregressive)
             done = []
-            with self._progress(f"purifying at {eps}", len(x)) as shown:
+            with Progress(f"purifying at {eps}", len(x), unit="image") as shown:
                 for start in range(0, len(x), self.batch_size):
                     part = self.pixels(x[start : start + self.batch_size])
                     done.append(self.bytes(purify(self.density, part, eps, batch_size=self.batch_size)))
@@ -232,7 +230,3 @@ class Experiment:
         # adaptive: what is likely enough stays; the rest is the same as without
         suspicious = self.bits_per_dim(x) > self.threshold
         return torch.where(suspicious.view(-1, 1, 1, 1), self.purified(x, row.eps), x)
-
-    def _progress(self, what: str, total: int) -> Progress:
-        print(f"  {what}", file=sys.stderr)
-        return Progress(what, total, unit="image")

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from apps.common.machine import set_threads
 from apps.common.provenance import command_line
+from core_models import zoo
 from core_models.base import Autoregressive
 from core_models.data import Split, quantise
 from core_models.errors import UserError
@@ -21,7 +23,7 @@ from .detection.obtain import described, obtain_calibration
 from .purification import Engine, purify
 from .streaming import Job, images_out, open_source
 from .streaming.job import UNREADABLE, check_folder
-from .streaming.models import folder_of, load_classifier, load_density, predictions, set_threads
+from .streaming.models import load_classifier, load_density, predictions
 from .streaming.sources import Levels
 
 COLUMNS = (
@@ -89,7 +91,7 @@ def purify_images(
     net = load_classifier(classifier, device, model.event_shape) if classifier else None
     place = next(model.parameters(), torch.empty(0)).device
     found = obtain_calibration(
-        model, folder_of(density), file=calibration, data=calibration_data, split=calibration_split,
+        model, zoo.located(density), file=calibration, data=calibration_data, split=calibration_split,
         images=calibration_images, batch_size=batch_size, keep=out / "calibration.npz",
     )  # fmt: skip
     if false_positive_rate is not None:

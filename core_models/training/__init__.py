@@ -3,6 +3,7 @@
 from .batches import Batches as Batches
 from .batches import PixelBatches as PixelBatches
 from .batches import TensorBatches as TensorBatches
+from .batches import held_out as held_out
 from .batches import seed_of as seed_of
 from .config import EarlyStop as EarlyStop
 from .config import TrainingConfig as TrainingConfig

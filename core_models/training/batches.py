@@ -36,6 +36,28 @@ def seed_of(seed: int, *labels: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def held_out(n: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Shares n training examples out, by a seed, into those to train on and those held out.
+
+    Args:
+        n: examples in all.
+        validation: how many to hold out.
+        seed: decides which.
+
+    Returns:
+        their places, both ascending: (n - validation,) and (validation,).
+
+    Raises:
+        UserError: when there are not more examples than are to be held out.
+    """
+    if not 0 <= validation < n:
+        raise UserError(
+            f"expected a validation set smaller than the {n} training images, got {validation}: hold out fewer"
+        )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, "validation")))
+    return order[validation:].sort().values, order[:validation].sort().values
+
+
 class TensorBatches:
     """Batches cut from tensors that lie on the device whole.
 

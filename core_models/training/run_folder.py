@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from ..files import write_atomic, write_json
+from ..files import read_json, write_atomic, write_json
 
 
 class RunFolder:
@@ -104,6 +104,18 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`."""
         write_json(self.summary, dict(summary))
+
+    def was_summed_up(self, stopped: str, steps: int) -> bool:
+        """Says whether `summary.json` stands and tells of a run that ended so, after so many steps.
+
+        Args:
+            stopped: why training ended, as `History.stopped`; a run that ran out of time has not ended.
+            steps: optimiser steps done.
+        """
+        if stopped == "time limit" or not self.summary.exists():
+            return False
+        summary = read_json(self.summary)
+        return isinstance(summary, dict) and (summary.get("stopped"), summary.get("steps")) == (stopped, steps)
 
     def read_metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """Reads the lines of `metrics.jsonl`, of one stage or of all; a last line cut short by a kill is left out."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 
-__all__ = ["card", "folder", "load", "names"]
+__all__ = ["card", "folder", "load", "located", "names"]
 
 PREFIX = "zoo:"
 _HERE = Path(__file__).parent
@@ -34,6 +34,15 @@ def folder(name: str) -> Path:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"expected a model of the zoo among {', '.join(names())}, got {name!r}{hint}")
     return _HERE / name
+
+
+def located(name: str | Path) -> Path:
+    """Returns the folder of a model that is named `zoo:NAME` or by its own path.
+
+    Raises:
+        UserError: when none of that name ships.
+    """
+    return folder(str(name)) if str(name).startswith(PREFIX) else Path(name)
 
 
 def load(name: str) -> Any:

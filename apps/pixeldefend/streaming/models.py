@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 import core_models
-from core_models import zoo
+from apps.common.building import working_folder_importable
+from apps.common.machine import find_device
 from core_models.base import Autoregressive, ExactLikelihood, GenerativeModel
 from core_models.errors import UserError
-from core_models.training import resolve_device
 
 
 def load_density(name: str, device: str, *, autoregressive: bool = False) -> GenerativeModel:
@@ -81,27 +78,8 @@ def predictions(classifier: nn.Module, x: Float[Tensor, "n c h w"]) -> Int64[Ten
     return logits.argmax(1).cpu()
 
 
-def folder_of(name: str) -> Path:
-    """Returns the folder of a model given by path or by `zoo:NAME`."""
-    return zoo.folder(name) if name.startswith(zoo.PREFIX) else Path(name)
-
-
-def set_threads(number: int | None) -> None:
-    """Sets the CPU threads of this process.
-
-    Raises:
-        UserError: when the number is below 1.
-    """
-    if number is not None and number < 1:
-        raise UserError(f"--threads: expected at least 1, got {number}")
-    if number is not None:
-        torch.set_num_threads(number)
-
-
 def _load(name: str, device: str) -> nn.Module:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # for class paths of the user's own models
+    place = find_device(device)
+    working_folder_importable()
     model: nn.Module = core_models.load(name)
-    return model.to(resolve_device(device)).eval()
+    return model.to(place).eval()

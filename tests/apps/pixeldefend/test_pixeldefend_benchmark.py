@@ -10,12 +10,12 @@ import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
 from apps.pixeldefend.benchmark import accuracy
-from apps.pixeldefend.density import held_out
 from apps.pixeldefend.detection import Calibration, bits_per_dim
 from apps.pixeldefend.purification import purify
 from apps.pixeldefend.table import Row, find_rows, rows
 from core_models.base import Classifier
 from core_models.data import load
+from core_models.training import held_out
 
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
 DENSITY = ["--model_config.filters", "8", "--model_config.blocks", "1", "--model_config.resolutions", "2"]
@@ -66,7 +66,7 @@ def test_a_density_run_holds_its_calibration_of_images_that_were_held_out(work):
     assert test.mean() < 6.5, "nothing was learnt"
     calibration = Calibration.load(work / "density" / "calibration.npz")
     calibration.check(model)
-    _, held = held_out(data, len(data.train_x) // 10, 0)
+    _, held = held_out(len(data.train_x), len(data.train_x) // 10, 0)
     found = bits_per_dim(model, data.images("train")[held])
     np.testing.assert_allclose(np.sort(found), calibration.scores["bits_per_dim"], rtol=1e-5)
     assert calibration.split == "valid"

@@ -1,148 +1,19 @@
-"""The verbs detect and purify over folders and .npz files, through the command line, on a tiny density."""
+"""The verbs detect and purify over folders and .npz files, through the command line: what they write, and resuming."""
 
-import csv
 import gc
 import json
-import math
-import re
 
 import numpy as np
 import pytest
 import torch
+from batch_targets import SHAPE, Bright, Smooth, attacked, column, draws, files_of, png_folder, rows_of
 from PIL import Image
-from torch import nn
-from torch.distributions import Categorical
 
 import core_models
-from apps.common.cli import Verb, run_cli
 from apps.pixeldefend import purify as purify_module
-from apps.pixeldefend.detection import Calibration, bits_per_dim, calibrate, p_value, scores_of, threshold_at
+from apps.pixeldefend.detection import Calibration, bits_per_dim, p_value, scores_of, threshold_at
 from apps.pixeldefend.purification import purify
 from apps.pixeldefend.streaming import Records
-from core_models.base import Autoregressive, Classifier, GenerativeModel
-
-SHAPE = (1, 5, 4)
-VERBS = {
-    "detect": Verb("apps.pixeldefend.detect:detect", "say which images are suspicious"),
-    "purify": Verb("apps.pixeldefend.purify:purify_images", "purify images"),
-}
-
-
-class Smooth(GenerativeModel, Autoregressive):
-    """Each sub-pixel is near the one before it, in raster order; the first is near the middle."""
-
-    levels = 256
-
-    def __init__(self, scale: float = 0.1, channels: int = 1):
-        super().__init__()
-        self.config = {"scale": scale, "channels": channels}
-        self.event_shape = torch.Size((channels, *SHAPE[1:]))
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def conditionals(self, x, y=None):
-        flat = x.permute(0, 2, 3, 1).flatten(1) * 255  # channel after channel, pixel after pixel
-        before = torch.cat([torch.full_like(flat[:, :1], 128), flat[:, :-1]], 1)
-        before = before.view(len(x), *SHAPE[1:], -1).permute(0, 3, 1, 2)
-        return Categorical(logits=-self.scale * (torch.arange(256) - before[..., None]).abs())
-
-    def log_prob(self, x, y=None):
-        return self.conditionals(x).log_prob((x * 255).round()).flatten(1).sum(1)
-
-    @torch.no_grad()
-    def sample(self, n, y=None, *, generator=None):
-        x = torch.zeros(n, 20)
-        for i in range(20):
-            logits = self.conditionals(x.view(n, *SHAPE)).logits.view(n, 20, 256)[:, i]
-            x[:, i] = torch.multinomial(logits.exp(), 1, generator=generator)[:, 0] / 255
-        return x.view(n, *SHAPE)
-
-
-class Bright(Classifier):
-    """Class 1 where the left half is the brighter one."""
-
-    classes = 2
-
-    def __init__(self, shape: list = SHAPE):
-        super().__init__()
-        self.config = {"shape": list(shape)}
-        self.event_shape = torch.Size(shape)
-        self.sign = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        left, right = x[..., :2].flatten(1).mean(1), x[..., 2:].flatten(1).mean(1)
-        return torch.stack([right, left], 1) * self.sign
-
-
-def draws(n, seed):
-    return Smooth().sample(n, generator=torch.Generator().manual_seed(seed))
-
-
-def attacked(n, seed=5):
-    """Images of the density with some noise, and their levels."""
-    noise = torch.randint(-30, 31, (n, *SHAPE), generator=torch.Generator().manual_seed(seed))
-    levels = ((draws(n, seed) * 255).round() + noise).clamp(0, 255)
-    return levels / 255, levels.to(torch.uint8).numpy()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The density with its calibration beside it, and the classifier."""
-    folder = tmp_path_factory.mktemp("models")
-    core_models.save(Smooth(), folder / "density")
-    core_models.save(Bright(), folder / "classifier")
-    calibrate(Smooth(), draws(99, 1), data="toy", split="test").save(folder / "density" / "calibration.npz")
-    return folder
-
-
-@pytest.fixture
-def call(models, capsys):
-    """Runs a verb and returns the exit status, stdout and stderr."""
-
-    def run(verb, input, out, *more):
-        given = ["--input", input, "--density", models / "density", "--out", out, "--device", "cpu", *more]
-        status = run_cli(VERBS, prog="genapps pixeldefend", argv=[verb, *map(str, given)])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def refused(call):
-    """Runs what must be refused: status 2 and one line, which is returned."""
-
-    def run(*arguments):
-        status, _, error = call(*arguments)
-        lines = [line for line in error.splitlines() if line.startswith("genapps: error: ")]
-        assert (status, len(lines), error.count("Traceback")) == (2, 1, 0), error
-        assert error.splitlines()[-1] == lines[0]
-        return lines[0].removeprefix("genapps: error: ")
-
-    return run
-
-
-def png_folder(path, levels):
-    for i, image in enumerate(levels):
-        place = path / ("even" if i % 2 == 0 else "odd") / f"{i}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[0]).save(place)
-    return path
-
-
-def rows_of(folder):
-    with (folder / "images.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def column(rows, name, kind=float):
-    return np.array([kind(row[name]) for row in rows])
-
-
-def files_of(folder):
-    """What lies in a folder, byte for byte; the summary without the command."""
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-    found["summary.json"] = {**json.loads(found["summary.json"]), "command": ""}
-    return found
 
 
 def test_detect_writes_what_the_functions_give_and_says_what_it_was_calibrated_with(tmp_path, call, models):
@@ -354,95 +225,6 @@ def test_a_folder_of_other_settings_or_images_is_not_gone_on_with(tmp_path, call
     assert "begun with classifier None" in refused("purify", *resume, "--classifier", models / "classifier")
     np.savez(source, x=attacked(4, 6)[1])
     assert "begun with crc" in refused("purify", *resume)
-
-
-def test_unreadable_files_are_named_skipped_and_counted_and_the_status_is_1(tmp_path, call):
-    folder = png_folder(tmp_path / "in", attacked(9)[1])
-    data = (folder / "even" / "4.png").read_bytes()
-    (folder / "even" / "4.png").write_bytes(data[:50])
-    (folder / "odd" / "1.png").write_bytes(b"no image at all")
-    for verb in ("detect", "purify"):
-        status, _, error = call(verb, folder, tmp_path / verb, "--batch_size", 2)
-        assert status == 1
-        assert "skipped 'even/4.png'" in error and "skipped 'odd/1.png'" in error
-        assert "2 of 9 images could not be read, the first is even/4.png" in error
-        rows = rows_of(tmp_path / verb)
-        assert len(rows) == 9
-        assert [row["image"] for row in rows if row["status"] == "unreadable"] == ["even/4.png", "odd/1.png"]
-        assert json.loads((tmp_path / verb / "summary.json").read_text())["unreadable"] == 2
-    assert len(list((tmp_path / "purify" / "purified").rglob("*.png"))) == 7
-    for path in folder.rglob("*.png"):
-        path.write_bytes(b"")
-    assert call("purify", folder, tmp_path / "none", "--format", "npz")[0] == 1
-    with np.load(tmp_path / "none" / "purified.npz") as loaded:
-        assert loaded["x"].shape == (0, *SHAPE)
-
-
-def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
-    source = tmp_path / "in.npz"
-    np.savez(source, x=attacked(2)[1])
-    given = [source, tmp_path / "out"]
-    (tmp_path / "empty").mkdir()
-    assert "found none" in refused("detect", tmp_path / "empty", tmp_path / "out")
-    assert "found nothing at" in refused("purify", tmp_path / "gone", tmp_path / "out")
-    for eps in (-1, 256):
-        assert f"--eps: expected levels from 0 to 255, got {eps}" in refused("purify", *given, "--eps", eps)
-    assert "got both: give one" in refused("purify", *given, "--threshold", 3, "--false_positive_rate", 0.1)
-    assert "rate from 0 to 1, got 2" in refused("detect", *given, "--false_positive_rate", 2)
-    assert "rate from 0 to 1, got 2" in refused("purify", *given, "--false_positive_rate", 2)
-    assert "--test likelihood, got --test typicality" in refused(
-        "detect", *given, "--threshold", 3, "--test", "typicality"
-    )
-    assert "give --background" in refused("detect", *given, "--test", "ratio")
-    assert "batch_size: expected at least 1" in refused("detect", *given, "--batch_size", 0)
-    assert "--threads: expected at least 1" in refused("detect", *given, "--threads", 0)
-    assert "expected auto, cpu" in refused("detect", *given, "--device", "tpu")
-    assert "expected a classifier, got the density" in refused("detect", *given, "--classifier", models / "density")
-    core_models.save(Bright([3, 5, 4]), tmp_path / "colour")
-    assert "got one of (3, 5, 4)" in refused("detect", *given, "--classifier", tmp_path / "colour")
-    assert "exact likelihood, got Bright" in refused("detect", *given, "--density", models / "classifier")
-    assert "autoregressive model, such as" in refused("purify", *given, "--density", models / "classifier")
-    folder = png_folder(tmp_path / "pictures", attacked(2)[1])
-    assert "expected --out outside of the images" in refused("purify", folder, folder / "out")
-    (tmp_path / "file").write_text("")
-    assert "expected a folder for --out" in refused("detect", source, tmp_path / "file")
-    assert not (tmp_path / "out" / "images.csv").exists()
-
-
-def test_a_calibration_is_asked_for_and_one_of_other_weights_refused(tmp_path, refused, call):
-    source, out = tmp_path / "in.npz", tmp_path / "out"
-    np.savez(source, x=attacked(2)[1])
-    core_models.save(Smooth(0.2), tmp_path / "other")
-    other = ["--density", tmp_path / "other"]
-    assert "found none beside the weights" in refused("detect", source, out, *other)
-    assert "found none beside the weights" in refused("purify", source, out, *other, "--false_positive_rate", 0.1)
-    calibrate(Smooth(), draws(9, 1), data="toy", split="test").save(tmp_path / "made.npz")
-    assert "got one of others" in refused("detect", source, out, *other, "--calibration", tmp_path / "made.npz")
-    both = ["--calibration", tmp_path / "made.npz", "--calibration_data", "digits"]
-    assert "got both" in refused("detect", source, out, *both)
-    assert "expected images of (1, 5, 4)" in refused("detect", source, out, "--calibration_data", "digits")
-    status, text, _ = call("purify", source, out, *other)
-    assert status == 0 and "calibration: none, so no p-values" in text
-    assert {row["p_value"] for row in rows_of(out)} == {""}
-    assert call("detect", source, tmp_path / "cut", *other, "--threshold", 0)[0] == 0
-    assert {row["suspicious"] for row in rows_of(tmp_path / "cut")} == {"1"}
-
-
-@pytest.mark.parametrize(
-    "answer,message",
-    [
-        (lambda x: x[:, 0, 0, 0], r"returns logits \(2, classes\), got torch.float32 \(2,\)"),
-        (lambda x: "cat", "got str"),
-        (lambda x: torch.zeros(2, 5), "logits of 2 classes, as the classifier says, got 5"),
-        (lambda x: torch.full((2, 2), math.nan), "got NaN"),
-    ],
-)
-def test_a_classifier_that_returns_no_logits_is_refused(tmp_path, refused, models, monkeypatch, answer, message):
-    np.savez(tmp_path / "in.npz", x=attacked(2)[1])
-    monkeypatch.setattr(Bright, "forward", lambda self, x: answer(x))
-    assert re.search(
-        message, refused("detect", tmp_path / "in.npz", tmp_path / "out", "--classifier", models / "classifier")
-    )
 
 
 @pytest.mark.parametrize("verb", ["detect", "purify"])

@@ -1,0 +1,34 @@
+"""What a runner asks of the machine: a device, and CPU threads."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from core_models.errors import UserError
+from core_models.training import resolve_device
+
+
+def set_threads(number: int | None) -> None:
+    """Sets the CPU threads of this process; None leaves them.
+
+    Raises:
+        UserError: when the number is below 1.
+    """
+    if number is None:
+        return
+    if number < 1:
+        raise UserError(f"--threads: expected at least 1, got {number}")
+    torch.set_num_threads(number)
+
+
+def find_device(name: str) -> torch.device:
+    """Returns the device that a command line names.
+
+    Raises:
+        UserError: when it is not auto, cpu, cuda or cuda:N, or there is no such GPU.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+    return resolve_device(name)

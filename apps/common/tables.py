@@ -39,6 +39,8 @@ Record = dict[str, Any]
 
 NOT_RUN = "— not run"
 QUOTED = "as published"
+UNFOLDED = 6
+"""Commands that a page still shows without folding them away."""
 
 
 def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[Record]:
@@ -141,13 +143,16 @@ def to_csv(found: Sequence[Record]) -> str:
     return out.getvalue()
 
 
-def to_markdown(found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = ()) -> str:
+def to_markdown(
+    found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = (), *, fold: bool = False
+) -> str:
     """Renders the records of one table as Markdown: the table, then what it takes to read it and make it again.
 
     Args:
         found: the records of one (app, table).
         published: the facts behind them, for their ± and their sources.
         stale: cells of this table that the records leave out.
+        fold: whether a long list of commands is folded away, as on a page.
     """
     if not found:
         return "Nothing run and nothing published yet.\n"
@@ -174,7 +179,7 @@ def to_markdown(found: Sequence[Record], published: Sequence[Published] = (), st
             if column in with_published:
                 line.append(_theirs(record, fact))
         lines.append(line)
-    notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale)
+    notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale, fold)
     return _grid(lines) + "\n" + "\n\n".join(notes) + "\n"
 
 
@@ -198,12 +203,14 @@ def _theirs(record: Record | None, fact: Published | None) -> str:
     return number(record["published"]) + spread
 
 
-def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell]) -> list[str]:
+def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell], fold: bool) -> list[str]:
     units = ", ".join(dict.fromkeys(f"[{r['unit']}], {r['better']} is better" for r in found))
     quoted = {f.row for f in facts if f.ours == "quoted"}
     if any(r["row"] not in quoted for r in found):
-        units += "; mean ± standard error over n draws; **bold**: at least as good as published"
-    legend = f"{units}. A published ± is as printed in its source."
+        units += "; mean ± standard error over n draws"
+    legend = f"{units}."
+    if any(r["published"] is not None for r in found):
+        legend = f"{units}; **bold**: at least as good as published. A published ± is as printed in its source."
     missing = sum(r["value"] is None and r["row"] not in quoted for r in found)
     if missing:
         legend += f" Not run yet: {missing} of {sum(r['row'] not in quoted for r in found)} entries."
@@ -215,7 +222,10 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
         notes.append("Measured on: " + "; ".join(dict.fromkeys("; ".join(devices).split("; "))) + ".")
     commands = dict.fromkeys(r["command"] for r in found if r["command"])
     if commands:
-        notes.append("Made by:\n\n```\n" + "\n".join(commands) + "\n```")
+        listed = "```\n" + "\n".join(commands) + "\n```"
+        if fold and len(commands) > UNFOLDED:
+            listed = f"<details><summary>{len(commands)} commands</summary>\n\n{listed}\n\n</details>"
+        notes.append(f"Made by:\n\n{listed}")
     if stale:
         names = (f"{_escape(c.row)} at {c.column} (protocol {c.protocol}, {c.config_hash})" for c in stale)
         entries = dict.fromkeys(names)

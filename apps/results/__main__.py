@@ -84,14 +84,14 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
     for (_, table), group in tables(records(cells, facts)).items():
         own = [cell for cell in cells if cell.table == table]
         _, stale = split_stale(own)
-        blocks[f"table:{table}"] = to_markdown(group, facts, stale)
+        blocks[f"table:{table}"] = to_markdown(group, facts, stale, fold=True)
         # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say
         for ending in {record["column"].rpartition(" ")[2] for record in group} if len(group) else ():
             part = [record for record in group if record["column"].endswith(f" {ending}")]
             if ending.isdecimal() and len(part) < len(group):
                 shown = [fact for fact in facts if fact.column.endswith(f" {ending}")]
                 old = [cell for cell in stale if cell.column.endswith(f" {ending}")]
-                blocks[f"table:{table}:{ending}"] = to_markdown(part, shown, old)
+                blocks[f"table:{table}:{ending}"] = to_markdown(part, shown, old, fold=True)
         blocks[f"draws:{table}"] = draws_markdown(own)
     return blocks
 

@@ -145,3 +145,12 @@ def test_tables_are_grouped_in_order():
         ("semi_supervised", "mnist"),
         ("semi_supervised", "later"),
     ]
+
+
+def test_a_page_folds_a_long_list_of_commands_away():
+    found = records([cell("A", str(i), 1.0, command=f"genapps {i}") for i in range(9)])
+    folded = to_markdown(found, fold=True)
+    assert "<summary>9 commands</summary>" in folded
+    assert "genapps 8\n```\n\n</details>" in folded
+    assert "<details>" not in to_markdown(found)
+    assert "<details>" not in to_markdown(found[:6], fold=True)

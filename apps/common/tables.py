@@ -30,10 +30,12 @@ KEYS = (
     "n",
     "published",
     "better",
+    "counts",
     "device",
     "command",
 )
-"""The keys of a record, in this order. `value` is None where nothing was run."""
+"""The keys of a record, in this order. `value` is None where nothing was run; `counts` is False where a cell says in
+`extra["counts"]` that it can't be held against the published figure."""
 
 Record = dict[str, Any]
 
@@ -116,6 +118,7 @@ def _record(
         "n": len(values),
         "published": fact.value if fact else None,
         "better": better,
+        "counts": all(cell.extra.get("counts", True) for cell in draws),
         "device": "; ".join(sorted({cell.device for cell in draws})) or None,
         "command": latest.command if latest else None,
     }
@@ -193,7 +196,11 @@ def ours(record: Record | None, fact: Published | None = None, *, bold: bool = T
         text += f" ± {number(record['standard_error'])}"
     sign = 1 if record["better"] == "lower" else -1
     reached = record["published"] is not None and sign * record["value"] <= sign * record["published"]
-    return (f"**{text}**" if bold and reached else text) + f" (n={record['n']})"
+    if not record["counts"]:
+        text += "†"
+    elif bold and reached:
+        text = f"**{text}**"
+    return f"{text} (n={record['n']})"
 
 
 def _theirs(record: Record | None, fact: Published | None) -> str:
@@ -211,6 +218,8 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
     legend = f"{units}."
     if any(r["published"] is not None for r in found):
         legend = f"{units}; **bold**: at least as good as published. A published ± is as printed in its source."
+    if not all(r["counts"] for r in found):
+        legend += " †: measured under easier conditions than published, and no claim."
     missing = sum(r["value"] is None and r["row"] not in quoted for r in found)
     if missing:
         legend += f" Not run yet: {missing} of {sum(r['row'] not in quoted for r in found)} entries."

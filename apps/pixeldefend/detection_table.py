@@ -2,7 +2,8 @@
 
 The figure is the area under the ROC curve, of the score that a test ranks by. Controls are images that are no attack
 at all: another data set, constants, noise, flips. A density holds some of them likelier than its own data (Nalisnick et
-al. 2019): what a test is worth shows there.
+al. 2019): what a test is worth shows there. The columns of the attack that hides are of those images alone that fool
+the classifier, and say beside it how many do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from core_models.data import load as load_data
 
-from .benchmark import Grid
+from .benchmark import HIDING_WEIGHTS, Grid, hidden, right
 from .detection import area_under_curve, compressed_bits, controls, fingerprint, typicality_p_value
 from .table import OBLIVIOUS, Row
 
@@ -23,12 +24,14 @@ OTHERS = {"fashion-mnist": "mnist", "mnist": "fashion-mnist"}
 """The data set of the same shape that serves as a control."""
 
 
-def detection_table(grid: Grid, eps: list[int]) -> None:
+def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int) -> None:
     """Fills the cells: rows are tests, columns what is to be detected.
 
     Args:
         grid: where they go.
         eps: budgets of the attacks [levels].
+        knowing_images: test images for the attack that hides, the first ones.
+        steps: of that attack.
     """
     experiment = grid.experiment
     x, y = experiment.x, experiment.y
@@ -37,22 +40,41 @@ def detection_table(grid: Grid, eps: list[int]) -> None:
     for title, name in OBLIVIOUS.items():
         for budget in eps:
             sources[f"{title} {budget}"] = lambda name=name, budget=budget: experiment.attacked(net, name, budget, x, y)
+    hiding: dict[str, dict[str, Any]] = {}
+    for weight in HIDING_WEIGHTS:
+        for budget in eps:
+            column = f"Detector-aware {budget}, weight {weight:g}"
+            hiding[column] = {"steps": steps, "weight": weight, "attacked": knowing_images}
+
+            def fooling(budget: int = budget, weight: float = weight) -> Tensor:
+                found = hidden(experiment, net, budget, knowing_images, weight, steps)
+                return found[~right(experiment, net, found, y[:knowing_images])]
+
+            sources[column] = fooling
     for name, images in _controls(experiment.name, x, experiment.seed).items():
         sources[name] = lambda images=images: images
     clean: dict[str, np.ndarray] = {}
     for test in ("likelihood", "typicality", "complexity"):
         for column, source in sources.items():
+            if column in hiding and not len(source()):
+                print(f"{column}: none of {knowing_images} images fooled the classifier, so there is nothing to detect")
+                continue
             settings = {
                 "density": experiment.density_id, "images": len(x), "test": test, "against": column,
                 "classifier": fingerprint(experiment.classifier(net))[:16],
                 **({"calibration": len(experiment.calibration)} if test == "typicality" else {}),
+                **hiding.get(column, {}),
             }  # fmt: skip
 
-            def measure(test: str = test, source: Any = source) -> tuple[float, dict[str, Any]]:
+            def measure(test: str = test, source: Any = source, column: str = column) -> tuple[float, dict[str, Any]]:
                 if test not in clean:
                     clean[test] = _suspicion(grid, test, x)
-                found = area_under_curve(clean[test], _suspicion(grid, test, source()))
-                return found.value, {"images": len(x), "interval": f"{found.low:.4f} to {found.high:.4f}"}
+                suspects = source()
+                told = {"images": len(x)}
+                if column in hiding:
+                    told |= {"attacked": knowing_images, "fooled": len(suspects)}
+                found = area_under_curve(clean[test], _suspicion(grid, test, suspects))
+                return found.value, {**told, "interval": f"{found.low:.4f} to {found.high:.4f}"}
 
             grid.cell(test, column, settings, measure, unit="AUC")
 

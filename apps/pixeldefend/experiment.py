@@ -170,7 +170,7 @@ class Experiment:
             eps: its budget [levels].
             x: clean images, as bytes.
             y: their classes.
-            **parameters: the attack's own.
+            **parameters: the attack's own; a density among them is the experiment's.
         """
         if attacks.find(name).budgetless and eps < self.data.levels - 1:
             # made once, without a budget, and clipped to any
@@ -179,11 +179,15 @@ class Experiment:
         net = self.classifier(row)
         told = attacks.describe(name, eps, **parameters)
         key = {"classifier": fingerprint(net), "images": images_hash(x), "seed": self.seed, **told}
+        if "density" in parameters:
+            key["density"] = self.density_id
+
+        at_a_time = 50 if "density" in parameters else 250  # gradients through a density take memory
 
         def compute() -> Tensor:
             with Progress(f"{name} {eps} on {row.undefended.title}", len(x), unit="image") as shown:
                 found = attacks.attack(
-                    name, net, self.pixels(x), y, eps, seed=self.seed, batch_size=250,
+                    name, net, self.pixels(x), y, eps, seed=self.seed, batch_size=at_a_time,
                     on_batch=lambda done: shown.update(done, last=done == len(x)), **parameters,
                 )  # fmt: skip
             return self.bytes(found)

@@ -154,3 +154,12 @@ def test_a_page_folds_a_long_list_of_commands_away():
     assert "genapps 8\n```\n\n</details>" in folded
     assert "<details>" not in to_markdown(found)
     assert "<details>" not in to_markdown(found[:6], fold=True)
+
+
+def test_what_does_not_count_is_never_bold():
+    found = records(
+        [cell("A", "100", 9.0, extra={"counts": False}), cell("A", "600", 4.0, extra={"counts": True})], FACTS
+    )
+    text = to_markdown(found, FACTS)
+    assert "9.00† (n=1)" in text and "**9.00" not in text and "**4.00** (n=1)" in text
+    assert "no claim" in text and "no claim" not in to_markdown([r for r in found if r["counts"]], FACTS)

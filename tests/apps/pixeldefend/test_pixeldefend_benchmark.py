@@ -1,18 +1,23 @@
 """The verbs that make the tables, through the command line, on a small density and classifiers of 8 x 8 digits."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
-from apps.pixeldefend.benchmark import accuracy
-from apps.pixeldefend.detection import Calibration, bits_per_dim
+from apps.pixeldefend.attacks import attack, correct
+from apps.pixeldefend.benchmark import HIDING_WEIGHTS, accuracy
+from apps.pixeldefend.defended import Defended, Purifier
+from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
+from apps.pixeldefend.feature_squeezing import FeatureSqueezing
 from apps.pixeldefend.purification import purify
-from apps.pixeldefend.table import Row, find_rows, rows
+from apps.pixeldefend.table import OBLIVIOUS, Row, find_rows, rows
 from core_models.base import Classifier
 from core_models.data import load
 from core_models.training import held_out
@@ -119,6 +124,14 @@ def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
         kept = torch.from_numpy(bits_per_dim(model, x)) <= threshold
         shown = torch.where(kept.view(-1, 1, 1, 1), x, purified)
         assert cells[titles[2], "Clean 24"].value == pytest.approx(100 * (net(shown).argmax(1) == y).double().mean())
+        for title, name in OBLIVIOUS.items():
+            # a change made without a budget is clipped to it
+            changed = attack(name, net, x, y, 255 if name in ("deepfool", "cw") else 24, seed=0, batch_size=250)
+            changed = ((changed - x) * 255).round().clamp(-24, 24) / 255 + x
+            value = 100 * (net(changed).argmax(1) == y).double().mean()
+            assert cells["ResNet Normal", f"{title} 24"].value == pytest.approx(value), title
+            value = 100 * (net(purify(model, changed, 48)).argmax(1) == y).double().mean()
+            assert cells[titles[1], f"{title} 24"].value == pytest.approx(value), title
     assert cells["ResNet Normal", "BIM 24"].value < cells["ResNet Normal", "Clean 24"].value - 30
     # what stands is not measured again, and the command makes a cell again
     before = {path: path.read_text() for path in results.rglob("*.json")}
@@ -129,21 +142,66 @@ def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
     assert "--rows '[\"ResNet Normal\"]'" in cells["ResNet Normal", "BIM 24"].command
 
 
-def test_attacks_on_the_whole_defence_and_rows_with_squeezing(work, call, tmp_path):
-    titles = ["ResNet Normal + PixelDefend (48)", "ResNet Adversarial FGSM + feature squeezing"]
-    attacks = ["BPDA", "Square", "Detector-aware", "AutoAttack"]
-    given = benchmark(work, tmp_path, "--rows", json.dumps(titles), "--attacks", json.dumps(attacks), "--images", 12)
+def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path):
+    titles = [f"ResNet Normal + {purifying}PixelDefend (48)" for purifying in ("", "adaptive ")]
+    titles += ["ResNet Adversarial FGSM + feature squeezing"]
+    named = ["BPDA", "Square", "Detector-aware", "AutoAttack"]
+    given = benchmark(work, tmp_path, "--rows", json.dumps(titles), "--attacks", json.dumps(named), "--images", 12)
     status, _, error = call(*given)
     assert status == 0, error
     cells = {(c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
-    assert set(cells) == {(row, f"{attack} 24") for row in titles for attack in attacks}
+    assert set(cells) == {(row, f"{column} 24") for row in titles for column in [*named, "Worst case of all"]}
     assert cells[titles[0], "BPDA 24"].extra["images"] == 6
-    assert cells[titles[0], "BPDA 24"].extra["settings"]["steps"] == 4
+    assert cells[titles[0], "BPDA 24"].extra["settings"]["attack"]["steps"] == 4
+    assert cells[titles[0], "BPDA 24"].extra["settings"]["defence"]["eps"] == 48
     assert cells[titles[0], "AutoAttack 24"].extra["images"] == 12
+    for row in titles:
+        knowing = min(cells[row, f"{name} 24"].value for name in named[:3])
+        assert cells[row, "Worst case of all 24"].value <= knowing
+
+    # worked out here, from the pieces
+    data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
+    nets = [core_models.load(work / f"classifier_resnet_{t}_tiny", Classifier).eval() for t in ("normal", "fgsm")]
+    scores = Calibration.load(work / "density/calibration.npz").scores["bits_per_dim"]
+    x, y = data.images("test")[:6], data.test_y[:6]
+    rows = {
+        titles[0]: Defended(Purifier(model, eps=48), nets[0]),
+        titles[1]: Defended(Purifier(model, eps=48, threshold=float(np.quantile(scores, 0.9))), nets[0]),
+        titles[2]: Defended(Purifier(model, eps=0), FeatureSqueezing(nets[1], 3)),
+    }
+    for title, target in rows.items():
+        changed = attack("bpda", target, x, y, 24, seed=0, batch_size=64, steps=4)
+        assert cells[title, "BPDA 24"].value == pytest.approx(100 * float(correct(target, changed, y).double().mean()))
+        changed = attack("square", target, x, y, 24, seed=0, batch_size=64, queries=4)
+        assert cells[title, "Square 24"].value == pytest.approx(
+            100 * float(correct(target, changed, y).double().mean())
+        )
+    withstands = torch.ones(6, dtype=torch.bool)
+    for weight in HIDING_WEIGHTS:
+        changed = attack("detector-aware", nets[0], x, y, 24, batch_size=50, density=model, weight=weight, steps=4)
+        withstands &= correct(rows[titles[1]], changed, y)
+    assert cells[titles[1], "Detector-aware 24"].value == pytest.approx(100 * float(withstands.double().mean()))
+
+
+def test_the_store_tells_defences_and_seeds_apart(work, call, tmp_path):
+    own = tmp_path / "work"
+    shutil.copytree(work / "classifier_resnet_normal_tiny", own / "classifier_resnet_normal_tiny")
+    given = benchmark(own, tmp_path / "results", "--attacks", '["Square"]', "--density", work / "density")
+    given[given.index("--data") + 1] = work / "tiny.npz"
+    kept = []
+    for box, seed in ((48, 0), (16, 0), (48, 1)):
+        row = json.dumps([f"ResNet Normal + PixelDefend ({box})"])
+        status, _, error = call(*given, "--rows", row, "--eps_defend", box, "--seed", seed)
+        assert status == 0, error
+        found = [np.load(path)["key"] for path in (own / "store" / "attacked").iterdir()]
+        kept.append(sum("knows the defence" in json.loads(str(key)) for key in found))
+    assert kept == [1, 2, 3]
 
 
 def test_the_tables_beside_it(work, call, tmp_path):
-    status, _, error = call(*benchmark(work, tmp_path, "--tables", "[density,detection,sanity]"))
+    status, _, error = call(
+        *benchmark(work, tmp_path, "--tables", "[density,detection,sanity]", "--knowing_images", 40)
+    )
     assert status == 0, error
     cells = {(c.table, c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
     density = cells["density", "PixelCNNPlusPlus", "tiny test"]
@@ -151,6 +209,14 @@ def test_the_tables_beside_it(work, call, tmp_path):
     assert cells["detection", "likelihood", "uniform noise"].value > 0.95
     assert cells["detection", "likelihood", "RAND 24"].value > 0.6
     assert {test for table, test, _ in cells if table == "detection"} == {"likelihood", "typicality", "complexity"}
+    assert cells["detection", "typicality", "uniform noise"].value > 0.95
+    data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
+    clean = data.images("test")[:60]
+    bits = [bits_per_dim(model, x) - compressed_bits(x) / 64 for x in (clean, controls(clean, seed=0)["uniform noise"])]
+    expected = roc_auc_score([0] * 60 + [1] * 60, np.concatenate(bits))
+    assert cells["detection", "complexity", "uniform noise"].value == pytest.approx(expected)
+    hiding = [cell for (table, _, column), cell in cells.items() if table == "detection" and "Detector" in column]
+    assert hiding and all(1 <= cell.extra["fooled"] <= cell.extra["attacked"] == 40 for cell in hiding)
     sanity = {column: c.value for (table, _, column), c in cells.items() if table == "sanity"}
     steps = [sanity[f"BPDA 24, {n} steps"] for n in (5, 20, 50)]
     assert steps == sorted(steps, reverse=True)

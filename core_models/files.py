@@ -43,6 +43,22 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+def require_writable(path: Path | str) -> None:
+    """Makes sure, before the work begins, that a file can be written; makes its folder.
+
+    Raises:
+        UserError: when it can't be.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    os.close(handle)
+    Path(name).unlink()
+
+
 def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Writes a whole file, or leaves what was there."""
     with atomic(path) as temporary:

@@ -177,11 +177,14 @@ def find_cell(
 
     A cell of another configuration or protocol is stale: it counts as not done, and `write_cell` replaces it.
     """
+    cell = cell_at(folder, app=app, table=table, row=row, column=column, draw=draw)
+    return cell if cell and (cell.config_hash, cell.protocol) == (config_hash, protocol) else None
+
+
+def cell_at(folder: Path | str, *, app: str, table: str, row: str, column: str, draw: int) -> Cell | None:
+    """Returns the cell that stands in a place, stale or not; None where there is none."""
     path = _path(folder, app, table, row, column, draw)
-    if not path.exists():
-        return None
-    cell = read_cell(path)
-    return cell if (cell.config_hash, cell.protocol) == (config_hash, protocol) else None
+    return read_cell(path) if path.exists() else None
 
 
 def split_stale(cells: Iterable[Cell]) -> tuple[list[Cell], list[Cell]]:

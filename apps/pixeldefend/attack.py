@@ -15,7 +15,7 @@ from apps.common.provenance import commit
 from core_models.data import Split
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import atomic, write_json
+from core_models.files import atomic, require_writable, write_json
 from core_models.training.progress import Progress
 
 from . import attacks
@@ -65,6 +65,7 @@ def attack_images(
     told = attacks.describe(attack, eps, **(parameters or {}))
     if out.suffix != ".npz":
         raise UserError(f"--out: expected the name of a .npz, got {out}")
+    require_writable(out)
     data_set = load_data(data)
     if data_set.levels != 256:
         raise UserError(f"--data {data}: expected 8-bit images, got {data_set.levels} levels")
@@ -84,7 +85,9 @@ def attack_images(
         batch_size = min(batch_size, 64)
         print(CAUTION)
     place = next(net.parameters()).device
-    print(f"{told['attack']}, {eps} levels, on {len(x):,} images: {json.dumps(told, default=str)}")
+    count = len(data_set.labels(split))
+    of = f"{len(x):,} of the {count:,} images of the {split} split"
+    print(f"{told['attack']}, {eps} levels, on {of}: {json.dumps(told, default=str)}")
     with Progress(attack, len(x), unit="image") as shown:
         found = attacks.attack(
             attack, target, x, y, eps, seed=seed, batch_size=batch_size,
@@ -94,7 +97,6 @@ def attack_images(
         torch.cat([predictions(target, part.to(place)) for part in images_.split(batch_size)]) for images_ in (x, found)
     )
     bytes_, clean = ((images_ * 255).round().to(torch.uint8).numpy() for images_ in (found, x))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, x=bytes_, clean=clean, y=y.numpy())
     largest = int(np.abs(bytes_.astype(int) - clean).max()) if len(x) else 0

@@ -27,7 +27,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, cell_at, find_cell, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from apps.common.published import published
@@ -89,6 +89,7 @@ class Grid:
             )
             if standing is not None:
                 return standing
+            self._refuse_to_shrink(row, column, settings)
         start = time.monotonic()
         value, extra = measure()
         cell = Cell(
@@ -99,6 +100,16 @@ class Grid:
         write_cell(self.results, cell)
         print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)
         return cell
+
+    def _refuse_to_shrink(self, row: str, column: str, settings: dict[str, Any]) -> None:
+        draw = self.experiment.seed
+        standing = cell_at(self.results, app=APP, table=self.table, row=row, column=column, draw=draw)
+        there = standing.extra.get("settings", {}).get("images") if standing else None
+        if there is not None and there > settings["images"]:
+            raise UserError(
+                f"{row}, {column} stands in {self.results}, measured on {there:,} images, and {settings['images']:,} "
+                "were asked for: another folder for --results, or --again true to write over it"
+            )
 
 
 def _interval_words(extra: dict[str, Any]) -> str:

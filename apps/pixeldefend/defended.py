@@ -91,7 +91,13 @@ class Purifier(nn.Module):
     ) -> None:
         super().__init__()
         if not (isinstance(density, Autoregressive) and isinstance(density, nn.Module)):
-            raise UserError(f"expected a density that is an Autoregressive module, got {type(density).__name__}")
+            raise UserError(
+                f"expected a density that is both an nn.Module and core_models.base.Autoregressive, got "
+                f"{type(density).__name__}"
+            )
+        for name in ("event_shape", "levels"):
+            if not hasattr(density, name):
+                raise UserError(f"expected a density with {name}, got {type(density).__name__}, which has none: set it")
         if not isinstance(eps, int) or isinstance(eps, bool) or not 0 <= eps <= 255:
             raise UserError(f"expected eps as a whole number of levels from 0 to 255, got {eps!r}")
         if threshold is not None and (not isinstance(threshold, Real) or threshold != threshold):

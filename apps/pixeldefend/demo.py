@@ -22,6 +22,7 @@ from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet, NoSourceError
 from core_models.data import load as load_data
 from core_models.errors import UserError
+from core_models.files import require_writable
 from core_models.training import resolve_device
 from core_models.training.progress import Progress
 
@@ -99,6 +100,7 @@ def demo(
         return
     x, y = _test_images(data_set, data, model, images)
     run = folder_of(out)
+    require_writable(run.summary)
     print(f"data: {data_set.name} ({data_set.source}), the first {images} test images; calibration: {calibration}")
     examiner = _Examiner(model, net, calibration, eps_defend, batch_size)
     made = {"clean": x}

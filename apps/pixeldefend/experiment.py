@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import core_models
+from apps.common.presets import preset_names
 from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet
@@ -145,14 +146,22 @@ class Experiment:
     def classifier(self, row: Row) -> nn.Module:
         """Returns the classifier of a row, without what stands before it.
 
+        A normally trained one that isn't in the folder of the work is taken from the zoo, if it is there.
+
         Raises:
             UserError: when it wasn't trained yet; says how.
         """
         own = row.undefended
         if own not in self._classifiers:
             folder = self.classifier_folder(own)
-            if not (folder / "model.json").is_file():
+            shipped = f"{NETWORKS[own.network]}_{self.name.replace('-', '_')}"
+            trained = (folder / "model.json").is_file()
+            if not trained and own.training == "Normal" and shipped in zoo.names():
+                folder = zoo.folder(shipped)
+            elif not trained:
                 preset = f"pixeldefend/{folder.name.replace('_normal', '')}"
+                if own.training == "Normal" and f"{preset}_80k" in preset_names():
+                    preset += "_80k"
                 raise UserError(
                     f"expected the classifier of {own.title} in {folder}, found none: "
                     f"genapps pixeldefend train-classifier --config {preset} --out {folder}"

@@ -59,6 +59,6 @@ def test_the_density_and_the_classifier_of_fashion_mnist_are_worth_what_their_ca
     with torch.no_grad():
         bits = -density.log_prob(x) / (784 * log(2))
         right = (classifier(x).argmax(1) == y).double().mean()
-    # 2.751 and 92.82 % on all 10,000; of 400 images the standard errors are 0.05 and 1.3 %
+    # 2.751 and 92.51 % on all 10,000; of 400 images the standard errors are 0.05 and 1.3 %
     assert bits.mean().item() == pytest.approx(2.751, abs=0.15)
-    assert right.item() == pytest.approx(0.928, abs=0.04)
+    assert right.item() == pytest.approx(0.925, abs=0.04)

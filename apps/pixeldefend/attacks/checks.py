@@ -23,8 +23,10 @@ def check_eps(eps: Any) -> float:
     """Returns a budget as a number of levels.
 
     Raises:
-        UserError: when it is none from 0 to 255.
+        UserError: when it is none from 0 to 255, or a part of one level, as of the range from 0 to 1.
     """
+    if isinstance(eps, (float, np.floating)) and 0 < eps < 1:
+        raise UserError(f"expected eps in 8-bit levels, from 1 to 255, got {eps!r}: of 8/255 of the range it is 8")
     if isinstance(eps, (int, float, np.number)) and not isinstance(eps, bool) and 0 <= eps <= LEVELS:
         return float(eps)
     raise UserError(f"expected eps in 8-bit levels, a number from 0 to 255, got {eps!r}")

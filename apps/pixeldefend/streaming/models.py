@@ -43,7 +43,7 @@ def load_classifier(name: str, device: str, event_shape: Sequence[int]) -> nn.Mo
     Args:
         name: a run folder, or `zoo:NAME`.
         device: auto, cpu, cuda or cuda:N.
-        event_shape: channels, height and width [pixels] of the density.
+        event_shape: channels, height and width [pixels] of the images.
 
     Raises:
         UserError: when there is no classifier, or it is one of images of another shape.
@@ -51,10 +51,14 @@ def load_classifier(name: str, device: str, event_shape: Sequence[int]) -> nn.Mo
     model = _load(name, device)
     if isinstance(model, ExactLikelihood):
         raise UserError(f"--classifier {name}: expected a classifier, got the density {type(model).__name__}")
+    if type(model).forward is nn.Module.forward:
+        raise UserError(
+            f"--classifier {name}: expected a classifier, got {type(model).__name__}, which can't be called"
+        )
     own = tuple(getattr(model, "event_shape", event_shape))
     if own != tuple(event_shape):
         raise UserError(
-            f"--classifier {name}: expected one of images {tuple(event_shape)}, as the density is, got one of {own}"
+            f"--classifier {name}: expected one of images {tuple(event_shape)}, as those given are, got one of {own}"
         )
     return model
 

@@ -38,7 +38,7 @@ def run(name, eps=16, n=24, at=None, **parameters):
 
 
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("eps", [0, 0.7, 7])
+@pytest.mark.parametrize("eps", [0, 1.7, 7])
 def test_stays_in_the_box_and_on_the_grid(name, eps):
     x, _ = digits(n=12)
     found = run(name, eps, n=12)
@@ -170,6 +170,22 @@ def test_cw_asks_for_fewer_levels_as_long_as_it_fools():
     needed = [((found - x) * 255).abs().amax((1, 2, 3)) for found in (once, again)]
     assert not correct(linear, again, y).any()
     assert bool((needed[1] <= needed[0]).all()) and float((needed[0] - needed[1]).mean()) > 1
+
+
+def test_cw_weighs_the_margin_more_where_it_does_not_fool():
+    linear, x, y, _ = linear_case()
+    # the penalty of what is above tau is divided by c: of the first c alone, nothing smaller is found
+    stuck = attack("cw", linear, x, y, 255, first_c=1e-5, largest_c=1e-5, learning_rate=0.05, steps=60)
+    grown = attack("cw", linear, x, y, 255, first_c=1e-5, largest_c=1e-1, learning_rate=0.05, steps=60)
+    needed = [((found - x) * 255).abs().amax((1, 2, 3)).mean() for found in (stuck, grown)]
+    assert needed[1] < needed[0] - 0.2
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.031, 0.999])
+def test_a_budget_in_shares_of_the_range_is_refused(eps):
+    linear, x, y, _ = linear_case()
+    with pytest.raises(UserError, match="8-bit levels, from 1 to 255"):
+        attack("fgsm", linear, x, y, eps)
 
 
 def test_rounding_outwards_never_shrinks_a_change():

@@ -272,3 +272,33 @@ def test_the_interval_is_wilsons():
     value, extra = accuracy(torch.tensor([True] * 8 + [False] * 2))
     # by hand: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96
     assert value == 80 and extra["interval"] == "49.0 to 94.3" and extra["error_count"] == 2
+
+
+def test_fewer_images_never_replace_more(work, call, tmp_path):
+    given = benchmark(work, tmp_path, "--rows", '["ResNet Normal"]', "--attacks", '["FGSM"]')
+    assert call(*given)[0] == 0
+    status, _, error = call(*given, "--images", 20)
+    assert status == 2 and "measured on 60 images, and 20 were asked for" in error
+    assert len(error.strip().splitlines()) == 1
+    status, _, error = call(*given, "--images", 20, "--again", "true")
+    assert status == 0, error
+    (cell,) = read_cells(tmp_path, app="pixeldefend")
+    assert cell.extra["images"] == 20
+
+
+def test_an_attack_that_cannot_be_written_is_not_begun(work, call, tmp_path):
+    (tmp_path / "file").touch()
+    given = ["attack", "--data", work / "tiny.npz", "--classifier", work / "classifier_resnet_normal_tiny"]
+    status, out, error = call(*given, "--out", tmp_path / "file" / "x.npz")
+    assert status == 2 and "could not write" in error and len(error.strip().splitlines()) == 1
+    assert "levels, on" not in out
+    status, _, error = call("demo", "--out", tmp_path / "file")
+    assert status == 2 and "could not write" in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_model_that_cannot_classify_is_refused(work, call, tmp_path):
+    np.savez(tmp_path / "images.npz", x=np.zeros((2, 1, 8, 8), dtype=np.uint8))
+    given = ["purify", "--input", tmp_path / "images.npz", "--density", work / "density", "--out", tmp_path / "out"]
+    status, _, error = call(*given, "--classifier", "zoo:vae_mnist")
+    assert status == 2 and "expected a classifier, got VAE" in error
+    assert not (tmp_path / "out").exists()

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from core_models.data import load as load_data
 
-from .benchmark import HIDING_WEIGHTS, Grid, hidden, right
+from .benchmark import Grid, right
 from .detection import area_under_curve, compressed_bits, controls, fingerprint, typicality_p_value
+from .knowing import HIDING_WEIGHTS, hidden
 from .table import OBLIVIOUS, Row
 
 OTHERS = {"fashion-mnist": "mnist", "mnist": "fashion-mnist"}

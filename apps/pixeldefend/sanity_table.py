@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import attacks
-from .benchmark import Grid, accuracy, knowing, right, row_settings
+from .benchmark import Grid, accuracy, right, row_settings
+from .knowing import knowing
 from .table import Row
 
 

@@ -66,6 +66,7 @@ def test_json_is_a_list_of_records(run):
         "n": 2,
         "published": 3.33,
         "better": "lower",
+        "counts": True,
         "device": "a CPU, 2 threads",
         "command": "genapps semi-supervised benchmark",
     }

@@ -21,15 +21,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         UserError: when the disk is full or the folder can't be written to; nothing half-written remains.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device or a pipe
-        raise UserError(f"expected a file to write, {path} is something else: give another path")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -49,14 +41,7 @@ def require_writable(path: Path | str) -> None:
     Raises:
         UserError: when it can't be.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    os.close(handle)
-    Path(name).unlink()
+    _beside(Path(path)).unlink()
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> None:
@@ -87,6 +72,18 @@ def read_json(path: Path | str) -> Any:
 def hash_of(value: Any) -> str:
     """Returns 12 hexadecimal digits that identify a JSON-like value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _beside(path: Path) -> Path:
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device or a pipe
+        raise UserError(f"expected a file to write, {path} is something else: give another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

@@ -17,102 +17,28 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from scipy.stats import binomtest
-from torch import Tensor, nn
+from torch import Tensor
 
-from apps.common.cells import Cell, cell_at, find_cell, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from apps.common.published import published
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import hash_of
 from core_models.training import resolve_device
 
 from . import attacks
 from .defended import CAUTION
-from .detection import fingerprint
+from .detection_table import detection_table
 from .experiment import Experiment
-from .feature_squeezing import FeatureSqueezing
-from .streaming.models import load_density, predictions
+from .knowing_columns import knowing, knowing_settings, worst_of_all
+from .measuring import Grid, accuracy, counts, right, row_settings
+from .sanity_table import sanity_table
+from .streaming.models import load_density
 from .table import KNOWING, OBLIVIOUS, TRANSFERRED, Row, find_attacks, find_rows
 
-APP, PROTOCOL = "pixeldefend", "1"
 Table = Literal["attacks", "detection", "density", "sanity"]
-
-
-@dataclass
-class Grid:
-    """Where the cells of a call go, and what they say of how they were made."""
-
-    experiment: Experiment
-    table: str
-    results: Path
-    device: str
-    command: str
-    again: bool
-
-    def cell(
-        self,
-        row: str,
-        column: str,
-        settings: dict[str, Any],
-        measure: Callable[[], tuple[float, dict[str, Any]]],
-        *,
-        unit: str = "%",
-        better: Literal["lower", "higher"] = "higher",
-    ) -> Cell:
-        """Returns a cell, measured and written unless it stands.
-
-        Args:
-            row: its row.
-            column: its column.
-            settings: what its value depends on.
-            measure: returns the value, and what a reader may want beside it.
-            unit: the value's unit.
-            better: whether higher or lower is better.
-        """
-        settings = json.loads(json.dumps({**settings, "seed": self.experiment.seed}, default=str))
-        name, draw = self.table, self.experiment.seed
-        key = hash_of(settings)
-        if not self.again:
-            standing = find_cell(
-                self.results, app=APP, table=name, row=row, column=column, draw=draw, config_hash=key, protocol=PROTOCOL
-            )
-            if standing is not None:
-                return standing
-            self._refuse_to_shrink(row, column, settings)
-        start = time.monotonic()
-        value, extra = measure()
-        cell = Cell(
-            app=APP, table=name, row=row, column=column, value=value, unit=unit, better=better, draw=draw,
-            seed=self.experiment.seed, config_hash=key, protocol=PROTOCOL, device=self.device,
-            seconds=time.monotonic() - start, command=self.command, extra={**extra, "settings": settings},
-        )  # fmt: skip
-        write_cell(self.results, cell)
-        print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)
-        return cell
-
-    def _refuse_to_shrink(self, row: str, column: str, settings: dict[str, Any]) -> None:
-        draw = self.experiment.seed
-        standing = cell_at(self.results, app=APP, table=self.table, row=row, column=column, draw=draw)
-        there = standing.extra.get("settings", {}).get("images") if standing else None
-        if there is not None and there > settings["images"]:
-            raise UserError(
-                f"{row}, {column} stands in {self.results}, measured on {there:,} images, and {settings['images']:,} "
-                "were asked for: another folder for --results, or --again true to write over it"
-            )
-
-
-def _interval_words(extra: dict[str, Any]) -> str:
-    return f" (95 %: {extra['interval']}, n = {extra['images']})" if "interval" in extra else ""
 
 
 def benchmark(
@@ -191,8 +117,6 @@ def benchmark(
     if "density" in tables:
         _density(grid("density", "--tables [density]"))
     if "attacks" in tables:
-        from .knowing import knowing, knowing_settings, worst_of_all
-
         print(CAUTION)
         for row in chosen:
             more = f"--rows {shlex.quote(json.dumps([row.title]))}"
@@ -208,12 +132,8 @@ def benchmark(
                     known = {t: knowing_settings(t, bpda_steps, square_queries) for t in titles if t in KNOWING}
                     worst_of_all(grid(own, more), row, budget, knowing_images, known)
     if "detection" in tables:
-        from .detection_table import detection_table
-
         detection_table(grid("detection", "--tables [detection]"), eps, knowing_images, bpda_steps)
     if "sanity" in tables:
-        from .sanity_table import sanity_table
-
         sanity_table(grid("sanity", "--tables [sanity]"), eps[0], eps_defend, knowing_images)
 
 
@@ -230,48 +150,6 @@ def _density(grid: Grid) -> None:
     settings = {"density": experiment.density_id, "images": len(x)}
     name = type(experiment.density).__name__
     grid.cell(name, f"{experiment.data.name} test", settings, measure, unit="bits/dim", better="lower")
-
-
-def network(experiment: Experiment, row: Row) -> nn.Module:
-    """Returns what classifies the images of a row once they are purified."""
-    net = experiment.classifier(row)
-    bits = 3 if experiment.data.event_shape[0] == 1 else 5
-    return FeatureSqueezing(net, bits).eval() if row.squeezed else net
-
-
-def row_settings(experiment: Experiment, row: Row) -> dict[str, Any]:
-    """Returns what a row's answers depend on, under one name: an attack has a budget of its own."""
-    defence: dict[str, Any] = {**asdict(row), "classifier": fingerprint(experiment.classifier(row))[:16]}
-    if row.purifying != "none":
-        defence["density"] = experiment.density_id
-    if row.purifying.startswith("adaptive"):
-        defence["threshold"] = round(experiment.threshold, 6)
-    return {"defence": defence}
-
-
-def counts(experiment: Experiment, row: Row, title: str, name: str, eps: int) -> dict[str, Any]:
-    """Tells whether an attack leaves the undefended row no more than published; nothing where nothing is published."""
-    table, own = experiment.name.replace("-", "_"), row.undefended.title
-    for fact in published(APP):
-        if (fact.table, fact.row, fact.column) == (table, own, f"{title} {eps}"):
-            x, y = experiment.x, experiment.y
-            found, _ = accuracy(right(experiment, row.undefended, experiment.attacked(row, name, eps, x, y), y))
-            return {"undefended": found, "undefended, published": fact.value, "counts": found <= fact.value}
-    return {}
-
-
-def right(experiment: Experiment, row: Row, x: Tensor, y: Tensor) -> Tensor:
-    """Returns which images, given as bytes, the whole row classifies rightly."""
-    shown, net = experiment.defended(row, x), network(experiment, row)
-    return torch.cat([predictions(net, experiment.pixels(part)) for part in shown.split(500)]) == y
-
-
-def accuracy(correct: Tensor) -> tuple[float, dict[str, Any]]:
-    """Returns the share of True [%], and with it the number of images, of errors, and Wilson's 95 % interval."""
-    n, hits = len(correct), int(correct.sum())
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    words = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    return 100 * hits / n, {"images": n, "error_count": n - hits, "interval": words}
 
 
 def _oblivious(grid: Grid, row: Row, titles: list[str], eps: int, *, clean: bool) -> None:

@@ -27,11 +27,11 @@ from core_models.training import resolve_device
 from core_models.training.progress import Progress
 
 from . import attacks as registry
-from .benchmark import accuracy
 from .defended import CAUTION, Defended, Purifier
 from .detection import Calibration, area_under_curve, bits_per_dim, permutation_p_value, threshold_at
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
+from .measuring import accuracy
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
 from .streaming.models import load_classifier, load_density, predictions

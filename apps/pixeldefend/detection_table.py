@@ -16,9 +16,9 @@ from torch import Tensor
 
 from core_models.data import load as load_data
 
-from .benchmark import Grid, right
 from .detection import area_under_curve, compressed_bits, controls, fingerprint, typicality_p_value
-from .knowing import HIDING_WEIGHTS, hidden
+from .knowing_columns import HIDING_WEIGHTS, hidden
+from .measuring import Grid, right
 from .table import OBLIVIOUS, Row
 
 OTHERS = {"fashion-mnist": "mnist", "mnist": "fashion-mnist"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import attacks
-from .benchmark import Grid, accuracy, right, row_settings
-from .knowing import knowing
+from .knowing_columns import knowing
+from .measuring import Grid, accuracy, right, row_settings
 from .table import Row
 
 

@@ -12,11 +12,11 @@ import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
 from apps.pixeldefend.attacks import attack, correct
-from apps.pixeldefend.benchmark import accuracy
 from apps.pixeldefend.defended import Defended, Purifier
 from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
 from apps.pixeldefend.feature_squeezing import FeatureSqueezing
-from apps.pixeldefend.knowing import HIDING_WEIGHTS
+from apps.pixeldefend.knowing_columns import HIDING_WEIGHTS
+from apps.pixeldefend.measuring import accuracy
 from apps.pixeldefend.purification import purify
 from apps.pixeldefend.table import OBLIVIOUS, Row, find_rows, rows
 from core_models.base import Classifier

@@ -18,9 +18,9 @@ from apps.common.cells import Cell
 from core_models.training.progress import Progress
 
 from . import attacks
-from .benchmark import Grid, accuracy, network, right, row_settings
 from .defended import Defended, Purifier
 from .experiment import Experiment, images_hash
+from .measuring import Grid, accuracy, network, right, row_settings
 from .table import KNOWING, OBLIVIOUS, Row
 
 HIDING_WEIGHTS = (0.2, 1.0)
@@ -44,6 +44,11 @@ def whole(experiment: Experiment, row: Row) -> Defended:
     return Defended(purifier, network(experiment, row)).eval()
 
 
+def hides(row: Row, title: str) -> bool:
+    """Tells whether an attack on a row need only stay likely: no gradient passes a purifier that is passed by."""
+    return title == "Detector-aware" and row.purifying != "PixelDefend"
+
+
 def hidden(experiment: Experiment, row: Row, eps: int, images: int, weight: float, steps: int) -> Tensor:
     """Returns images, as bytes, that fool a row's classifier and stay likely under the density, purified or not."""
     x, y = experiment.x[:images], experiment.y[:images]
@@ -57,8 +62,7 @@ def knowing_images_of(
     """Returns images, as bytes, that attacks on a whole row ended with, by what each is called."""
     experiment = grid.experiment
     x, y = experiment.x[:images], experiment.y[:images]
-    if title == "Detector-aware" and (row.purifying == "none" or row.purifying.startswith("adaptive")):
-        # what stays below the threshold is never purified: no gradient needs to pass a purifier
+    if hides(row, title):
         steps = parameters["steps"]
         return [(f"weight {w}", hidden(experiment, row, eps, images, w, steps)) for w in HIDING_WEIGHTS]
     key = {
@@ -84,11 +88,14 @@ def knowing(
     """A column whose attack knows the whole defence; called by the attack and its budget unless told otherwise."""
     experiment = grid.experiment
     y = experiment.y[:images]
-    hides = title == "Detector-aware" and row.purifying != "PixelDefend"
     settings = {
         **row_settings(experiment, row), "images": images, "knows the defence": True,
-        "attack": attacks.describe(KNOWING[title], eps, **parameters), **({"weights": HIDING_WEIGHTS} if hides else {}),
+        "attack": attacks.describe(KNOWING[title], eps, **parameters),
     }  # fmt: skip
+    if hides(row, title):
+        settings["weights"] = HIDING_WEIGHTS
+        if row.purifying == "none":  # else it is part of the defence
+            settings["density"] = experiment.density_id
 
     def measure() -> tuple[float, dict[str, Any]]:
         found = knowing_images_of(grid, row, title, eps, images, parameters)

@@ -1,0 +1,136 @@
+"""How a table is measured: a grid of cells that are made once, and what a row answers.
+
+A cell of an attack counts against the published one where the attack leaves the undefended row no more than published.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from apps.common.cells import Cell, cell_at, write_cell
+from apps.common.published import published
+from core_models.errors import UserError
+from core_models.files import hash_of
+
+from .detection import fingerprint
+from .experiment import Experiment
+from .feature_squeezing import FeatureSqueezing
+from .streaming.models import predictions
+from .table import Row
+
+APP, PROTOCOL = "pixeldefend", "1"
+
+
+@dataclass
+class Grid:
+    """Where the cells of a call go, and what they say of how they were made."""
+
+    experiment: Experiment
+    table: str
+    results: Path
+    device: str
+    command: str
+    again: bool
+
+    def cell(
+        self,
+        row: str,
+        column: str,
+        settings: dict[str, Any],
+        measure: Callable[[], tuple[float, dict[str, Any]]],
+        *,
+        unit: str = "%",
+        better: Literal["lower", "higher"] = "higher",
+    ) -> Cell:
+        """Returns a cell, measured and written unless it stands.
+
+        Args:
+            row: its row.
+            column: its column.
+            settings: what its value depends on.
+            measure: returns the value, and what a reader may want beside it.
+            unit: the value's unit.
+            better: whether higher or lower is better.
+        """
+        settings = json.loads(json.dumps({**settings, "seed": self.experiment.seed}, default=str))
+        name, draw = self.table, self.experiment.seed
+        key = hash_of(settings)
+        if not self.again:
+            standing = cell_at(self.results, app=APP, table=name, row=row, column=column, draw=draw)
+            if standing is not None and (standing.config_hash, standing.protocol) == (key, PROTOCOL):
+                return standing
+            self._refuse_to_shrink(standing, settings)
+        start = time.monotonic()
+        value, extra = measure()
+        cell = Cell(
+            app=APP, table=name, row=row, column=column, value=value, unit=unit, better=better, draw=draw,
+            seed=self.experiment.seed, config_hash=key, protocol=PROTOCOL, device=self.device,
+            seconds=time.monotonic() - start, command=self.command, extra={**extra, "settings": settings},
+        )  # fmt: skip
+        write_cell(self.results, cell)
+        print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)
+        return cell
+
+    def _refuse_to_shrink(self, standing: Cell | None, settings: dict[str, Any]) -> None:
+        there = standing.extra.get("settings", {}).get("images") if standing else None
+        if standing is not None and there is not None and there > settings["images"]:
+            raise UserError(
+                f"{standing.row}, {standing.column} stands in {self.results}, measured on {there:,} images, and "
+                f"{settings['images']:,} were asked for: another folder for --results, or --again true to write over it"
+            )
+
+
+def _interval_words(extra: dict[str, Any]) -> str:
+    return f" (95 %: {extra['interval']}, n = {extra['images']})" if "interval" in extra else ""
+
+
+def network(experiment: Experiment, row: Row) -> nn.Module:
+    """Returns what classifies the images of a row once they are purified."""
+    net = experiment.classifier(row)
+    bits = 3 if experiment.data.event_shape[0] == 1 else 5
+    return FeatureSqueezing(net, bits).eval() if row.squeezed else net
+
+
+def row_settings(experiment: Experiment, row: Row) -> dict[str, Any]:
+    """Returns what a row's answers depend on, under one name: an attack has a budget of its own."""
+    defence: dict[str, Any] = {**asdict(row), "classifier": fingerprint(experiment.classifier(row))[:16]}
+    if row.purifying != "none":
+        defence["density"] = experiment.density_id
+    if row.purifying.startswith("adaptive"):
+        defence["threshold"] = round(experiment.threshold, 6)
+    return {"defence": defence}
+
+
+def counts(experiment: Experiment, row: Row, title: str, name: str, eps: int) -> dict[str, Any]:
+    """Tells whether an attack leaves the undefended row no more than published; nothing where nothing is published."""
+    table, bare = experiment.name.replace("-", "_"), row.undefended
+    facts = (f for f in published(APP) if (f.table, f.row, f.column) == (table, bare.title, f"{title} {eps}"))
+    fact = next(facts, None)
+    if fact is None:
+        return {}
+    x, y = experiment.x, experiment.y
+    found, _ = accuracy(right(experiment, bare, experiment.attacked(bare, name, eps, x, y), y))
+    return {"undefended": found, "undefended, published": fact.value, "counts": found <= fact.value}
+
+
+def right(experiment: Experiment, row: Row, x: Tensor, y: Tensor) -> Tensor:
+    """Returns which images, given as bytes, the whole row classifies rightly."""
+    shown, net = experiment.defended(row, x), network(experiment, row)
+    return torch.cat([predictions(net, experiment.pixels(part)) for part in shown.split(500)]) == y
+
+
+def accuracy(correct: Tensor) -> tuple[float, dict[str, Any]]:
+    """Returns the share of True [%], and with it the number of images, of errors, and Wilson's 95 % interval."""
+    n, hits = len(correct), int(correct.sum())
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    words = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return 100 * hits / n, {"images": n, "error_count": n - hits, "interval": words}

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from core_models.errors import UserError
@@ -42,6 +43,8 @@ STYLE: Any = {
     "savefig.facecolor": "white",
 }
 DPI = 150
+EDGE = 0.08
+"""Room left and right of everything [inches]: a label else touches the edge."""
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def canvas(path: Path | str, width: float, height: float) -> Iterator[Figure]:
     """Yields an empty figure of this size [inches], in the style of all, and saves it when the block ends well."""
     # no pyplot: it keeps every figure alive and picks a backend for the whole process
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=EDGE))
         FigureCanvasAgg(figure)
         yield figure
         with atomic(path) as temporary:

@@ -141,7 +141,7 @@ def levels_of(rows: np.ndarray, layout: str, where: str, start: int = 0) -> Leve
         return rows.astype(np.uint8, order="C")  # a copy: what was read may not be written to
     bad = ~((rows >= 0) & (rows <= 1))  # of NaN too
     if bad.any():
-        hint = "divide by 255" if np.nanmin(rows) >= 0 and np.nanmax(rows) <= 255 else "rescale them"
+        hint = "divide by 255" if rows.min() >= 0 and rows.max() <= 255 else "rescale them"
         hint = "take those images out" if np.isnan(rows).any() else hint
         _refuse(rows, bad, where, start, "floats in [0, 1]", hint)
     scaled = rows.astype(np.float64) * 255

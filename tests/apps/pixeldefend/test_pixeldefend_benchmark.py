@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
+from apps.common.published import Published
 from apps.pixeldefend.attacks import attack, correct
 from apps.pixeldefend.defended import Defended, Purifier
 from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
@@ -303,3 +304,22 @@ def test_a_model_that_cannot_classify_is_refused(work, call, tmp_path):
     status, _, error = call(*given, "--classifier", "zoo:vae_mnist")
     assert status == 2 and "expected a classifier, got VAE" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_counts_where_the_attack_was_as_strong_as_published(work, call, tmp_path, monkeypatch):
+    def cells_with(theirs):
+        facts = [
+            Published("pixeldefend", "tiny", "ResNet Normal", f"{t} 24", theirs, None, "%", "higher", "run", "")
+            for t in OBLIVIOUS
+        ]
+        monkeypatch.setattr("apps.pixeldefend.measuring.published", lambda app: facts)
+        results = tmp_path / str(theirs)
+        status, _, error = call(*benchmark(work, results, "--rows", '["ResNet Normal + PixelDefend (48)"]'))
+        assert status == 0, error
+        return {cell.column.removesuffix(" 24"): cell.extra for cell in read_cells(results, app="pixeldefend")}
+
+    low, high = cells_with(-1.0), cells_with(100.0)
+    for title in (*OBLIVIOUS, "Strongest"):
+        assert low[title]["counts"] is False and high[title]["counts"] is True, title
+    assert low["Strongest"]["undefended"] == min(low[title]["undefended"] for title in OBLIVIOUS)
+    assert "counts" not in low["Clean"]

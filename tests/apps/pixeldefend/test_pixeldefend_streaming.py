@@ -89,6 +89,7 @@ def put(value):
     "x,message",
     [
         (bad(put(np.nan)), r"x: expected floats in \[0, 1\], got nan in image 5: take those images out"),
+        (np.full_like(bad(put(0)), np.nan), r"got nan in image 0: take those images out"),
         (bad(put(1.5)), r"got 1\.5 in image 5: divide by 255"),
         (bad(put(-0.1)), r"got -0\.1\d* in image 5: rescale"),
         (bad(put(0.5)), r"8-bit images, multiples of 1/255, got 0\.5 in image 5: round them"),

@@ -57,6 +57,7 @@ def benchmark(
     seed: int = 0,
     work: Path = Path("runs/pixeldefend"),
     results: Path = Path("docs/results"),
+    background: str | None = None,
     batch_size: int = 128,
     device: str = "auto",
     threads: int | None = None,
@@ -84,6 +85,8 @@ def benchmark(
         seed: Of the attacks, and the draw that the cells are filed under.
         work: Where trained classifiers lie, and where attacked and purified images are kept.
         results: Where cells are filed.
+        background: A density trained on mutated images, a run folder or zoo:NAME: adds the likelihood ratio to the
+            tests of detection.
         batch_size: Images purified at a time.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
@@ -99,8 +102,9 @@ def benchmark(
         if not 0 < budget <= 255:
             raise UserError(f"--eps: expected budgets from 1 to 255 levels, got {budget}")
     model = load_density(density, device, autoregressive=True)
+    other = load_density(background, device, autoregressive=True) if background else None
     experiment = Experiment(
-        load_data(data), Path(data).stem, model, density, images, work, seed, adaptive_quantile, batch_size
+        load_data(data), Path(data).stem, model, density, images, work, seed, adaptive_quantile, batch_size, other
     )
     words = device_words(resolve_device(device), threads)
     options = {
@@ -132,7 +136,8 @@ def benchmark(
                     known = {t: knowing_settings(t, bpda_steps, square_queries) for t in titles if t in KNOWING}
                     worst_of_all(grid(own, more), row, budget, knowing_images, known)
     if "detection" in tables:
-        detection_table(grid("detection", "--tables [detection]"), eps, knowing_images, bpda_steps)
+        more = f" --background {shlex.quote(background)}" if background else ""
+        detection_table(grid("detection", f"--tables [detection]{more}"), eps, knowing_images, bpda_steps)
     if "sanity" in tables:
         sanity_table(grid("sanity", "--tables [sanity]"), eps[0], eps_defend, knowing_images)
 

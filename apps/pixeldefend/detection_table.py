@@ -55,7 +55,14 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
     for name, images in _controls(experiment.name, x, experiment.seed).items():
         sources[name] = lambda images=images: images
     clean: dict[str, np.ndarray] = {}
-    for test in ("likelihood", "typicality", "complexity"):
+    tests: dict[str, dict[str, Any]] = {
+        "likelihood": {},
+        "typicality": {"calibration": len(experiment.calibration)},
+        "complexity": {},
+    }
+    if experiment.background is not None:
+        tests["ratio"] = {"background": fingerprint(experiment.background)[:16]}
+    for test, needs in tests.items():
         for column, source in sources.items():
             if column in hiding and not len(source()):
                 print(f"{column}: none of {knowing_images} images fooled the classifier, so there is nothing to detect")
@@ -63,8 +70,7 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
             settings = {
                 "density": experiment.density_id, "images": len(x), "test": test, "against": column,
                 "classifier": fingerprint(experiment.classifier(net))[:16],
-                **({"calibration": len(experiment.calibration)} if test == "typicality" else {}),
-                **hiding.get(column, {}),
+                **needs, **hiding.get(column, {}),
             }  # fmt: skip
 
             def measure(test: str = test, source: Any = source, column: str = column) -> tuple[float, dict[str, Any]]:
@@ -85,6 +91,8 @@ def _suspicion(grid: Grid, test: str, x: Tensor) -> np.ndarray:
     bits = grid.experiment.bits_per_dim(x).double().numpy()
     if test == "likelihood":
         return bits
+    if test == "ratio":
+        return bits - grid.experiment.bits_per_dim(x, grid.experiment.background).double().numpy()
     if test == "complexity":
         return bits - compressed_bits(grid.experiment.pixels(x).cpu()) / x[0].numel()
     return -typicality_p_value(bits, grid.experiment.calibration.scores["bits_per_dim"])

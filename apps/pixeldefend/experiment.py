@@ -79,20 +79,25 @@ class Experiment:
     adaptive_quantile: float
     """Share of held-out clean images that adaptive purification leaves as they are."""
     batch_size: int = 64
+    background: GenerativeModel | None = None
+    """A density of mutated images, for the likelihood ratio."""
 
     def __post_init__(self) -> None:
         """Refuses what doesn't fit.
 
         Raises:
-            UserError: when the density is not autoregressive or of another shape, or there are not as many images.
+            UserError: when a density is not autoregressive or of another shape, or there are not as many images.
         """
-        if not isinstance(self.density, Autoregressive):
-            raise UserError(f"expected an autoregressive density, got {type(self.density).__name__}")
-        if tuple(self.density.event_shape) != tuple(self.data.event_shape) or self.density.levels != self.data.levels:
-            raise UserError(
-                f"expected a density of images {tuple(self.data.event_shape)} with {self.data.levels} levels, as "
-                f"{self.data.name} has, got one of {tuple(self.density.event_shape)} with {self.density.levels}"
-            )
+        for role, model in (("density", self.density), ("background model", self.background)):
+            if model is None:
+                continue
+            if not isinstance(model, Autoregressive):
+                raise UserError(f"expected an autoregressive {role}, got {type(model).__name__}")
+            if tuple(model.event_shape) != tuple(self.data.event_shape) or model.levels != self.data.levels:
+                raise UserError(
+                    f"expected a {role} of images {tuple(self.data.event_shape)} with {self.data.levels} levels, as "
+                    f"{self.data.name} has, got one of {tuple(model.event_shape)} with {model.levels}"
+                )
         if not 1 <= self.images <= len(self.data.test_x):
             raise UserError(f"--images: expected from 1 to {len(self.data.test_x):,} test images, got {self.images}")
         self.store = Store(self.work / "store")
@@ -223,16 +228,18 @@ class Experiment:
         key = {"density": self.density_id, "images": images_hash(x), "eps": eps}
         return self.store.get("purified", key, compute)
 
-    def bits_per_dim(self, x: Tensor) -> Tensor:
-        """Returns the bits/dim (n,) of images given as bytes."""
+    def bits_per_dim(self, x: Tensor, model: GenerativeModel | None = None) -> Tensor:
+        """Returns the bits/dim (n,) of images given as bytes: those of the density, or of another model."""
+        scored = self.density if model is None else model
 
         @torch.no_grad()
         def compute() -> Tensor:
-            assert isinstance(self.density, Autoregressive)
-            parts = [self.density.log_prob(self.pixels(part)).cpu() for part in x.split(self.batch_size)]
+            assert isinstance(scored, Autoregressive)
+            parts = [scored.log_prob(self.pixels(part)).cpu() for part in x.split(self.batch_size)]
             return -torch.cat(parts) / (prod(x.shape[1:]) * log(2))
 
-        return self.store.get("scored", {"density": self.density_id, "images": images_hash(x)}, compute)
+        named = self.density_id if model is None else fingerprint(model)[:16]
+        return self.store.get("scored", {"density": named, "images": images_hash(x)}, compute)
 
     def defended(self, row: Row, x: Tensor) -> Tensor:
         """Returns what a row's classifier is shown for images, as bytes."""

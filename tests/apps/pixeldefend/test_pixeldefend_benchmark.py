@@ -200,6 +200,25 @@ def test_the_store_tells_defences_and_seeds_apart(work, call, tmp_path):
     assert kept == [1, 2, 3]
 
 
+def test_the_likelihood_ratio_joins_the_tests_of_detection(work, call, tmp_path):
+    out = tmp_path / "background"
+    given = ["train-density", "--data", work / "tiny.npz", "--out", out, *DENSITY, *CPU, "--mutation_rate", "0.3"]
+    assert call(*given, "--training.epochs", "2")[0] == 0
+    asked = benchmark(work, tmp_path / "results", "--tables", "[detection]", "--knowing_images", 20)
+    status, _, error = call(*asked, "--background", out)
+    assert status == 0, error
+    cells = {(c.row, c.column): c for c in read_cells(tmp_path / "results", app="pixeldefend")}
+    assert f"--background {out}" in cells["ratio", "RAND 24"].command
+    data = load(str(work / "tiny.npz"))
+    density, background = core_models.load(work / "density"), core_models.load(out)
+    clean = data.images("test")[:60]
+    flipped = controls(clean, seed=0)["vertical flip"]
+    ratio = [bits_per_dim(density, x) - bits_per_dim(background, x) for x in (clean, flipped)]
+    expected = roc_auc_score([0] * 60 + [1] * 60, np.concatenate(ratio))
+    assert cells["ratio", "vertical flip"].value == pytest.approx(expected)
+    assert cells["ratio", "vertical flip"].value != cells["likelihood", "vertical flip"].value
+
+
 def test_the_tables_beside_it(work, call, tmp_path):
     status, _, error = call(
         *benchmark(work, tmp_path, "--tables", "[density,detection,sanity]", "--knowing_images", 40)

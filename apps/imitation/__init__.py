@@ -1,0 +1,1 @@
+"""Policies that learn from a few demonstrations: behavioural cloning, GAIL, InfoGAIL and what they compare with."""

@@ -1,0 +1,206 @@
+"""Demonstrations: what an expert saw and did, trajectory after trajectory.
+
+Subsampling and the return of the whole episode follow Ho and Ermon, "Generative adversarial imitation learning", NIPS
+2016, section 6: every k-th row of each trajectory is kept, from a random offset, so that few rows show all of an
+episode, while the figure to reach stays the return of the episode that was run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from core_models.errors import UserError
+
+from .consistency import as_arrays, check_consistency
+from .files import read_npz, write_npz
+from .subsampling import kept_rows, rows_of
+
+Observations = np.ndarray | dict[str, np.ndarray]
+"""One array, or one for each key of a Dict space (an image and auxiliary values)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Trajectories of an expert, their rows one trajectory after the other.
+
+    Example:
+        >>> walk = Demonstrations(
+        ...     observations=np.zeros((5, 2)), actions=np.zeros(5, int), rewards=np.ones(5), lengths=np.array([3, 2]),
+        ...     returns=np.array([3.0, 2.0]), terminated=np.array([True, False]), final_observations=np.zeros((2, 2)),
+        ...     environment="Walk-v0",
+        ... )
+        >>> len(walk), walk.trajectories, len(walk.take(1))
+        (5, 2, 3)
+
+    Raises:
+        UserError: when the arrays don't fit one another, a trajectory has no row, or a number is not finite.
+    """
+
+    observations: Observations
+    """(rows, ...): what was seen before each action."""
+    actions: Shaped[np.ndarray, "rows ..."]
+    """(rows, ...)."""
+    rewards: Float[np.ndarray, " rows"]
+    lengths: Int[np.ndarray, " trajectories"]
+    """Rows of each trajectory."""
+    returns: Float[np.ndarray, " trajectories"]
+    """Of the whole episode, whether rows were left out or not."""
+    terminated: Bool[np.ndarray, " trajectories"]
+    """True where the environment ended the episode, False where a time limit did."""
+    final_observations: Observations
+    """(trajectories, ...): what was seen after the last step."""
+    environment: str
+    """The environment's gymnasium id."""
+    environment_kwargs: dict[str, Any] = field(default_factory=dict)
+    subsample: int = 1
+    """Every how manieth row was kept."""
+    episode_lengths: Int[np.ndarray, " trajectories"] | None = None
+    """Steps of each episode, where rows were left out."""
+    codes: Int[np.ndarray, " trajectories"] | None = None
+    """The mode of behaviour that each trajectory shows: for evaluation alone, no learner may look at it."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """Where the demonstrations come from: who, seed, command."""
+
+    def __post_init__(self) -> None:
+        """Turns what was given into arrays and checks that they fit one another."""
+        for name, value in as_arrays(vars(self)).items():
+            object.__setattr__(self, name, value)
+        check_consistency(vars(self))
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.actions)
+
+    @property
+    def trajectories(self) -> int:
+        """The number of trajectories."""
+        return len(self.lengths)
+
+    @property
+    def steps(self) -> Int[np.ndarray, " trajectories"]:
+        """Environment steps of each episode, those of rows left out among them."""
+        return self.lengths if self.episode_lengths is None else self.episode_lengths
+
+    def row_starts(self) -> Int[np.ndarray, " trajectories"]:
+        """Returns the first row of each trajectory."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def trajectory_of_rows(self) -> Int[np.ndarray, " rows"]:
+        """Returns the trajectory that each row belongs to."""
+        return np.repeat(np.arange(self.trajectories), self.lengths)
+
+    def take(self, n: int) -> Demonstrations:
+        """Returns the first n trajectories.
+
+        Raises:
+            UserError: when there are fewer.
+        """
+        if not 1 <= n <= self.trajectories:
+            raise UserError(
+                f"expected a number of trajectories from 1 to {self.trajectories}, as many as were recorded of "
+                f"{self.environment}, got {n}"
+            )
+        return self.select(range(n))
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Demonstrations:
+        """Returns the trajectories with these numbers, in this order.
+
+        Raises:
+            UserError: when there is no such trajectory, or none is asked for.
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or not len(chosen) or chosen.dtype.kind not in "iu":
+            raise UserError(f"expected the numbers of one or more trajectories, got {indices!r}")
+        if chosen.min() < 0 or chosen.max() >= self.trajectories:
+            raise UserError(f"expected trajectories 0 to {self.trajectories - 1}, got {chosen.min()} to {chosen.max()}")
+        return self._of(chosen, rows_of(chosen, self.lengths), self.lengths[chosen])
+
+    def subsampled(self, every: int, *, seed: int) -> Demonstrations:
+        """Returns every k-th row of each trajectory, from a random offset, as in GAIL.
+
+        Offsets lie in 0..k-1, or inside a trajectory shorter than k, so that none is left without a row. The first
+        trajectories keep the same rows however many there are. Demonstrations already subsampled are thinned further.
+
+        Args:
+            every: k; 1 keeps all rows.
+            seed: of the offsets.
+
+        Raises:
+            UserError: when k is smaller than 1.
+        """
+        if every < 1:
+            raise UserError(f"expected every k-th row to be kept with k of 1 or more, got {every}")
+        if every == 1:
+            return self
+        rows, lengths = kept_rows(self.lengths, every, np.random.default_rng(seed))
+        thinned = self._of(np.arange(self.trajectories), rows, lengths)
+        return replace(thinned, subsample=self.subsample * every, episode_lengths=self.steps)
+
+    def next_observations(self) -> Observations:
+        """Returns (rows, ...): what was seen after each action.
+
+        Raises:
+            UserError: when rows were left out, and with them what came next.
+        """
+        if self.subsample > 1:
+            raise UserError(
+                f"expected complete trajectories, which say what came after each action, got every {self.subsample}th "
+                "row: use demonstrations that are not subsampled"
+            )
+        ends = np.cumsum(self.lengths) - 1
+        following = np.minimum(np.arange(len(self)) + 1, len(self) - 1)
+
+        def shifted(seen: np.ndarray, final: np.ndarray) -> np.ndarray:
+            after = seen[following]
+            after[ends] = final
+            return after
+
+        return _mapped(shifted, self.observations, self.final_observations)
+
+    def save(self, path: Path | str) -> None:
+        """Writes a .npz, whole or not at all (`files.py` says what is in it)."""
+        write_npz(Path(path), vars(self))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Demonstrations:
+        """Reads a .npz written by `save`.
+
+        Raises:
+            UserError: when the file is missing, damaged, of a newer version, lacks an array or holds pickled ones, or
+                its arrays don't fit one another.
+        """
+        fields = read_npz(Path(path))
+        try:
+            return cls(**fields)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def _of(self, trajectories: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> Demonstrations:
+        def picked(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[trajectories]
+
+        return replace(
+            self,
+            observations=_mapped(lambda seen: seen[rows], self.observations),
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            lengths=lengths,
+            returns=self.returns[trajectories],
+            terminated=self.terminated[trajectories],
+            final_observations=_mapped(lambda seen: seen[trajectories], self.final_observations),
+            episode_lengths=picked(self.episode_lengths),
+            codes=picked(self.codes),
+        )
+
+
+def _mapped(function: Any, first: Observations, *others: Observations) -> Observations:
+    if isinstance(first, dict):
+        return {key: function(seen, *(other[key] for other in others)) for key, seen in first.items()}
+    mapped: np.ndarray = function(first, *others)
+    return mapped

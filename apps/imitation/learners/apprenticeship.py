@@ -1,0 +1,118 @@
+r"""Apprenticeship learning with linear rewards: feature expectation matching (FEM) and its game-theoretic kin (GTAL).
+
+The reward is w . phi(s, a) with phi = [s, a, (0.01 s)^2, (0.01 a)^2, 1]; each iteration w is the one, of those allowed,
+by which the expert is ahead of the learner most:
+
+.. math:: \text{FEM}: \max_{\|w\|_2 \le 1} w \cdot (\mu_E - \mu_\pi), \qquad
+    \text{GTAL}: \max_{-w \in \Delta} w \cdot (\mu_E - \mu_\pi)
+
+with mu the mean of phi over steps. FEM's answer is the difference over its length; GTAL's, costs from the simplex, is
+minus the one feature of which the learner has most too much.
+
+Sources: Abbeel and Ng, "Apprenticeship learning via inverse reinforcement learning", ICML 2004; Syed and Schapire, "A
+game-theoretic approach to apprenticeship learning", NIPS 2007; both with the policy step of Ho, Gupta and Ermon,
+"Model-free imitation learning with policy optimization", ICML 2016, sections 3 and 4. States are normalised, since the
+length of w weighs them against each other.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..networks import Encoder
+from ..networks.encoder import Observed, rows
+from .on_policy import OnPolicyLearner
+from .rollouts import AT_A_TIME, Rollout
+
+SQUARED = 0.01
+"""Scale of what is squared."""
+
+
+class LinearReward(nn.Module):
+    """w . phi(s, a).
+
+    Args:
+        encoder: of observation and action.
+    """
+
+    weights: Tensor
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("weights", torch.zeros(2 * encoder.size + 1))
+
+    def features(self, observations: Observed, actions: Tensor) -> Tensor:
+        """Returns phi (n, features)."""
+        x = self.encoder(observations, actions)
+        return torch.cat([x, (SQUARED * x) ** 2, torch.ones_like(x[:, :1])], 1)
+
+    def forward(self, observations: Observed, actions: Tensor) -> Tensor:
+        """Returns the rewards (n,)."""
+        return self.features(observations, actions) @ self.weights
+
+
+class Apprenticeship(OnPolicyLearner):
+    """The loop of both.
+
+    Args:
+        env: as `OnPolicyLearner`'s, like all arguments.
+        demonstrations: of the expert.
+    """
+
+    def __init__(self, env: Any, demonstrations: Any, **common: Any) -> None:
+        super().__init__(env, demonstrations, **common)
+
+    @staticmethod
+    @abstractmethod
+    def best_weights(expert: Tensor, learner: Tensor) -> Tensor:
+        """Returns w, from the mean features of both."""
+
+    def _make_reward(self) -> nn.Module:
+        return LinearReward(Encoder(self.observation_space, self.action_space, self.normaliser)).requires_grad_(False)
+
+    @torch.no_grad()
+    def judge(self, rollout: Rollout) -> Tensor:
+        """Chooses w by a rollout, and returns what its steps are worth."""
+        network = self.reward_network
+        assert isinstance(network, LinearReward)
+        expert = self._features(self.expert_observations, self.expert_actions)
+        learner = self._features(rollout.observations, rollout.actions)
+        network.weights.copy_(self.best_weights(expert.mean(0), learner.mean(0)))
+        self.tell("behind_the_expert", float(network.weights @ (expert.mean(0) - learner.mean(0))))
+        return learner @ network.weights
+
+    def _features(self, observations: Observed, actions: Tensor) -> Tensor:
+        network = self.reward_network
+        assert isinstance(network, LinearReward)
+        parts = torch.arange(len(actions), device=actions.device).split(AT_A_TIME)
+        return torch.cat([network.features(rows(observations, part), actions[part]) for part in parts])
+
+
+class FEM(Apprenticeship):
+    """Feature expectation matching: w from the ball."""
+
+    name = "fem"
+
+    @staticmethod
+    def best_weights(expert: Tensor, learner: Tensor) -> Tensor:
+        """Returns the unit vector along the difference of the means."""
+        difference = expert - learner
+        return difference / difference.norm().clamp_min(1e-12)
+
+
+class GTAL(Apprenticeship):
+    """Game-theoretic apprenticeship learning: costs from the simplex."""
+
+    name = "gtal"
+
+    @staticmethod
+    def best_weights(expert: Tensor, learner: Tensor) -> Tensor:
+        """Returns minus the unit vector of the feature of which the learner has most too much."""
+        weights = torch.zeros_like(expert)
+        weights[(learner - expert).argmax()] = -1
+        return weights

@@ -1,0 +1,131 @@
+r"""Generative adversarial imitation learning: a discriminator tells expert from learner, and its answer is the reward.
+
+.. math:: \min_\pi \max_D\; E_{\pi_E}[\log D(s,a)] + E_{\pi}[\log(1 - D(s,a))] - \lambda H(\pi)
+
+Each iteration: rollouts; one step (or some) of Adam on D over all of them and all demonstrations, with D = P(expert);
+one TRPO step on the reward that D is made into, where the learner's pairs that pass for the expert's are worth more.
+
+Source: Ho and Ermon, "Generative adversarial imitation learning", NIPS 2016, algorithm 1, with the settings of the
+authors' code: TRPO at KL 0.01, gamma 0.995, lambda 0.97, networks of 100-100 tanh, Adam at 0.01, entropy bonus 1e-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from core_models.errors import UserError
+
+from ..networks import Discriminator, RewardForm, gradient_penalty, learnt_reward
+from ..networks.discriminator import logistic_loss
+from ..networks.encoder import rows
+from .on_policy import OnPolicyLearner
+from .rollouts import AT_A_TIME, Rollout
+
+
+class GAIL(OnPolicyLearner):
+    """GAIL, with TRPO or PPO.
+
+    Args:
+        env: as `OnPolicyLearner`'s, like all arguments that are not named here.
+        demonstrations: of the expert.
+        reward: positive, -log(1 - D), which is never below 0 and rewards surviving; negative, log D, never above 0,
+            which rewards an early end (Acrobot, MountainCar); logit, of either sign. The wrong one may decide more than
+            the demonstrations do.
+        discriminator_hidden: Sizes of D's layers.
+        discriminator_learning_rate: Adam's.
+        discriminator_steps: Steps of Adam an iteration.
+        discriminator_batch: Pairs of expert and learner each in a step; 0 takes all of them, as published.
+        entropy: Weight of the entropy of D's answers.
+        gradient_penalty: Weight of the penalty on D's gradient; 0 for none, as published.
+        spectral_norm: Divides D's weight matrices by their largest singular value.
+    """
+
+    name = "gail"
+
+    def __init__(
+        self,
+        env: Any,
+        demonstrations: Any,
+        *,
+        reward: RewardForm = "positive",
+        discriminator_hidden: Sequence[int] = (100, 100),
+        discriminator_learning_rate: float = 0.01,
+        discriminator_steps: int = 1,
+        discriminator_batch: int = 0,
+        entropy: float = 1e-3,
+        gradient_penalty: float = 0.0,
+        spectral_norm: bool = False,
+        **common: Any,
+    ) -> None:
+        if reward not in get_args(RewardForm):
+            raise UserError(f"reward: expected one of {', '.join(get_args(RewardForm))}, got {reward!r}")
+        self.discriminator_hidden = list(discriminator_hidden)
+        self.discriminator_learning_rate = discriminator_learning_rate
+        self.discriminator_steps, self.discriminator_batch = discriminator_steps, discriminator_batch
+        self.entropy, self.gradient_penalty, self.spectral_norm = entropy, gradient_penalty, spectral_norm
+        self.reward: RewardForm = reward
+        super().__init__(env, demonstrations, **common)
+
+    @property
+    def discriminator(self) -> Discriminator:
+        """D."""
+        assert isinstance(self.reward_network, Discriminator)
+        return self.reward_network
+
+    def _make_reward(self) -> nn.Module:
+        network = Discriminator(
+            self.observation_space, self.action_space, self.discriminator_hidden,
+            spectral_norm=self.spectral_norm, normaliser=self.normaliser,
+        )  # fmt: skip
+        self._adam = torch.optim.Adam(network.parameters(), lr=self.discriminator_learning_rate)
+        return network
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"discriminator": self._adam}
+
+    def judge(self, rollout: Rollout) -> Tensor:
+        """Lets D learn from a rollout, and returns what its steps are then worth."""
+        self._learn_to_tell(rollout)
+        with torch.no_grad():
+            expert = self._logits(self.expert_observations, self.expert_actions)
+            learner = self._logits(rollout.observations, rollout.actions)
+        self.tell("accuracy_expert", 100 * float((expert > 0).float().mean()))
+        self.tell("accuracy_learner", 100 * float((learner <= 0).float().mean()))
+        return learnt_reward(learner, self.reward)
+
+    def _logits(self, observations: Any, actions: Tensor) -> Tensor:
+        parts = torch.arange(len(actions), device=actions.device).split(AT_A_TIME)
+        return torch.cat([self.discriminator(rows(observations, part), actions[part]) for part in parts])
+
+    def _learn_to_tell(self, rollout: Rollout) -> None:
+        network, size = self.discriminator, self.discriminator_batch
+        network.train()
+        for _ in range(self.discriminator_steps):
+            expert, learner = self._encoded(rollout, size)
+            loss = logistic_loss(network.logits(expert), network.logits(learner), self.entropy)
+            if self.gradient_penalty:
+                n = min(len(expert), len(learner))
+                some = (t[torch.randperm(len(t), device=t.device)[:n]] for t in (expert, learner))
+                loss = loss + self.gradient_penalty * gradient_penalty(network, *some)
+            self._adam.zero_grad()
+            loss.backward()
+            self._adam.step()
+        self.tell("discriminator_loss", float(loss.detach()))
+        network.eval()
+
+    def _encoded(self, rollout: Rollout, size: int) -> tuple[Tensor, Tensor]:
+        """Returns vectors of the expert's pairs and of the learner's: all, or as many as were asked for."""
+        found = []
+        for observations, actions in (
+            (self.expert_observations, self.expert_actions),
+            (rollout.observations, rollout.actions),
+        ):
+            if size:
+                some = torch.randint(len(actions), (size,), device=actions.device)
+                observations, actions = rows(observations, some), actions[some]
+            found.append(self.discriminator.encoder(observations, actions))
+        return found[0], found[1]

@@ -1,0 +1,339 @@
+"""What GAIL, AIRL, apprenticeship learning and InfoGAIL share: rollouts, a reward that is learnt, a policy step.
+
+Each iteration collects steps with the policy, lets the reward learn from them and the demonstrations, and improves the
+policy on the new reward by TRPO (Schulman et al., "Trust region policy optimization", ICML 2015) or PPO. A subclass is
+what it makes a reward of.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib import TRPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from core_models.errors import UserError
+from core_models.training.batches import seed_of
+
+from ..demonstrations import Demonstrations
+from ..policies import (
+    Algorithm,
+    algorithm_class,
+    normaliser_of,
+    plain_algorithm,
+    policy_name,
+    policy_settings,
+    without_environment,
+)
+from ..spaces_as_json import Spaces, space_from_json, space_to_json
+from .base import Learner, constructor_settings, expert_pairs, read_archive, write_archive
+from .rollouts import LearntRewards, Rollout
+
+AfterIteration = Callable[["OnPolicyLearner"], None]
+
+
+class _Iterating(LearntRewards):
+    """Tells the learner when an iteration is over."""
+
+    learner: OnPolicyLearner
+
+    def train(self) -> None:
+        """Takes a policy step."""
+        super().train()
+        self.learner._after_iteration()
+
+
+class LearntTRPO(_Iterating, TRPO):
+    """TRPO on a learnt reward."""
+
+
+class LearntPPO(_Iterating, PPO):
+    """PPO on a learnt reward."""
+
+
+class OnPolicyLearner(Learner):
+    """The loop of an iteration, over SB3's TRPO or PPO.
+
+    Args:
+        env: an environment, a vector of them, or `Spaces` for a learner that only predicts.
+        demonstrations: of the expert, in the same spaces; None for a learner that only predicts.
+        algorithm: trpo, as published, or ppo.
+        steps: Steps of an iteration, all environments together [env steps].
+        hidden: Sizes of the layers of policy and value.
+        gamma: Discount of the learnt rewards.
+        gae_lambda: Of generalised advantage estimation.
+        normalise: The vector observations, by the demonstrations and what is seen after.
+        generator_settings: Other arguments of SB3's algorithm.
+        reseed_every: Environments begin anew, from a seed of their own, at the end of each iteration that passes a
+            multiple of this [env steps]: from there a stopped run can go on. 0 for never.
+        seed: Of weights, draws and environments.
+        device: As SB3's.
+        tensorboard_log: A folder for TensorBoard.
+        verbose: 1 prints SB3's tables.
+
+    Raises:
+        UserError: when the demonstrations don't fit the environment, or a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env | VecEnv | Spaces,
+        demonstrations: Demonstrations | None,
+        *,
+        algorithm: Algorithm = "trpo",
+        steps: int = 5000,
+        hidden: Sequence[int] = (100, 100),
+        gamma: float = 0.995,
+        gae_lambda: float = 0.97,
+        normalise: bool = True,
+        generator_settings: dict[str, Any] | None = None,
+        reseed_every: int = 0,
+        seed: int = 0,
+        device: str = "cpu",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.algorithm, self.steps, self.hidden = algorithm, steps, list(hidden)
+        self.gamma, self.gae_lambda, self.normalise = gamma, gae_lambda, normalise
+        self.generator_settings = dict(generator_settings or {})
+        self.reseed_every, self.seed, self.device = reseed_every, seed, device
+        self.tensorboard_log, self.verbose = tensorboard_log, verbose
+        self.history: list[dict[str, float]] = []
+        """A record of each iteration."""
+        self._hook: AfterIteration | None = None
+        self._told: dict[str, float] = {}
+        if steps < 1:
+            raise UserError(f"steps: expected 1 env step an iteration or more, got {steps}")
+        self.generator = self._make_generator(env)
+        self.normaliser = normaliser_of(self.generator.policy)
+        self.demonstrations = demonstrations
+        if demonstrations is not None:
+            self.expert_observations, self.expert_actions = expert_pairs(
+                demonstrations, self.observation_space, self.action_space, self.generator.device
+            )
+            if self.normaliser is not None:
+                assert isinstance(self.expert_observations, Tensor)
+                self.normaliser.update(self.expert_observations.flatten(1).to(self.generator.device))
+        self.reward_network = self._make_reward().to(self.generator.device)
+        self._good = self._weights()
+
+    # -- what a subclass is -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _make_reward(self) -> nn.Module:
+        """Returns what the reward is made of; its optimisers too may be made here."""
+
+    @abstractmethod
+    def judge(self, rollout: Rollout) -> Tensor:
+        """Learns from a rollout, and returns the rewards (steps,) of its steps."""
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Returns the optimisers of the reward by a name."""
+        return {}
+
+    def _wrapped(self, env: VecEnv) -> VecEnv:
+        """Returns what the policy acts in."""
+        return env
+
+    # -- as SB3's algorithms ------------------------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> Any:
+        """SB3's policy."""
+        return self.generator.policy
+
+    @property
+    def observation_space(self) -> spaces.Space:
+        """What the policy takes; images with channels first."""
+        return self.generator.observation_space
+
+    @property
+    def action_space(self) -> spaces.Space:
+        """What the policy gives."""
+        return self.generator.action_space
+
+    @property
+    def num_timesteps(self) -> int:  # type: ignore[override]
+        """Steps taken in the environment [env steps]."""
+        return self.generator.num_timesteps
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+        after_iteration: AfterIteration | None = None,
+        **ignored: Any,
+    ) -> Self:
+        """Learns for so many steps, rounded up to whole iterations; returns itself.
+
+        Args:
+            total_timesteps: [env steps].
+            callback: SB3 callbacks; their model is the SB3 algorithm.
+            log_interval: iterations between SB3's tables.
+            tb_log_name: name of the run in TensorBoard.
+            reset_num_timesteps: counts from 0.
+            progress_bar: SB3's.
+            after_iteration: is given this learner after each iteration.
+            **ignored: what other learners take.
+
+        Raises:
+            UserError: when there is no environment or no demonstrations, or training diverged: the policy is then that
+                of the last good iteration.
+        """
+        if self.demonstrations is None or self.generator.env is None:
+            raise UserError("expected an environment and demonstrations to learn from: load(path, env, demonstrations)")
+        self._hook = after_iteration
+        if reset_num_timesteps:
+            self.history = []
+        self.generator.learn(
+            total_timesteps, callback, log_interval, tb_log_name or self.name, reset_num_timesteps, progress_bar
+        )
+        return self
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Returns the actions for observations as the environment gives them, as SB3's `predict`."""
+        return self.generator.predict(observation, state, episode_start, deterministic)
+
+    def save(self, path: Path | str) -> None:
+        """Writes a zip archive, which plain `TRPO.load` (or `PPO.load`) opens as the same policy."""
+        spaces_ = {k: space_to_json(getattr(self, k)) for k in ("observation_space", "action_space")}
+        settings: dict[str, Any] = {"learner": self.name, "settings": constructor_settings(self), **spaces_}
+        settings["num_timesteps"] = self.num_timesteps
+        write_archive(path, plain_algorithm(self.generator), settings, self._weights())
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        env: gymnasium.Env | VecEnv | None = None,
+        demonstrations: Demonstrations | None = None,
+        **changed: Any,
+    ) -> Self:
+        """Returns a saved learner; with an environment and demonstrations it goes on learning.
+
+        Args:
+            path: what `save` wrote.
+            env: as the constructor's; without it the learner only predicts.
+            demonstrations: as the constructor's.
+            **changed: settings in the place of those that were saved.
+
+        Raises:
+            UserError: when it isn't such a file, or the environment has other spaces.
+        """
+        settings, tensors = read_archive(path, cls.name)
+        own = Spaces(space_from_json(settings["observation_space"]), space_from_json(settings["action_space"]))
+        given: Any = own if env is None else env
+        learner = cls(given, demonstrations, **{**settings["settings"], **changed})
+        if (learner.observation_space, learner.action_space) != own:
+            raise UserError(
+                f"{path} was trained on {own.observation_space} with actions {own.action_space}, the environment has "
+                f"{learner.observation_space} with actions {learner.action_space}"
+            )
+        learner._set_weights(tensors)
+        learner.generator.num_timesteps = settings["num_timesteps"]
+        return learner
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _make_generator(self, env: gymnasium.Env | VecEnv | Spaces) -> Any:
+        more: dict[str, Any] = {
+            "gamma": self.gamma, "gae_lambda": self.gae_lambda, "seed": self.seed, "device": self.device,
+            "tensorboard_log": self.tensorboard_log, "verbose": self.verbose,
+        }  # fmt: skip
+        if algorithm_class(self.algorithm) is TRPO:
+            # as Ho and Ermon: KL .01, damping .1; the values are fitted by SB3's Adam
+            more |= {"target_kl": 0.01, "cg_damping": 0.1, "cg_max_steps": 10, "n_critic_updates": 5}
+        more |= self.generator_settings
+        kind: Any = LearntTRPO if algorithm_class(self.algorithm) is TRPO else LearntPPO
+        if isinstance(env, Spaces):
+            space = env.observation_space
+            settings = policy_settings(space, self.hidden, normalise=self.normalise)
+            made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
+        else:
+            wrapped = self._wrapped(BaseAlgorithm._wrap_env(env, verbose=0))
+            space = wrapped.observation_space
+            if self.steps % wrapped.num_envs:
+                raise UserError(f"steps: expected a multiple of the {wrapped.num_envs} environments, got {self.steps}")
+            settings = policy_settings(space, self.hidden, normalise=self.normalise)
+            more["n_steps"] = self.steps // wrapped.num_envs
+            # SB3 warns of a batch cut short
+            more.setdefault("batch_size", max(size for size in range(1, 257) if self.steps % size == 0))
+            made = kind(policy_name(space), wrapped, policy_kwargs=settings, **more)
+        made.judge, made.learner = self._judged, self
+        return made
+
+    def _judged(self, rollout: Rollout) -> Tensor:
+        self._told = {}
+        rewards = self.judge(rollout)
+        self.tell("learnt_reward", float(rewards.mean()))
+        self._rollout = rollout
+        return rewards
+
+    def tell(self, name: str, value: float) -> None:
+        """Notes a figure of the iteration under way, for the log and the history."""
+        self._told[name] = value
+        self.generator.logger.record(f"imitation/{name}", value)
+
+    def _after_iteration(self) -> None:
+        weights = self._weights()
+        broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            self._set_weights(self._good)
+            raise UserError(
+                f"{self.name} diverged at {self.num_timesteps:,} steps ({broken[0]} is not finite): the policy is that "
+                "of the last good iteration; try a smaller learning rate, or a penalty on the gradient"
+            )
+        self._good = weights
+        if self.normaliser is not None:
+            assert isinstance(self._rollout.observations, Tensor)
+            # after the policy step: its densities were those of the old scale
+            self.normaliser.update(self._rollout.observations.flatten(1))
+        episodes = self.generator.ep_info_buffer or ()
+        record: dict[str, float] = {"step": self.num_timesteps, **self._told}
+        if episodes:
+            record["true_return"] = float(safe_mean([episode["r"] for episode in episodes]))
+            record["episode_length"] = float(safe_mean([episode["l"] for episode in episodes]))
+        self.history.append(record)
+        before = self.num_timesteps - self.steps
+        if self.reseed_every and self.num_timesteps // self.reseed_every > before // self.reseed_every:
+            self._begin_anew()
+        if self._hook is not None:
+            self._hook(self)
+
+    def _begin_anew(self) -> None:
+        """Resets the environments from a seed that depends on the run's seed and the steps alone."""
+        env = self.generator.env
+        env.seed(seed_of(self.seed, "environments", str(self.num_timesteps)) % 2**31)
+        self.generator._last_obs = env.reset()
+        self.generator._last_episode_starts = np.ones(env.num_envs, dtype=bool)
+
+    def _weights(self) -> dict[str, Tensor]:
+        policy = {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
+        return policy | {f"reward/{name}": value.clone() for name, value in self.reward_network.state_dict().items()}
+
+    def _set_weights(self, tensors: dict[str, Tensor]) -> None:
+        for kind, module in (("policy", self.policy), ("reward", self.reward_network)):
+            own = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{kind}/")}
+            module.load_state_dict(own)

@@ -1,0 +1,144 @@
+"""Policies that carry the normalisation of their observations, and the same as plain SB3 policies.
+
+While it learns, a policy's features are (s - mean) / standard deviation, from the demonstrations and the rollouts. A
+saved one has no such layer: its first weights W and biases b become W / std and b - W mean / std, which is the same
+function up to rounding, so that plain `TRPO.load` or `PPO.load` opens it, with nothing of this package in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib import TRPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from core_models.errors import UserError
+
+from .networks import Normaliser
+
+Algorithm = Literal["trpo", "ppo"]
+ALGORITHMS: dict[str, type[TRPO] | type[PPO]] = {"trpo": TRPO, "ppo": PPO}
+
+
+class NormalisedVector(BaseFeaturesExtractor):
+    """Observations as flat vectors of mean 0 and variance 1.
+
+    Args:
+        observation_space: a Box of vectors.
+    """
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        size = int(np.prod(observation_space.shape))
+        super().__init__(observation_space, size)
+        self.normaliser = Normaliser(size)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Returns the features (n, size)."""
+        return self.normaliser(observations.flatten(1))
+
+
+def takes_vectors(space: spaces.Space) -> bool:
+    """Says whether a policy's observations are vectors of floats, which is what gets normalised."""
+    return isinstance(space, spaces.Box) and not is_image_space(space, check_channels=False)
+
+
+def policy_name(space: spaces.Space) -> str:
+    """Returns the name of SB3's policy for a space: MlpPolicy, CnnPolicy or MultiInputPolicy."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space, check_channels=False) else "MlpPolicy"
+
+
+def policy_settings(
+    space: spaces.Space, hidden: list[int] | tuple[int, ...], *, normalise: bool, **more: Any
+) -> dict[str, Any]:
+    """Returns the keyword arguments of a policy: tanh layers of these sizes for policy and value, as in GAIL.
+
+    Args:
+        space: its observations.
+        hidden: sizes of the layers.
+        normalise: vector observations.
+        **more: other arguments of SB3's policy, which win.
+    """
+    settings: dict[str, Any] = {"net_arch": list(hidden), "activation_fn": nn.Tanh}
+    if normalise and takes_vectors(space):
+        settings["features_extractor_class"] = NormalisedVector
+    return {**settings, **more}
+
+
+def normaliser_of(policy: ActorCriticPolicy) -> Normaliser | None:
+    """Returns the normalisation inside a policy, None where there is none."""
+    extractor = policy.features_extractor
+    return extractor.normaliser if isinstance(extractor, NormalisedVector) else None
+
+
+def algorithm_class(name: str) -> type[TRPO] | type[PPO]:
+    """Returns TRPO or PPO.
+
+    Raises:
+        UserError: for another name.
+    """
+    if name not in ALGORITHMS:
+        raise UserError(f"expected an algorithm among {', '.join(ALGORITHMS)}, got {name!r}")
+    return ALGORITHMS[name]
+
+
+def without_environment(
+    kind: type[BaseAlgorithm], policy: str, observation_space: spaces.Space, action_space: spaces.Space, **settings: Any
+) -> Any:
+    """Returns an SB3 algorithm for spaces alone: it predicts, is saved and loaded, and can't collect."""
+    made: Any = kind(policy, None, _init_setup_model=False, **settings)  # type: ignore[call-arg]
+    made.observation_space, made.action_space, made.n_envs = observation_space, action_space, 1
+    made._setup_model()
+    return made
+
+
+@torch.no_grad()
+def plain_weights(policy: ActorCriticPolicy) -> dict[str, Tensor]:
+    """Returns the weights of the SB3 policy that is the same function without a normalisation of its own."""
+    weights = {name: value.clone() for name, value in policy.state_dict().items()}
+    normaliser = normaliser_of(policy)
+    if normaliser is None:
+        return weights
+    weights = {name: value for name, value in weights.items() if ".normaliser." not in name}
+    branches = (
+        (policy.mlp_extractor.policy_net, "mlp_extractor.policy_net", "action_net"),
+        (policy.mlp_extractor.value_net, "mlp_extractor.value_net", "value_net"),
+    )
+    for branch, layers, head in branches:
+        # the first layer that sees the features: the head itself where there are no hidden layers
+        first = next((f"{layers}.{i}" for i, layer in enumerate(branch) if isinstance(layer, nn.Linear)), head)
+        matrix, bias = weights[f"{first}.weight"].double(), weights[f"{first}.bias"].double()
+        folded = matrix / normaliser.scale.double()
+        weights[f"{first}.weight"] = folded.to(weights[f"{first}.weight"].dtype)
+        weights[f"{first}.bias"] = (bias - folded @ normaliser.shift.double()).to(weights[f"{first}.bias"].dtype)
+    return weights
+
+
+def plain_algorithm(generator: TRPO | PPO) -> TRPO | PPO:
+    """Returns a copy of an algorithm whose policy needs nothing of this package: what is saved."""
+    kind = TRPO if isinstance(generator, TRPO) else PPO
+    settings = dict(generator.policy_kwargs)
+    settings.pop("features_extractor_class", None) if normaliser_of(generator.policy) is not None else None
+    numbers = ("learning_rate", "n_steps", "batch_size", "gamma", "gae_lambda", "seed")
+    more = {name: getattr(generator, name) for name in numbers}
+    if isinstance(generator, TRPO):
+        names = ("target_kl", "cg_damping", "cg_max_steps", "n_critic_updates")
+        more |= {name: getattr(generator, name) for name in names}
+    else:
+        more |= {"n_epochs": generator.n_epochs, "ent_coef": generator.ent_coef}
+    found = without_environment(
+        kind, policy_name(generator.observation_space), generator.observation_space, generator.action_space,
+        policy_kwargs=settings, device="cpu", **more,
+    )  # fmt: skip
+    found.policy.load_state_dict(plain_weights(generator.policy))
+    found.num_timesteps = generator.num_timesteps
+    return found

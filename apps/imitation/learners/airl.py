@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from core_models.errors import UserError
 
-from ..networks import Encoder, Normaliser, observations_to_tensor
-from ..networks.discriminator import logistic_loss, perceptron
+from ..networks import Encoder, Normaliser, RewardForm, learnt_reward, observations_to_tensor
+from ..networks.discriminator import check_form, logistic_loss, perceptron
 from ..networks.encoder import Observed, rows
 from .on_policy import OnPolicyLearner
 from .rollouts import Rollout, evaluate
@@ -85,6 +85,8 @@ class AIRL(OnPolicyLearner):
     Args:
         env: as `OnPolicyLearner`'s, like all arguments that are not named here.
         demonstrations: of the expert: whole trajectories, unless `shaping` is off.
+        reward: logit, f - log pi, as published; where episodes can end early, a D that is sure of itself makes every
+            step worth less than none, and the policy ends it all. positive and negative are -log(1 - D) and log D.
         reward_hidden: Sizes of the layers of g and h.
         reward_learning_rate: Adam's.
         reward_steps: Steps of Adam an iteration.
@@ -103,6 +105,7 @@ class AIRL(OnPolicyLearner):
         env: Any,
         demonstrations: Any,
         *,
+        reward: RewardForm = "logit",
         reward_hidden: Sequence[int] = (100, 100),
         reward_learning_rate: float = 1e-3,
         reward_steps: int = 10,
@@ -111,6 +114,7 @@ class AIRL(OnPolicyLearner):
         shaping: bool = True,
         **common: Any,
     ) -> None:
+        self.reward: RewardForm = check_form(reward)
         self.reward_hidden, self.reward_learning_rate = list(reward_hidden), reward_learning_rate
         self.reward_steps, self.reward_batch = reward_steps, reward_batch
         self.state_only, self.shaping = state_only, shaping
@@ -141,7 +145,7 @@ class AIRL(OnPolicyLearner):
         return {"reward": self._adam}
 
     def judge(self, rollout: Rollout) -> Tensor:
-        """Lets f learn from a rollout, and returns f - log pi of its steps."""
+        """Lets f learn from a rollout, and returns the rewards of its steps."""
         discrete = isinstance(self.action_space, spaces.Discrete)
         actions = self.expert_actions.long().flatten() if discrete else self.expert_actions
         _, expert_log_probs = evaluate(self.policy, self.expert_observations, actions)
@@ -162,7 +166,7 @@ class AIRL(OnPolicyLearner):
             told, found = self._logits(*expert, expert_log_probs), self._logits(*learner, rollout.log_probs)
         self.tell("accuracy_expert", 100 * float((told > 0).float().mean()))
         self.tell("accuracy_learner", 100 * float((found <= 0).float().mean()))
-        return found
+        return learnt_reward(found, self.reward)
 
     def _logits(
         self, observations: Observed, actions: Tensor, following: Observed | None, ended: Tensor | None,

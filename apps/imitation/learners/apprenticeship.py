@@ -12,7 +12,8 @@ minus the one feature of which the learner has most too much.
 Sources: Abbeel and Ng, "Apprenticeship learning via inverse reinforcement learning", ICML 2004; Syed and Schapire, "A
 game-theoretic approach to apprenticeship learning", NIPS 2007; both with the policy step of Ho, Gupta and Ermon,
 "Model-free imitation learning with policy optimization", ICML 2016, sections 3 and 4. States are normalised, since the
-length of w weighs them against each other.
+length of w weighs them against each other. A constant added to w . phi changes nothing of who is ahead, but it changes
+what an early end is worth; the least or the largest reward of a rollout is therefore taken for zero.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..networks import Encoder
+from ..networks import Encoder, RewardForm
+from ..networks.discriminator import check_form
 from ..networks.encoder import Observed, rows
 from .on_policy import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
@@ -60,11 +62,14 @@ class Apprenticeship(OnPolicyLearner):
     """The loop of both.
 
     Args:
-        env: as `OnPolicyLearner`'s, like all arguments.
+        env: as `OnPolicyLearner`'s, like all arguments that are not named here.
         demonstrations: of the expert.
+        reward: positive, less the least of a rollout, which rewards surviving; negative, less the largest, which
+            rewards an early end; logit, w . phi itself, of either sign.
     """
 
-    def __init__(self, env: Any, demonstrations: Any, **common: Any) -> None:
+    def __init__(self, env: Any, demonstrations: Any, *, reward: RewardForm = "positive", **common: Any) -> None:
+        self.reward: RewardForm = check_form(reward)
         super().__init__(env, demonstrations, **common)
 
     @staticmethod
@@ -84,7 +89,10 @@ class Apprenticeship(OnPolicyLearner):
         learner = self._features(rollout.observations, rollout.actions)
         network.weights.copy_(self.best_weights(expert.mean(0), learner.mean(0)))
         self.tell("behind_the_expert", float(network.weights @ (expert.mean(0) - learner.mean(0))))
-        return learner @ network.weights
+        rewards = learner @ network.weights
+        if self.reward == "positive":
+            return rewards - rewards.min()
+        return rewards - rewards.max() if self.reward == "negative" else rewards
 
     def _features(self, observations: Observed, actions: Tensor) -> Tensor:
         network = self.reward_network

@@ -12,15 +12,13 @@ authors' code: TRPO at KL 0.01, gamma 0.995, lambda 0.97, networks of 100-100 ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core_models.errors import UserError
-
 from ..networks import Discriminator, RewardForm, gradient_penalty, learnt_reward
-from ..networks.discriminator import logistic_loss
+from ..networks.discriminator import check_form, logistic_loss
 from ..networks.encoder import rows
 from .on_policy import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
@@ -61,13 +59,11 @@ class GAIL(OnPolicyLearner):
         spectral_norm: bool = False,
         **common: Any,
     ) -> None:
-        if reward not in get_args(RewardForm):
-            raise UserError(f"reward: expected one of {', '.join(get_args(RewardForm))}, got {reward!r}")
         self.discriminator_hidden = list(discriminator_hidden)
         self.discriminator_learning_rate = discriminator_learning_rate
         self.discriminator_steps, self.discriminator_batch = discriminator_steps, discriminator_batch
         self.entropy, self.gradient_penalty, self.spectral_norm = entropy, gradient_penalty, spectral_norm
-        self.reward: RewardForm = reward
+        self.reward: RewardForm = check_form(reward)
         super().__init__(env, demonstrations, **common)
 
     @property

@@ -28,6 +28,7 @@ from core_models.errors import UserError
 from core_models.training.batches import seed_of
 
 from ..demonstrations import Demonstrations
+from ..networks.encoder import Observed
 from ..policies import (
     Algorithm,
     algorithm_class,
@@ -120,12 +121,7 @@ class OnPolicyLearner(Learner):
         self.normaliser = normaliser_of(self.generator.policy)
         self.demonstrations = demonstrations
         if demonstrations is not None:
-            self.expert_observations, self.expert_actions = expert_pairs(
-                demonstrations, self.observation_space, self.action_space, self.generator.device
-            )
-            if self.normaliser is not None:
-                assert isinstance(self.expert_observations, Tensor)
-                self.normaliser.update(self.expert_observations.flatten(1).to(self.generator.device))
+            self._take(demonstrations)
         self.reward_network = self._make_reward().to(self.generator.device)
         self._good = self._weights()
 
@@ -146,6 +142,19 @@ class OnPolicyLearner(Learner):
     def _wrapped(self, env: VecEnv) -> VecEnv:
         """Returns what the policy acts in."""
         return env
+
+    def _take(self, demonstrations: Demonstrations) -> None:
+        """Makes tensors of the expert's pairs, and lets the normalisation begin with them."""
+        self.expert_observations, self.expert_actions = expert_pairs(
+            demonstrations, self.observation_space, self.action_space, self.generator.device
+        )
+        self._normalise(self.expert_observations)
+
+    def _normalise(self, observations: Observed) -> None:
+        """Takes observations of the policy into its normalisation."""
+        if self.normaliser is not None:
+            assert isinstance(observations, Tensor)
+            self.normaliser.update(observations.flatten(1).to(self.generator.device))
 
     # -- as SB3's algorithms ------------------------------------------------------------------------------------------
 
@@ -306,10 +315,7 @@ class OnPolicyLearner(Learner):
                 "of the last good iteration; try a smaller learning rate, or a penalty on the gradient"
             )
         self._good = weights
-        if self.normaliser is not None:
-            assert isinstance(self._rollout.observations, Tensor)
-            # after the policy step: its densities were those of the old scale
-            self.normaliser.update(self._rollout.observations.flatten(1))
+        self._normalise(self._rollout.observations)  # after the policy step: its densities were those of the old scale
         episodes = self.generator.ep_info_buffer or ()
         record: dict[str, float] = {"step": self.num_timesteps, **self._told}
         if episodes:

@@ -85,6 +85,7 @@ class LearntRewards(OnPolicyAlgorithm):
     """
 
     judge: Judge
+    normalize_advantage: bool
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -174,6 +175,9 @@ class LearntRewards(OnPolicyAlgorithm):
         buffer.log_probs[:] = log_probs.reshape(envs, steps).T.cpu().numpy()
         buffer.pos, buffer.full = steps, True
         buffer.compute_returns_and_advantage(last_values=last_values, dones=ended[-1])
+        if not self.normalize_advantage:
+            # SB3 scales and centres them or does neither; published codes of InfoGAIL scale alone
+            buffer.advantages /= buffer.advantages.std() + 1e-8
 
 
 def sampler(policy: ActorCriticPolicy) -> Callable[[Any], Tensor]:

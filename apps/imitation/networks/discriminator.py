@@ -10,7 +10,7 @@ Gulrajani et al., "Improved training of Wasserstein GANs", NIPS 2017, equation 3
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from core_models.errors import UserError
 
 from .encoder import Encoder, Observed
 from .normaliser import Normaliser
@@ -79,6 +81,18 @@ def learnt_reward(logits: Float[Tensor, " n"], form: RewardForm) -> Float[Tensor
     if form == "negative":
         return logsigmoid(logits)
     return logits
+
+
+def check_form(form: str) -> RewardForm:
+    """Returns the form of a reward.
+
+    Raises:
+        UserError: when there is no such form.
+    """
+    for known in get_args(RewardForm):
+        if form == known:
+            return known
+    raise UserError(f"reward: expected one of {', '.join(get_args(RewardForm))}, got {form!r}")
 
 
 def logistic_loss(expert: Float[Tensor, " n"], learner: Float[Tensor, " m"], entropy: float = 0.0) -> Tensor:

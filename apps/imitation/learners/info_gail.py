@@ -1,0 +1,342 @@
+r"""InfoGAIL: a policy with a code, which comes to stand for the kinds of behaviour among unlabelled demonstrations.
+
+.. math:: \max_{\pi, Q}\; E_\pi[D(s,a)] + \lambda_0\, \eta(\pi) + \lambda_1 L_I(\pi, Q) + \lambda_2 H(\pi), \quad
+    \max_D\; E_{\pi_E}[D(s,a)] - E_\pi[D(s,a)]
+
+with L_I = E[log Q(c | s, a)] + H(c), a bound on the information between code and trajectory, and eta the reward of the
+environment, or the user's, for what the demonstrations needn't teach. The code is uniform and fixed over a trajectory.
+D is a Wasserstein critic, high on the expert; or, by a switch, the discriminator of GAIL. Policy and D start from
+behavioural cloning with random codes, and D and Q learn from the last trajectories, not from the newest alone.
+
+Source: Li, Song and Ermon, "InfoGAIL: interpretable imitation learning from visual demonstrations", NIPS 2017,
+equations 1 to 4 and algorithm 2 (the paper writes D with the opposite sign). Policy steps by TRPO at KL 0.01, gamma
+0.95, lambda 0.97, with advantages scaled and not centred, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from math import log
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Generator, Tensor, nn
+
+from core_models.errors import UserError
+
+from ..codes import CodedVecEnv, one_hot, with_code
+from ..demonstrations import Demonstrations
+from ..networks import Discriminator, Normaliser, Posterior, gradient_penalty, learnt_reward
+from ..networks.discriminator import logistic_loss
+from ..networks.encoder import Observed, rows
+from ..policies import takes_vectors
+from .base import expert_pairs
+from .on_policy import OnPolicyLearner
+from .rollouts import AT_A_TIME, Rollout
+
+Critic = Literal["wasserstein", "wasserstein-clip", "gan"]
+"""wasserstein: with a penalty on the gradient (Gulrajani et al. 2017). wasserstein-clip: with its weights clipped, as
+published (Arjovsky et al. 2017). gan: the discriminator of GAIL, rewarded by -log(1 - D)."""
+
+Augmentation = Callable[[Observed, Tensor], Tensor]
+"""Takes observations, without the code, and actions; returns rewards (n,)."""
+
+
+class Trajectory(NamedTuple):
+    """What D and Q learn from: the steps of an episode, or of what an iteration saw of it."""
+
+    observations: Observed
+    actions: Tensor
+    code: int
+
+
+class Judges(nn.Module):
+    """D and Q, and the normalisation that they share.
+
+    Args:
+        observation_space: of the environment, without the code.
+        action_space: of the environment.
+        codes: how many values the code takes.
+        hidden: sizes of their layers.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, codes: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__()
+        size = int(np.prod(observation_space.shape or (0,))) if takes_vectors(observation_space) else 0
+        self.normaliser = Normaliser(size) if size else None
+        self.discriminator = Discriminator(observation_space, action_space, hidden, normaliser=self.normaliser)
+        self.posterior = Posterior(observation_space, action_space, codes, hidden, normaliser=self.normaliser)
+
+
+class InfoGAIL(OnPolicyLearner):
+    """InfoGAIL, with TRPO or PPO.
+
+    Args:
+        env: as `OnPolicyLearner`'s, like all arguments that are not named here; without the code, which is added.
+        demonstrations: of the expert; their labels, if they have any, are not looked at.
+        codes: Values of the code: 2 or more.
+        critic: wasserstein (with a penalty on the gradient), wasserstein-clip (as published) or gan.
+        critic_weight: Of D in the reward.
+        information: Weight of log Q(c|s,a): lambda 1.
+        augmentation: Weight of the environment's reward: lambda 0; 0 for none.
+        entropy: Weight of -log pi: lambda 2.
+        judge_hidden: Sizes of the layers of D and Q.
+        critic_learning_rate: RMSprop's for wasserstein-clip, Adam's else.
+        posterior_learning_rate: Adam's.
+        critic_steps: Steps on D an iteration.
+        posterior_steps: Steps on Q an iteration.
+        judge_batch: Steps of expert and learner each in a step on D or Q.
+        penalty: Weight of the penalty on D's gradient.
+        clip: Bound of D's weights for wasserstein-clip.
+        target: Q is taught this much of the code, and the rest is spread over all values: 1 for the code alone.
+        replay: Trajectories, the last ones, that D and Q learn from; 0 for those of the iteration alone.
+        cloning_epochs: Epochs of behavioural cloning with random codes before the first iteration; 0 for none.
+    """
+
+    name = "info-gail"
+
+    def __init__(
+        self,
+        env: Any,
+        demonstrations: Any,
+        *,
+        codes: int = 2,
+        critic: Critic = "wasserstein",
+        critic_weight: float = 1.0,
+        information: float = 0.5,
+        augmentation: float = 0.0,
+        entropy: float = 0.0,
+        judge_hidden: Sequence[int] = (128, 128),
+        critic_learning_rate: float = 1e-3,
+        posterior_learning_rate: float = 1e-3,
+        critic_steps: int = 20,
+        posterior_steps: int = 20,
+        judge_batch: int = 500,
+        penalty: float = 10.0,
+        clip: float = 0.01,
+        target: float = 1.0,
+        replay: int = 75,
+        cloning_epochs: int = 50,
+        gamma: float = 0.95,
+        gae_lambda: float = 0.97,
+        **common: Any,
+    ) -> None:
+        if critic not in ("wasserstein", "wasserstein-clip", "gan"):
+            raise UserError(f"critic: expected wasserstein, wasserstein-clip or gan, got {critic!r}")
+        if not isinstance(codes, int) or codes < 2:
+            raise UserError(f"codes: expected a discrete code of 2 values or more, got {codes!r}")
+        self.codes, self.critic, self.critic_weight = codes, critic, critic_weight
+        self.information, self.augmentation, self.entropy = information, augmentation, entropy
+        self.judge_hidden, self.critic_learning_rate = list(judge_hidden), critic_learning_rate
+        self.posterior_learning_rate = posterior_learning_rate
+        self.critic_steps, self.posterior_steps, self.judge_batch = critic_steps, posterior_steps, judge_batch
+        self.penalty, self.clip, self.target = penalty, clip, target
+        self.replay, self.cloning_epochs = replay, cloning_epochs
+        self.past: deque[Trajectory] = deque(maxlen=replay or None)
+        common["generator_settings"] = {"normalize_advantage": False, **(common.get("generator_settings") or {})}
+        super().__init__(env, demonstrations, gamma=gamma, gae_lambda=gae_lambda, **common)
+        if demonstrations is not None and cloning_epochs:
+            self._clone()
+            self._good = self._weights()
+
+    @property
+    def judges(self) -> Judges:
+        """D and Q."""
+        assert isinstance(self.reward_network, Judges)
+        return self.reward_network
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        code: int | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Returns the actions for observations, as SB3's `predict`.
+
+        Args:
+            observation: with the code, as `codes.Coded` gives it; without it where `code` is given.
+            state: none.
+            episode_start: none.
+            deterministic: the mean of the actions, or the likeliest.
+            code: the one to act by.
+        """
+        if code is not None:
+            vector = isinstance(self.observation_space, spaces.Box)
+            parts = observation if isinstance(observation, dict) else {"": observation}
+            first = np.asarray(next(iter(parts.values())))
+            batch = first.ndim > (1 if vector else len(self._bare_shape()))
+            shown = one_hot(code, self.codes)
+            observation = with_code(observation, np.repeat(shown[None], len(first), 0) if batch else shown)
+        return self.generator.predict(observation, state, episode_start, deterministic)
+
+    def _bare_shape(self) -> tuple[int, ...]:
+        assert isinstance(self.observation_space, spaces.Dict)
+        key = next(iter(self.observation_space.spaces))
+        return self.observation_space[key].shape or ()
+
+    def _wrapped(self, env: VecEnv) -> VecEnv:
+        return CodedVecEnv(env, self.codes)
+
+    @property
+    def bare_space(self) -> spaces.Space:
+        """What D and Q see: observations without the code; of an image, a Dict with the part `image` alone."""
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            bare = {key: part for key, part in space.spaces.items() if key != "code"}
+            return spaces.Dict(bare)
+        assert isinstance(space, spaces.Box)
+        n = space.shape[0] - self.codes
+        return spaces.Box(space.low[:n], space.high[:n], dtype=np.float32)
+
+    def _make_reward(self) -> nn.Module:
+        judges = Judges(self.bare_space, self.action_space, self.codes, self.judge_hidden)
+        if judges.normaliser is not None and self.demonstrations is not None:
+            assert isinstance(self.expert_observations, Tensor)
+            judges.normaliser.update(self.expert_observations.flatten(1))
+        kind = torch.optim.RMSprop if self.critic == "wasserstein-clip" else torch.optim.Adam
+        self._critic_optimizer = kind(judges.discriminator.parameters(), lr=self.critic_learning_rate)
+        self._posterior_optimizer = torch.optim.Adam(judges.posterior.parameters(), lr=self.posterior_learning_rate)
+        return judges
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"critic": self._critic_optimizer, "posterior": self._posterior_optimizer}
+
+    def _take(self, demonstrations: Demonstrations) -> None:
+        space = self.bare_space
+        if isinstance(space, spaces.Dict) and not isinstance(demonstrations.observations, dict):
+            demonstrations = replace(
+                demonstrations,
+                observations={"image": demonstrations.observations},
+                final_observations={"image": demonstrations.final_observations},
+            )
+        self.expert_observations, self.expert_actions = expert_pairs(
+            demonstrations, space, self.action_space, self.generator.device
+        )
+        self._trajectory_of_row = torch.as_tensor(demonstrations.trajectory_of_rows())
+        # with codes that go round: the policy's normalisation covers them too
+        codes = self._trajectory_of_row % self.codes
+        self._normalise(self._coded(self.expert_observations, codes))
+
+    def _coded(self, observations: Observed, codes: Tensor) -> Observed:
+        """Returns the policy's observations, from those without a code and codes (n,)."""
+        shown = nn.functional.one_hot(codes, self.codes).float().to(self.generator.device)
+        if isinstance(observations, dict):
+            return {**observations, "code": shown}
+        return torch.cat([observations.float(), shown], 1)
+
+    def _bare(self, observations: Observed) -> tuple[Observed, Tensor]:
+        """Returns observations without their codes, and the codes (n,)."""
+        if isinstance(observations, dict):
+            found: Observed = {key: part for key, part in observations.items() if key != "code"}
+            return found, observations["code"].argmax(1)
+        return observations[:, : -self.codes], observations[:, -self.codes :].argmax(1)
+
+    def judge(self, rollout: Rollout) -> Tensor:
+        """Lets D and Q learn from the last trajectories, and returns what the steps of a rollout are worth."""
+        observations, codes = self._bare(rollout.observations)
+        self._remember(rollout, observations, codes)
+        seen, actions, meant = self._replayed()
+        self._teach_critic(seen, actions)
+        self._teach_posterior(seen, actions, meant)
+        judges = self.judges
+        with torch.no_grad():
+            parts = torch.arange(len(codes), device=codes.device).split(AT_A_TIME)
+            some = [(rows(observations, part), rollout.actions[part], codes[part]) for part in parts]
+            critic = torch.cat([judges.discriminator(o, a) for o, a, _ in some])
+            told = torch.cat([judges.posterior.log_prob(o, a, c) for o, a, c in some])
+            expert = torch.cat([
+                judges.discriminator(rows(self.expert_observations, part), self.expert_actions[part])
+                for part in torch.arange(len(self.expert_actions), device=codes.device).split(AT_A_TIME)
+            ])  # fmt: skip
+        self.tell("critic_gap", float(expert.mean() - critic.mean()))
+        self.tell("information", float(told.mean()) + log(self.codes))
+        self.tell("posterior_accuracy", 100 * float((told.exp() > 0.5).float().mean()))
+        rewards = self.critic_weight * (learnt_reward(critic, "positive") if self.critic == "gan" else critic)
+        rewards = rewards + self.information * told
+        if self.augmentation:
+            rewards = rewards + self.augmentation * rollout.true_rewards
+        return rewards - self.entropy * rollout.log_probs if self.entropy else rewards
+
+    def _remember(self, rollout: Rollout, observations: Observed, codes: Tensor) -> None:
+        """Keeps the trajectories of a rollout."""
+        if not self.replay:
+            self.past.clear()
+        begins = rollout.starts.clone()
+        begins[:: len(rollout) // rollout.environments] = True
+        edges = [*begins.nonzero().flatten().tolist(), len(rollout)]
+        for start, end in pairwise(edges):
+            part = torch.arange(start, end, device=codes.device)
+            self.past.append(Trajectory(rows(observations, part), rollout.actions[part], int(codes[start])))
+
+    def _replayed(self) -> tuple[Observed, Tensor, Tensor]:
+        """Returns the steps of the trajectories that are kept, and the codes behind them."""
+        first = self.past[0].observations
+        observations: Observed
+        if isinstance(first, dict):
+            kept = [t.observations for t in self.past if isinstance(t.observations, dict)]
+            observations = {key: torch.cat([o[key] for o in kept]) for key in first}
+        else:
+            observations = torch.cat([t.observations for t in self.past if isinstance(t.observations, Tensor)])
+        codes = torch.cat([torch.full((len(t.actions),), t.code, device=t.actions.device) for t in self.past])
+        return observations, torch.cat([t.actions for t in self.past]), codes
+
+    def _teach_critic(self, observations: Observed, actions: Tensor) -> None:
+        network = self.judges.discriminator
+        n, m = len(self.expert_actions), len(actions)
+        for _ in range(self.critic_steps):
+            i, j = (torch.randint(k, (self.judge_batch,), device=actions.device) for k in (n, m))
+            expert = network.encoder(rows(self.expert_observations, i), self.expert_actions[i])
+            learner = network.encoder(rows(observations, j), actions[j])
+            if self.critic == "gan":
+                loss = logistic_loss(network.logits(expert), network.logits(learner), 1e-3)
+            else:
+                loss = network.logits(learner).mean() - network.logits(expert).mean()
+            if self.critic == "wasserstein":
+                loss = loss + self.penalty * gradient_penalty(network, expert, learner)
+            self._critic_optimizer.zero_grad()
+            loss.backward()
+            self._critic_optimizer.step()
+            if self.critic == "wasserstein-clip":
+                with torch.no_grad():
+                    for weight in network.parameters():
+                        weight.clamp_(-self.clip, self.clip)
+        self.tell("critic_loss", float(loss.detach()) if self.critic_steps else 0.0)
+
+    def _teach_posterior(self, observations: Observed, actions: Tensor, codes: Tensor) -> None:
+        network = self.judges.posterior
+        for _ in range(self.posterior_steps):
+            i = torch.randint(len(actions), (self.judge_batch,), device=actions.device)
+            logits = network(rows(observations, i), actions[i])
+            loss = nn.functional.cross_entropy(logits, codes[i], label_smoothing=1 - self.target)
+            self._posterior_optimizer.zero_grad()
+            loss.backward()
+            self._posterior_optimizer.step()
+
+    def _clone(self) -> None:
+        """Behavioural cloning, each trajectory with a code drawn anew in each epoch: no code is tied to a mode yet."""
+        generator = Generator().manual_seed(self.seed)
+        optimizer = torch.optim.Adam(self.policy.parameters(), lr=1e-3)
+        trajectories = int(self._trajectory_of_row.max()) + 1
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        self.policy.set_training_mode(True)
+        for _ in range(self.cloning_epochs):
+            drawn = torch.randint(self.codes, (trajectories,), generator=generator)[self._trajectory_of_row]
+            for i in torch.randperm(len(drawn), generator=generator).split(128):
+                observations = self._coded(rows(self.expert_observations, i), drawn[i])
+                actions = self.expert_actions[i]
+                told = self.policy.get_distribution(observations)
+                loss = -told.log_prob(actions.long().flatten() if discrete else actions).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        self.policy.set_training_mode(False)

@@ -1,0 +1,139 @@
+"""The complete state of an on-policy learner between two iterations, in one safetensors file, and back.
+
+The environments' own states are not in it, and of most environments can't be had. A learner whose `reseed_every` is set
+resets them, stopped or not, at points that depend on the steps alone; a state taken there needs none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core_models.errors import UserError
+from core_models.files import hash_of
+from core_models.training.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    check_same,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+from .base import constructor_settings
+from .info_gail import InfoGAIL, Trajectory
+from .on_policy import OnPolicyLearner
+
+MONITORED = ("r", "l", "t")
+"""What SB3's Monitor tells of an episode: return, length, time."""
+
+
+def identity(learner: OnPolicyLearner) -> dict[str, Any]:
+    """Returns what a run must have in common with the one that wrote a state."""
+    demonstrations = learner.demonstrations
+    assert demonstrations is not None
+    return {
+        "objective": {"class": type(learner).__qualname__},
+        "config": {name: str(value) for name, value in constructor_settings(learner).items()},
+        "batches": {
+            "demonstrations": hash_of([demonstrations.actions.tolist(), demonstrations.lengths.tolist()]),
+            "environment": demonstrations.environment,
+            "environments": str(learner.generator.env.num_envs),
+        },
+    }
+
+
+def save_state(learner: OnPolicyLearner, path: Path) -> None:
+    """Writes a learner's state, whole or not at all."""
+    algorithm = learner.generator
+    tensors = learner._weights()
+    for name, optimizer, parameters in _optimizers(learner):
+        tensors |= {f"{name}/{key}": value for key, value in optimizer_tensors(optimizer, parameters).items()}
+    tensors["random/torch"] = torch.get_rng_state()
+    kind, keys, place, has_gauss, gauss = np.random.get_state()  # SB3 shuffles with numpy's global generator
+    assert kind == "MT19937"
+    tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    tensors["random/numpy place"] = torch.tensor([place, has_gauss, gauss], dtype=torch.float64)
+    episodes = [[float(episode[key]) for key in MONITORED] for episode in algorithm.ep_info_buffer or ()]
+    tensors["episodes/monitored"] = torch.tensor(episodes, dtype=torch.float64).reshape(-1, len(MONITORED))
+    if isinstance(learner, InfoGAIL):
+        tensors |= _past(learner)
+    state = TrainingState(step=learner.num_timesteps, metrics=learner.history, ema_updates=algorithm._n_updates)
+    save_checkpoint(path, Checkpoint(identity(learner), state, tensors))
+
+
+def restore_state(learner: OnPolicyLearner, path: Path) -> None:
+    """Makes a learner what it was, and begins new episodes as it did then.
+
+    Raises:
+        UserError: when the state is of another run, or damaged.
+    """
+    found = load_checkpoint(path)
+    check_same(path, found.identity, identity(learner))
+    algorithm = learner.generator
+    learner._set_weights({name: t for name, t in found.tensors.items() if name.split("/")[0] in ("policy", "reward")})
+    learner._good = learner._weights()
+    for name, optimizer, parameters in _optimizers(learner):
+        restore_optimizer(optimizer, parameters, found.group(name))
+    learner.history = [dict(record) for record in found.state.metrics]
+    algorithm.num_timesteps = found.state.step
+    algorithm._n_updates = found.state.ema_updates
+    told = found.tensors["episodes/monitored"].tolist()
+    algorithm.ep_info_buffer = deque(
+        [dict(zip(MONITORED, episode, strict=True)) for episode in told], maxlen=algorithm._stats_window_size
+    )
+    algorithm.ep_success_buffer = deque(maxlen=algorithm._stats_window_size)
+    if isinstance(learner, InfoGAIL):
+        _restore_past(learner, found.tensors)
+    if not learner.reseed_every:
+        raise UserError("expected reseed_every to be set: the environments' states are in no file")
+    learner._begin_anew()
+    place, has_gauss, gauss = found.tensors["random/numpy place"].tolist()
+    keys = found.tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, int(place), int(has_gauss), gauss))
+    torch.set_rng_state(found.tensors["random/torch"])
+
+
+def _optimizers(learner: OnPolicyLearner) -> list[tuple[str, torch.optim.Optimizer, list[str]]]:
+    """Returns the optimisers with the names of their parameters."""
+    names = {id(parameter): name for name, parameter in learner.policy.named_parameters()}
+    names |= {id(parameter): name for name, parameter in learner.reward_network.named_parameters()}
+    every = {"policy optimizer": learner.policy.optimizer}
+    every |= {f"{name} optimizer": optimizer for name, optimizer in learner._optimizers().items()}
+    return [
+        (name, optimizer, [names[id(p)] for group in optimizer.param_groups for p in group["params"]])
+        for name, optimizer in every.items()
+    ]
+
+
+def _past(learner: InfoGAIL) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    if not learner.past:
+        return tensors
+    observations, actions, _ = learner._replayed()
+    tensors["past/actions"] = actions
+    tensors["past/lengths"] = torch.tensor([len(t.actions) for t in learner.past])
+    tensors["past/codes"] = torch.tensor([t.code for t in learner.past])
+    if isinstance(observations, dict):
+        return tensors | {f"past observations/{key}": part for key, part in observations.items()}
+    return tensors | {"past observations/": observations}
+
+
+def _restore_past(learner: InfoGAIL, tensors: dict[str, Tensor]) -> None:
+    learner.past.clear()
+    if "past/actions" not in tensors:
+        return
+    device = learner.generator.device
+    lengths = tensors["past/lengths"].tolist()
+    kept = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("past observations/")}
+    parts = {key: part.to(device).split(lengths) for key, part in kept.items()}
+    actions = tensors["past/actions"].to(device).split(lengths)
+    for i, code in enumerate(tensors["past/codes"].tolist()):
+        own: Any = {key: part[i] for key, part in parts.items()}
+        learner.past.append(Trajectory(own[""] if set(own) == {""} else own, actions[i], int(code)))

@@ -1,0 +1,54 @@
+"""How good a policy is, with how sure that is: means, interquartile means, and bootstrap intervals.
+
+The interquartile mean leaves out the lowest and the highest quarter: it is as robust as a median and uses more of the
+runs. Intervals are percentiles of resampled statistics.
+
+Source: Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep reinforcement learning at the edge of the statistical
+precipice", NeurIPS 2021, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import trim_mean
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Returns the mean of the middle half.
+
+    Example:
+        >>> interquartile_mean([0, 1, 2, 100])
+        1.5
+    """
+    return float(trim_mean(np.asarray(values, dtype=float), 0.25))
+
+
+def bootstrap(
+    values: Sequence[float] | np.ndarray,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the ends of a percentile interval of a statistic.
+
+    Args:
+        values: independent: episodes of a policy, or runs.
+        statistic: of a sample.
+        resamples: drawn with replacement.
+        level: share of the resamples that lies within.
+        seed: of the draws.
+    """
+    values = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    found = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(resamples)]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def fraction_of_expert(found: float, random: float, expert: float) -> float:
+    """Returns where a return lies between that of a random policy, 0, and the expert's, 1."""
+    return (found - random) / (expert - random)

@@ -1,4 +1,7 @@
 """Demonstrations: their arrays and files, checks, recording, and Minari."""
 
+from .checking import check_spaces as check_spaces
 from .data import Demonstrations as Demonstrations
 from .data import Observations as Observations
+from .summary import summary as summary
+from .summary import summary_text as summary_text

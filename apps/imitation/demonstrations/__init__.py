@@ -3,5 +3,8 @@
 from .checking import check_spaces as check_spaces
 from .data import Demonstrations as Demonstrations
 from .data import Observations as Observations
+from .recording import Policy as Policy
+from .recording import RandomPolicy as RandomPolicy
+from .recording import record as record
 from .summary import summary as summary
 from .summary import summary_text as summary_text

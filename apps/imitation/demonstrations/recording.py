@@ -24,7 +24,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from core_models.errors import UserError
 from core_models.training.progress import Progress
 
+from .consistency import single_precision
 from .data import Demonstrations, Observations
+from .identity import identity_of
 
 
 class Policy(Protocol):
@@ -216,19 +218,14 @@ def _identity(
     envs: VecEnv, environment: str | None, environment_kwargs: dict[str, Any] | None
 ) -> tuple[str, dict[str, Any]]:
     spec = envs.get_attr("spec", 0)[0] if envs.has_attr("spec") else None
-    if environment is None:
-        if spec is None:
-            raise UserError(
-                "expected an environment made by gymnasium.make, which knows its id, got one without: give environment"
-            )
-        environment = spec.id
+    if environment is None and spec is None:
+        raise UserError(
+            "expected an environment made by gymnasium.make, which knows its id, got one without: give environment"
+        )
+    known, kwargs = identity_of(spec) if spec is not None else ("", {})
     if environment_kwargs is None:
-        known = spec.kwargs if spec is not None and spec.id == environment else {}
-        environment_kwargs = {key: value for key, value in known.items() if key != "render_mode"}
-        registered = gymnasium.registry.get(environment)
-        if spec is not None and registered and spec.max_episode_steps != registered.max_episode_steps:
-            environment_kwargs["max_episode_steps"] = spec.max_episode_steps
-    return environment, environment_kwargs
+        environment_kwargs = kwargs if environment in (None, known) else {}
+    return environment or known, environment_kwargs
 
 
 def _row(observations: Any, i: int) -> Any:
@@ -242,7 +239,7 @@ def _joined(
 ) -> Demonstrations:
     return Demonstrations(
         observations=_stacked([seen for episode in episodes for seen in episode.observations]),
-        actions=_single(np.stack([action for episode in episodes for action in episode.actions])),
+        actions=single_precision(np.stack([action for episode in episodes for action in episode.actions])),
         rewards=np.array([reward for episode in episodes for reward in episode.rewards], np.float32),
         lengths=np.array([len(episode.actions) for episode in episodes]),
         returns=np.array([sum(episode.rewards) for episode in episodes]),
@@ -257,12 +254,8 @@ def _joined(
 
 def _stacked(rows: list[Any]) -> Observations:
     if isinstance(rows[0], dict):
-        return {key: _single(np.stack([row[key] for row in rows])) for key in rows[0]}
-    return _single(np.stack(rows))
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+        return {key: single_precision(np.stack([row[key] for row in rows])) for key in rows[0]}
+    return single_precision(np.stack(rows))
 
 
 def _codes(episodes: list[_Episode]) -> np.ndarray | None:

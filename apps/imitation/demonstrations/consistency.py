@@ -71,6 +71,11 @@ def check_consistency(fields: Mapping[str, Any]) -> None:
         raise UserError(f"expected the gymnasium id of the environment, got {fields['environment']!r}")
 
 
+def single_precision(array: np.ndarray) -> np.ndarray:
+    """Returns numbers with a fraction in float32, which is what policies compute in, and others as they are."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
 def trajectory_and_row(row: int, lengths: np.ndarray) -> str:
     """Returns a row in words.
 

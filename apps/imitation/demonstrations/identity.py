@@ -1,0 +1,22 @@
+"""What an environment is called and was made with, from gymnasium's own record of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+
+def identity_of(spec: EnvSpec) -> tuple[str, dict[str, Any]]:
+    """Returns the id and the arguments that make the same environment again by `gymnasium.make`.
+
+    Example:
+        >>> identity_of(gymnasium.make("CartPole-v1", max_episode_steps=200).spec)
+        ('CartPole-v1', {'max_episode_steps': 200})
+    """
+    kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
+    registered = gymnasium.registry.get(spec.id)
+    if registered and spec.max_episode_steps != registered.max_episode_steps:
+        kwargs["max_episode_steps"] = spec.max_episode_steps
+    return spec.id, kwargs

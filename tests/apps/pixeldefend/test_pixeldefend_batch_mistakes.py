@@ -44,6 +44,10 @@ def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
     assert "found nothing at" in refused("purify", tmp_path / "gone", tmp_path / "out")
     for eps in (-1, 256):
         assert f"--eps: expected levels from 0 to 255, got {eps}" in refused("purify", *given, "--eps", eps)
+    for eps in ("8/255", "0.0314"):
+        assert f"--eps: expected int, got '{eps}': budgets are in 8-bit levels, write 8" in refused(
+            "purify", *given, "--eps", eps
+        )
     assert "got both: give one" in refused("purify", *given, "--threshold", 3, "--false_positive_rate", 0.1)
     assert "rate from 0 to 1, got 2" in refused("detect", *given, "--false_positive_rate", 2)
     assert "rate from 0 to 1, got 2" in refused("purify", *given, "--false_positive_rate", 2)

@@ -248,6 +248,7 @@ def test_attack_writes_8_bit_images_in_the_box(work, call, tmp_path):
         (["--rows", '["ResNet Norml"]'], "did you mean 'ResNet Normal'"),
         (["--attacks", '["FGMS"]'], "did you mean 'FGSM'"),
         (["--eps", "[300]"], "from 1 to 255 levels, got 300"),
+        (["--eps", "8/255"], "budgets are in 8-bit levels, write [8]"),
         (["--images", "100000"], "test images, got 100000"),
         (["--knowing_images", "61"], "from 1 to the 60 images"),
         (["--adaptive_quantile", "1.5"], "between 0 and 1"),

@@ -121,10 +121,9 @@ class Job:
                     done += len(batch.names)
                     shown.update(done, last=done == total)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted at image {done:,} of {total:,}; the rows are in {self.records.path}: "
-                "the same command with --resume goes on"
-            ) from None
+            where = f"at image {done:,} of {total:,}; the rows are in {self.records.path}"
+            where = where if done else "in the first batch, of which nothing is kept"
+            raise KeyboardInterrupt(f"interrupted {where}: the same command with --resume goes on") from None
         if images:
             images.finish(row["image"] for row in self.records if row["status"] != UNREADABLE)
         return Done(total, sum(1 for _ in self._faulty()), total - first, time.monotonic() - began, already=False)

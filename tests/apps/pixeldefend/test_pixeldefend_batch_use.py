@@ -201,6 +201,19 @@ def test_a_stopped_purify_goes_on_to_the_files_of_one_that_was_not(tmp_path, cal
     assert files_of(tmp_path / "out") == before
 
 
+def test_a_pass_stopped_in_its_first_batch_speaks_of_no_rows(tmp_path, call, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    np.savez(tmp_path / "in.npz", x=attacked(3)[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(purify_module, "purify", stopped)
+        status, _, error = call("purify", tmp_path / "in.npz", tmp_path / "out")
+    assert status == 130 and "interrupted in the first batch, of which nothing is kept" in error
+    assert "images.csv" not in error and not (tmp_path / "out" / "images.csv").exists()
+    assert call("purify", tmp_path / "in.npz", tmp_path / "out", "--resume")[0] == 0
+
+
 def test_a_row_torn_by_hand_is_mended(tmp_path, call):
     np.savez(tmp_path / "in.npz", x=attacked(8)[1])
     assert call("detect", tmp_path / "in.npz", tmp_path / "out", "--batch_size", 3)[0] == 0

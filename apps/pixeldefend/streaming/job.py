@@ -2,7 +2,8 @@
 
 The folder holds `settings.json`, what the pass was asked for; a CSV with a row per image; the images that came of it,
 if any; and, once all is done, `summary.json`. Whatever a kill leaves, the rows of whole batches stand and nothing else
-counts: the batch that was begun is done again, from its first image on, so that its arithmetic is the same.
+counts: the batch that was begun is done again, from its first image on, so that its arithmetic is the same. So is a
+batch of which an image has gone since, or was damaged.
 """
 
 from __future__ import annotations
@@ -108,13 +109,15 @@ class Job:
         """
         total = len(self.source)
         began = time.monotonic()
-        if self._open(resume) and self.summary_file.exists():
-            return Done(total, sum(1 for _ in self._faulty()), 0, 0.0, already=True)
+        ended = self._open(resume) and self.summary_file.exists()
         done = first = self.records.rewind(self._batch_size, total)
         self._check_names()
-        if images:
-            images.rewind(done - sum(1 for _ in self._faulty()))
+        lost = self._lost(images, done) if images else {}
+        if ended and done == total and not lost:
+            return Done(total, sum(1 for _ in self._faulty()), 0, 0.0, already=True)
         try:
+            if images and lost:
+                self._make_again(lost, work, images)
             with Progress(self._description, total, done, unit="image") as shown:
                 for batch in self.source.batches(self._batch_size, done):
                     self._do(batch, work, images)
@@ -126,7 +129,8 @@ class Job:
             raise KeyboardInterrupt(f"interrupted {where}: the same command with --resume goes on") from None
         if images:
             images.finish(row["image"] for row in self.records if row["status"] != UNREADABLE)
-        return Done(total, sum(1 for _ in self._faulty()), total - first, time.monotonic() - began, already=False)
+        processed = total - first + sum(lost.values())
+        return Done(total, sum(1 for _ in self._faulty()), processed, time.monotonic() - began, already=False)
 
     def say_end(self, done: Done) -> None:
         """Says how fast it went, and how many images could not be read."""
@@ -143,15 +147,32 @@ class Job:
                 file=sys.stderr,
             )
 
+    def _lost(self, images: ImagesOut, done: int) -> dict[int, int]:
+        """Returns the batches done of which an image is no longer there, whole: where each begins, and its length."""
+        images.rewind(done - sum(1 for _ in self._faulty()))
+        lost: dict[int, int] = {}
+        for place, row in enumerate(self.records):
+            start, names = place - place % self._batch_size, self.source.names(place, place + 1)
+            if start not in lost and row["status"] != UNREADABLE and not images.holds(*names):
+                lost[start] = min(self._batch_size, done - start)
+        return lost
+
+    def _make_again(self, lost: Mapping[int, int], work: Worker, images: ImagesOut) -> None:
+        """Makes the images of some batches again, whose rows stand."""
+        print(f"{images.path}: images that were made are missing or damaged, and are made again", file=sys.stderr)
+        made, total = 0, sum(lost.values())
+        with Progress("making again", total, unit="image") as shown:
+            for batch in self.source.batches(self._batch_size, min(lost)):
+                if batch.start in lost:
+                    self._work(batch, work, images)
+                    made += len(batch.names)
+                    shown.update(made, last=made == total)
+                if made == total:
+                    break
+
     def _do(self, batch: Batch, work: Worker, images: ImagesOut | None) -> None:
-        results: list[Mapping[str, object]] = []
-        if len(batch.x):
-            found, pictures = work(batch.x)
-            results = list(found)
-            if images and pictures is not None:
-                images.write(batch, pictures)
         rows: list[list[object]] = []
-        remaining = iter(results)
+        remaining = iter(self._work(batch, work, images))
         for place, name in enumerate(batch.names):
             if place in batch.faults:
                 _say_unreadable(name, batch.faults[place])
@@ -160,6 +181,14 @@ class Job:
                 values = next(remaining)
             rows.append([name, *(values.get(column, "") for column in self.records.columns[1:])])
         self.records.append(rows)  # last: a row says that all else of its image is there
+
+    def _work(self, batch: Batch, work: Worker, images: ImagesOut | None) -> Sequence[Mapping[str, object]]:
+        if not len(batch.x):
+            return []
+        found, pictures = work(batch.x)
+        if images and pictures is not None:
+            images.write(batch, pictures)
+        return found
 
     def _open(self, resume: bool) -> bool:
         """Says whether there is a pass to go on with; begins one where there is none."""

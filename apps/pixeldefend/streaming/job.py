@@ -25,7 +25,7 @@ from .sources import Batch, ImageSource, Levels
 
 SETTINGS = "settings.json"
 UNREADABLE = "unreadable"
-
+"""The status of an image that can't be read, or not as the model needs it."""
 
 Worker = Callable[[Levels], tuple[Sequence[Mapping[str, object]], Levels | None]]
 """What is done to a batch: from its images, a row for each, with `status` among the fields, and the images that came of
@@ -48,7 +48,7 @@ class Done:
 
     @property
     def status(self) -> int:
-        """The exit status: 1 where an image could not be read."""
+        """The exit status: 1 where an image was passed over."""
         return int(self.unreadable > 0)
 
 
@@ -133,7 +133,7 @@ class Job:
         return Done(total, sum(1 for _ in self._faulty()), processed, time.monotonic() - began, already=False)
 
     def say_end(self, done: Done) -> None:
-        """Says how fast it went, and how many images could not be read."""
+        """Says how fast it went, and how many images were passed over."""
         if done.already:
             print(f"{self.out} is finished: there was nothing left to do")
         elif done.processed:
@@ -142,8 +142,8 @@ class Job:
         if done.unreadable:
             first = next(row["image"] for row in self._faulty())
             print(
-                f"{done.unreadable:,} of {done.images:,} images could not be read, the first is {first}: "
-                f"their status in {self.records.path} is {UNREADABLE}",
+                f"{done.unreadable:,} of {done.images:,} images could not be read or don't fit the model, the first is "
+                f"{first}: their status in {self.records.path} is {UNREADABLE}",
                 file=sys.stderr,
             )
 

@@ -81,13 +81,23 @@ def _reason(rest: str, where: str, owner: str, options: Iterable[str], settings:
         kinds = " or ".join(_kind(kind) for kind in _split(found[1]))
         return f"{where}{of}: expected {kinds}, got {value[1].strip()!r}" if value else f"{where}{of}: expected {kinds}"
     if found := re.match(r"Expected an? (.*?)\. Got value: (.*)", rest, re.DOTALL):
-        return f"{where}{of}: expected {_kind(found[1])}, got {found[2].strip()!r}"
+        kind, given = _kind(found[1]), found[2].strip()
+        return f"{where}{of}: expected {kind}, got {given!r}{_in_levels(where, kind, given)}"
     if found := re.match(r"Problems parsing config: (.*)", rest, re.DOTALL):
         where = re.sub(r'\s*in "<unicode string>", line', ", line", found[1])
         return f"the configuration is not valid YAML: {where}"
     if found := re.match(r"Unexpected config:\s*(.*)", rest, re.DOTALL):
         return f"a configuration must be a mapping of settings to values, got {found[1].strip()!r}"
     return f"{where}{of}: {rest}" if where else rest
+
+
+def _in_levels(where: str, kind: str, value: str) -> str:
+    """Returns what a budget of whole levels is in, where a share of the range came, as other tools take it."""
+    share = re.fullmatch(r"(\d+)\s*/\s*255|(0?\.\d+)", value)
+    if share is None or not re.match(r"--(.*\.)?eps", where):
+        return ""
+    levels = share[1] or str(max(1, round(255 * float(share[2]))))
+    return f": budgets are in 8-bit levels, write {f'[{levels}]' if kind == 'list' else levels}"
 
 
 def _unknown_key(key: str, options: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -50,6 +50,7 @@ class Parser:
         try:
             parsed = self._parser.parse_args(self._normalise(arguments))
             self._refuse_leftovers(parsed)
+            self._refuse_dropped(parsed)
             parsed.pop("config", None)
             resolved = yaml.safe_load(self._parser.dump(parsed, skip_unset=False)) or {}
             return dict(vars(self._parser.instantiate(parsed))), resolved
@@ -97,6 +98,12 @@ class Parser:
             if now is not None and now != first:
                 raise _two_classes(key, first, f"--config {source}", now)
 
+    def _refuse_dropped(self, parsed: Namespace) -> None:
+        for config in getattr(self._parser, "configs", []):
+            given = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))
+            for key in _dropped(given, parsed):
+                raise argparse.ArgumentError(None, f"in --config {config}: Option '{key}' is not accepted")
+
     def _classes(self, key: str) -> list[str]:
         """Returns the names of the classes that an option takes; none when it takes no class."""
         hint = get_type_hints(self._function).get(key)
@@ -122,6 +129,21 @@ class _Preset(ActionConfigFile):
         for key, name in before.items():
             if parser.chosen[key][0] != name != defaults.get(key):
                 raise _two_classes(key, name, "the command line", parser.chosen[key][0])
+
+
+def _dropped(given: Mapping[Any, Any], read: Any) -> Iterator[str]:
+    """Yields the keys of a file that reading it left out: jsonargparse drops an unknown one that holds no value."""
+    settings = read.get("init_args") or {}  # of a class; its name may stand beside them
+    for key, value in given.items():
+        if key == "init_args" and "class_path" in read:
+            found = settings
+        elif key in read or key in settings:
+            found = read[key] if key in read else settings[key]
+        else:
+            yield str(key)
+            continue
+        if isinstance(value, Mapping) and isinstance(found, Namespace):
+            yield from (f"{key}.{inner}" for inner in _dropped(value, found))
 
 
 def _two_classes(key: str, first: str, source: str, second: str) -> UserError:

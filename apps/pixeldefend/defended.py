@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from core_models.base import Autoregressive, Classifier
+from core_models.data.advice import range_advice, shape_advice
 from core_models.errors import UserError
 
 from .purification import Engine, purify
@@ -175,7 +176,8 @@ class Purifier(nn.Module):
         """
         if x.ndim != 4 or tuple(x.shape[1:]) != tuple(self.event_shape):
             raise UserError(
-                f"expected images of the density's shape (n, {_words(self.event_shape)}), got {_words(x.shape)}"
+                f"expected images of the density's shape (n, {_words(self.event_shape)}), got ({_words(x.shape)}): "
+                f"{shape_advice(self.event_shape, x.shape)}"
             )
         if not x.is_floating_point():
             raise UserError(f"expected images in [0, 1] as float32, got {x.dtype}: divide 8-bit levels by 255")
@@ -184,7 +186,8 @@ class Purifier(nn.Module):
             if low != low or high != high:
                 raise UserError("expected images in [0, 1], got NaN")
             if low < -SLACK or high > 1 + SLACK:
-                raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: scale them")
+                advice = range_advice(low, high)
+                raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {advice}")
         top = getattr(self.density, "levels", 256) - 1
         return (x.detach().to(torch.float32).clamp(0, 1) * top).round() / top
 

@@ -261,20 +261,24 @@ def _row(
     """Returns a row of the table: accuracies and the share of suspicious images [%], and the AUC.
 
     Images made on the whole defence say nothing of what they were not made on: there the other accuracies are None.
+    What the density says is of the images that the attack changed, and None where it changed none.
     """
     truth = y[: len(own.x)]
-    area = None if own is clean else area_under_curve(clean.bits, own.bits)
+    seen = np.full(len(own.x), True) if own is clean else own.changed(clean)
+    some = bool(seen.any())
+    area = area_under_curve(clean.bits, own.bits[seen]) if some and own is not clean else None
     return {
         "images": name,
         "n": len(truth),
         "undefended": None if knows else _percent(own.predicted == truth),
         "purified": _percent(own.predicted_purified == truth),
         "adaptive": None if knows else _percent(own.predicted_adaptive(adaptive) == truth),
+        "changed": None if own is clean else int(seen.sum()),
         "auc": None if area is None else area.value,
         "auc_interval": None if area is None else [area.low, area.high],
-        "suspicious": _percent(own.p_value <= rate),
-        "median_p_value": float(np.median(own.p_value)),
-        "bits_per_dim": float(own.bits.mean()),
+        "suspicious": _percent(own.p_value[seen] <= rate) if some else None,
+        "median_p_value": float(np.median(own.p_value[seen])) if some else None,
+        "bits_per_dim": float(own.bits[seen].mean()) if some else None,
     }
 
 

@@ -78,7 +78,7 @@ def purify_images(
         resume: Go on where an earlier run into the same folder stopped.
 
     Returns:
-        The exit status: 1 where an image could not be read.
+        The exit status: 1 where an image could not be read or doesn't fit the model.
     """
     set_threads(threads)
     check_folder(out, resume)

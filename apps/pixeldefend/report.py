@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from apps.common.report import Headline, Picture, Table, add_section
 from core_models.errors import UserError
@@ -28,8 +28,8 @@ SECTION = "pixeldefend"
 # images in a row of a grid
 SHOWN = 8
 
-HEAD = ("images", "n", "undefended", "purified", "adaptive", "AUC", "suspicious")
-"""The columns of the table of a run."""
+HEAD = ("images", "n", "undefended", "purified", "adaptive", "changed", "AUC", "suspicious")
+"""The columns of the table of a run; the last two are of the images that an attack changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,13 @@ class Examined:
     def predicted_adaptive(self, threshold: float) -> Int64[np.ndarray, " n"]:
         """Returns the answers of adaptive PixelDefend, which purifies what has more bits/dim than a threshold."""
         return np.where(self.bits > threshold, self.predicted_purified, self.predicted)
+
+    def changed(self, clean: Examined) -> Bool[np.ndarray, " n"]:
+        """Tells which images an attack changed, given the clean ones: the others are clean, and no miss of a detector.
+
+        BPDA leaves an image as it is that the defence classifies wrongly anyway.
+        """
+        return np.asarray((self.x != clean.x[: len(self.x)]).any((1, 2, 3)))
 
 
 def folder_of(run: Path) -> RunFolder:
@@ -92,9 +99,13 @@ def load_examined(folder: RunFolder) -> tuple[dict[str, Examined], Int64[np.ndar
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Returns the cells of a row of the table as they should read, under `HEAD`."""
-    percent = ["-" if row[name] is None else f"{row[name]:.1f} %" for name in ("undefended", "purified", "adaptive")]
-    auc = "-" if row["auc"] is None else f"{row['auc']:.3f}"
-    return [row["images"], str(row["n"]), *percent, auc, f"{row['suspicious']:.1f} %"]
+
+    def told(name: str, form: str) -> str:
+        return "-" if row[name] is None else form.format(row[name])
+
+    percent = [told(name, "{:.1f} %") for name in ("undefended", "purified", "adaptive")]
+    found = [told("changed", "{}"), told("auc", "{:.3f}"), told("suspicious", "{:.1f} %")]
+    return [row["images"], str(row["n"]), *percent, *found]
 
 
 def draw_figures(
@@ -132,22 +143,29 @@ def draw_figures(
             "cross where it is wrong, and its bits/dim."
         )
         pictures.append(Picture(path, caption))
+    moved = {name: own.changed(clean) for name, own in attacks}
+    pairs = {
+        name: (own.bits[moved[name]], own.bits_purified[moved[name]]) for name, own in attacks if moved[name].any()
+    }
+    if not pairs:
+        return pictures
     rate, at = summary["false_positive_rate"], f"attacks at {summary['eps']} levels"
-    pairs = {name: (own.bits, own.bits_purified) for name, own in attacks}
     path = density_histograms(
         clean.bits, pairs, folder.figures / "bits_per_dim.png",
         threshold=summary["threshold"], false_positive_rate=rate,
         title=f"Bits/dim under the density, {at}",
     )  # fmt: skip
+    only = "Only images that the attack changed are counted."
     words = (
         "Bits/dim of clean images, of adversarial ones, and of these purified; right of the dotted line, an image is"
     )
-    pictures.append(Picture(path, f"{words} called suspicious."))
+    pictures.append(Picture(path, f"{words} called suspicious. {only}"))
     path = roc_curves(
-        clean.bits, {name: own.bits for name, own in attacks}, folder.figures / "roc.png",
+        clean.bits, {name: bits for name, (bits, _) in pairs.items()}, folder.figures / "roc.png",
         false_positive_rate=rate, title=f"Detection by bits/dim, {at}",
     )  # fmt: skip
-    pictures.append(Picture(path, "Adversarial images found, against clean images called suspicious (ROC curves)."))
+    words = "Adversarial images found, against clean images called suspicious (ROC curves)."
+    pictures.append(Picture(path, f"{words} {only}"))
     return pictures
 
 
@@ -164,8 +182,9 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
                 f"{worst['undefended']:.0f} → {worst['purified']:.0f} %",
                 "the attacker does not know of the defence",
             ),
-            Headline(f"{worst['images']}: AUC", f"{worst['auc']:.3f}", "detection by bits/dim"),
         ]
+        if worst["auc"] is not None:
+            headlines.append(Headline(f"{worst['images']}: AUC", f"{worst['auc']:.3f}", "detection by bits/dim"))
     headlines += [
         Headline(f"{name}: accuracy", f"{rows[name]['purified']:.0f} %", "the attacker knows the defence")
         for name in summary["knowing"]
@@ -178,8 +197,8 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
         [cells(row) for row in summary["rows"]],
         f"Undefended, purified within {summary['eps_defend']} levels, and adaptive: purified above "
         f"{summary['adaptive_threshold']:.3f} bits/dim, which {100 * (1 - summary['adaptive_quantile']):g} % of "
-        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms. BPDA leaves as it is "
-        "what the defence gets wrong unattacked.",
+        f"held-out images exceed. Suspicious: by the p-value, at {share} false alarms. AUC and suspicious are of the "
+        "images that the attack changed: BPDA leaves as it is, and clean, what the defence gets wrong unattacked.",
     )
     return add_section(
         run / "report.html",
@@ -201,7 +220,7 @@ def say(summary: Mapping[str, Any]) -> None:
     print(
         f"\naccuracy undefended, purified within {summary['eps_defend']} levels, and adaptive (above "
         f"{summary['adaptive_threshold']:.3f} bits/dim); suspicious at {100 * summary['false_positive_rate']:g} % "
-        f"false alarms; attacks at {summary['eps']} levels:"
+        f"false alarms; attacks at {summary['eps']} levels, AUC and suspicious of the images that they changed:"
     )
     for line in lines:
         first, *rest = (

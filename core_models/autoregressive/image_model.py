@@ -18,6 +18,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Categorical, Distribution
 
 from ..base import Autoregressive, Events, GenerativeModel, Labels, PerExample
+from ..data.advice import shape_advice
 from ..errors import UserError
 from ..layers.row_scan import RowScan
 from .heads import HeadName, head
@@ -104,7 +105,8 @@ class CausalImageModel(GenerativeModel, Autoregressive):
             UserError: when the images are not of the model's shape, or not on its levels.
         """
         if tuple(x.shape[1:]) != tuple(self.event_shape):
-            raise UserError(f"expected images of shape {tuple(self.event_shape)}, got {tuple(x.shape[1:])}")
+            advice = shape_advice(self.event_shape, x.shape)
+            raise UserError(f"expected images of shape {tuple(self.event_shape)}, got {tuple(x.shape[1:])}: {advice}")
         scaled = x.detach() * (self.levels - 1)
         levels = scaled.round()
         # the negation refuses NaN too

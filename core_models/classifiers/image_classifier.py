@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from ..base import Classifier
+from ..data.advice import shape_advice
 from ..errors import UserError
 
 Images = Float[Tensor, "n channels height width"]
@@ -67,7 +68,7 @@ class ImageClassifier(Classifier):
         if x.shape[1:] != self.event_shape:
             raise UserError(
                 f"expected images of shape {tuple(self.event_shape)}, as {type(self).__name__} was made for, "
-                f"got {tuple(x.shape[1:])}: resize them or build another"
+                f"got {tuple(x.shape[1:])}: {shape_advice(self.event_shape, x.shape)}"
             )
         return self.network(standardise(x))
 

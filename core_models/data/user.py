@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ..errors import UserError
+from .advice import range_advice
 from .dataset import UNLABELLED, DataSet, UnitImages
 from .images import image_files, read_images
 from .pixels import quantise
@@ -142,7 +143,7 @@ def to_bytes(x: np.ndarray, layout: str | None, where: str) -> UInt8[Tensor, "n 
     if not np.isfinite([low, high]).all():
         raise UserError(f"{where}: expected floats in [0, 1], got {low} to {high}: take those images out")
     if not (low >= 0 and high <= top):
-        hint = "divide by 255" if top == 1 and low >= 0 and high <= 255 else "rescale them"
+        hint = range_advice(float(low), float(high)) if top == 1 else "rescale them"
         raise UserError(
             f"{where}: expected {'floats in [0, 1]' if top == 1 else 'integers 0..255'}, got {low} to {high}: {hint}"
         )

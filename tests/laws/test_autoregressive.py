@@ -246,7 +246,8 @@ def test_log_prob_is_that_of_the_conditionals(make, head):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, 1, 4, 5), r"expected images of shape \(1, 4, 4\), got \(1, 4, 5\)"),
+        (torch.zeros(2, 1, 4, 5), r"expected images of shape \(1, 4, 4\), got \(1, 4, 5\): resize them to 4 x 4"),
+        (torch.zeros(2, 16), r"got \(16,\): reshape them to \(n, 1, 4, 4\)"),
         (torch.full((1, 1, 4, 4), torch.nan), "got NaN"),
         (torch.full((1, 1, 4, 4), 1.1), r"in \[0, 1\], got values from 1.1"),
         (torch.full((1, 1, 4, 4), 0.3), "multiples of 1/3"),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core_models.data.advice import range_advice, shape_advice
 from core_models.errors import UserError
 
 from .box import LEVELS, Images, Labels
@@ -47,7 +48,7 @@ def check_images(x: Any) -> Images:
         raise UserError("expected images in [0, 1], got NaN: leave those images out")
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
-        raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: scale them")
+        raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {range_advice(low, high)}")
     levels = x.detach().to(torch.float32) * LEVELS
     if float((levels - levels.round()).abs().max()) > 1e-2:
         raise UserError("expected 8-bit images, multiples of 1/255, got values between them: round them first")
@@ -78,7 +79,8 @@ def check_classifier(classifier: nn.Module, x: Images, y: Labels) -> int:
     """
     shape = getattr(classifier, "event_shape", None)
     if shape is not None and tuple(shape) != tuple(x.shape[1:]):
-        raise UserError(f"expected images of the classifier's shape {tuple(shape)}, got {tuple(x.shape[1:])}")
+        advice = shape_advice(shape, x.shape)
+        raise UserError(f"expected images of the classifier's shape {tuple(shape)}, got {tuple(x.shape[1:])}: {advice}")
     n = min(SHOWN, len(x))
     name = type(classifier).__name__
     try:

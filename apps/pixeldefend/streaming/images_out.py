@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ from core_models.errors import UserError
 from core_models.files import atomic
 from core_models.training.run_folder import cannot_write
 
-from .npz import as_stored
+from .npz import NpyMember, as_stored
 from .sources import Batch, FolderSource, ImageSource, Levels, NpzSource
 
 PIECE = 1 << 16
@@ -40,6 +41,10 @@ class ImagesOut(ABC):
     @abstractmethod
     def rewind(self, images: int) -> None:
         """Forgets all but the first images, after a kill."""
+
+    @abstractmethod
+    def holds(self, name: str) -> bool:
+        """Tells, after `rewind`, whether the image that came of an input written before is still there, whole."""
 
     @abstractmethod
     def finish(self, names: Iterable[str]) -> None:
@@ -84,6 +89,15 @@ class PngOut(ImagesOut):
         for path in self.path.rglob(".*.png.*.png"):  # the temporary names of `core_models.files.atomic`
             path.unlink()
 
+    def holds(self, name: str) -> bool:
+        """Looks at the file and its checksums, and decodes nothing."""
+        try:
+            with Image.open(self.path / self._file(name)) as image:
+                image.verify()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return False
+        return True
+
     def finish(self, names: Iterable[str]) -> None:
         """Does nothing: the files are there."""
 
@@ -106,7 +120,7 @@ class NpzOut(ImagesOut):
         self._part = path.with_name(f".{path.name}.part")
         blank = self._stored(np.zeros((1, *source.event_shape), np.uint8))
         self._row, self._dtype = blank.shape[1:], blank.dtype
-        self._finished = False
+        self._finished = self._holds = False
 
     def write(self, batch: Batch, x: Levels) -> None:
         """Appends the rows of a batch."""
@@ -120,20 +134,21 @@ class NpzOut(ImagesOut):
             raise cannot_write(self._part, error) from error
 
     def rewind(self, images: int) -> None:
-        """Cuts off what lies after the first images.
-
-        Raises:
-            UserError: when fewer were written.
-        """
-        self._finished = images > 0 and self.path.exists() and not self._part.exists()
+        """Cuts off what lies after the first images; where they are not all there, everything."""
+        self._finished = images > 0 and not self._part.exists() and self._is_whole(images)
         if self._finished:  # the kill came after the end
+            self._holds = True
             return
         wanted = images * self._dtype.itemsize * int(np.prod(self._row))
         found = self._part.stat().st_size if self._part.exists() else 0
-        if found < wanted:
-            raise UserError(f"{self._part}: expected {wanted:,} bytes of {images:,} images, got {found:,}: start anew")
-        if found > wanted:
-            os.truncate(self._part, wanted)
+        self._holds = found >= wanted
+        kept = wanted if self._holds else 0  # rows are appended: what is lost can't be put in between
+        if found > kept:
+            os.truncate(self._part, kept)
+
+    def holds(self, name: str) -> bool:
+        """Tells whether the rows of all images are there."""
+        return self._holds
 
     def finish(self, names: Iterable[str]) -> None:
         """Writes the .npz, whole or not at all, holding no more than a piece of it."""
@@ -152,6 +167,12 @@ class NpzOut(ImagesOut):
             else:
                 _write_names(archive, list(names))
         self._part.unlink(missing_ok=True)
+
+    def _is_whole(self, images: int) -> bool:
+        """Tells whether the .npz can be opened, which one cut short can't, and holds so many images."""
+        with suppress(UserError):
+            return NpyMember(self.path, "x").shape[0] == images
+        return False
 
     def _stored(self, levels: np.ndarray) -> np.ndarray:
         if isinstance(self._source, NpzSource):

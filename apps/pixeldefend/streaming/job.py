@@ -2,7 +2,8 @@
 
 The folder holds `settings.json`, what the pass was asked for; a CSV with a row per image; the images that came of it,
 if any; and, once all is done, `summary.json`. Whatever a kill leaves, the rows of whole batches stand and nothing else
-counts: the batch that was begun is done again, from its first image on, so that its arithmetic is the same.
+counts: the batch that was begun is done again, from its first image on, so that its arithmetic is the same. So is a
+batch of which an image has gone since, or was damaged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .sources import Batch, ImageSource, Levels
 
 SETTINGS = "settings.json"
 UNREADABLE = "unreadable"
-
+"""The status of an image that can't be read, or not as the model needs it."""
 
 Worker = Callable[[Levels], tuple[Sequence[Mapping[str, object]], Levels | None]]
 """What is done to a batch: from its images, a row for each, with `status` among the fields, and the images that came of
@@ -47,7 +48,7 @@ class Done:
 
     @property
     def status(self) -> int:
-        """The exit status: 1 where an image could not be read."""
+        """The exit status: 1 where an image was passed over."""
         return int(self.unreadable > 0)
 
 
@@ -108,29 +109,31 @@ class Job:
         """
         total = len(self.source)
         began = time.monotonic()
-        if self._open(resume) and self.summary_file.exists():
-            return Done(total, sum(1 for _ in self._faulty()), 0, 0.0, already=True)
+        ended = self._open(resume) and self.summary_file.exists()
         done = first = self.records.rewind(self._batch_size, total)
         self._check_names()
-        if images:
-            images.rewind(done - sum(1 for _ in self._faulty()))
+        lost = self._lost(images, done) if images else {}
+        if ended and done == total and not lost:
+            return Done(total, sum(1 for _ in self._faulty()), 0, 0.0, already=True)
         try:
+            if images and lost:
+                self._make_again(lost, work, images)
             with Progress(self._description, total, done, unit="image") as shown:
                 for batch in self.source.batches(self._batch_size, done):
                     self._do(batch, work, images)
                     done += len(batch.names)
                     shown.update(done, last=done == total)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted at image {done:,} of {total:,}; the rows are in {self.records.path}: "
-                "the same command with --resume goes on"
-            ) from None
+            where = f"at image {done:,} of {total:,}; the rows are in {self.records.path}"
+            where = where if done else "in the first batch, of which nothing is kept"
+            raise KeyboardInterrupt(f"interrupted {where}: the same command with --resume goes on") from None
         if images:
             images.finish(row["image"] for row in self.records if row["status"] != UNREADABLE)
-        return Done(total, sum(1 for _ in self._faulty()), total - first, time.monotonic() - began, already=False)
+        processed = total - first + sum(lost.values())
+        return Done(total, sum(1 for _ in self._faulty()), processed, time.monotonic() - began, already=False)
 
     def say_end(self, done: Done) -> None:
-        """Says how fast it went, and how many images could not be read."""
+        """Says how fast it went, and how many images were passed over."""
         if done.already:
             print(f"{self.out} is finished: there was nothing left to do")
         elif done.processed:
@@ -139,20 +142,37 @@ class Job:
         if done.unreadable:
             first = next(row["image"] for row in self._faulty())
             print(
-                f"{done.unreadable:,} of {done.images:,} images could not be read, the first is {first}: "
-                f"their status in {self.records.path} is {UNREADABLE}",
+                f"{done.unreadable:,} of {done.images:,} images could not be read or don't fit the model, the first is "
+                f"{first}: their status in {self.records.path} is {UNREADABLE}",
                 file=sys.stderr,
             )
 
+    def _lost(self, images: ImagesOut, done: int) -> dict[int, int]:
+        """Returns the batches done of which an image is no longer there, whole: where each begins, and its length."""
+        images.rewind(done - sum(1 for _ in self._faulty()))
+        lost: dict[int, int] = {}
+        for place, row in enumerate(self.records):
+            start, names = place - place % self._batch_size, self.source.names(place, place + 1)
+            if start not in lost and row["status"] != UNREADABLE and not images.holds(*names):
+                lost[start] = min(self._batch_size, done - start)
+        return lost
+
+    def _make_again(self, lost: Mapping[int, int], work: Worker, images: ImagesOut) -> None:
+        """Makes the images of some batches again, whose rows stand."""
+        print(f"{images.path}: images that were made are missing or damaged, and are made again", file=sys.stderr)
+        made, total = 0, sum(lost.values())
+        with Progress("making again", total, unit="image") as shown:
+            for batch in self.source.batches(self._batch_size, min(lost)):
+                if batch.start in lost:
+                    self._work(batch, work, images)
+                    made += len(batch.names)
+                    shown.update(made, last=made == total)
+                if made == total:
+                    break
+
     def _do(self, batch: Batch, work: Worker, images: ImagesOut | None) -> None:
-        results: list[Mapping[str, object]] = []
-        if len(batch.x):
-            found, pictures = work(batch.x)
-            results = list(found)
-            if images and pictures is not None:
-                images.write(batch, pictures)
         rows: list[list[object]] = []
-        remaining = iter(results)
+        remaining = iter(self._work(batch, work, images))
         for place, name in enumerate(batch.names):
             if place in batch.faults:
                 _say_unreadable(name, batch.faults[place])
@@ -161,6 +181,14 @@ class Job:
                 values = next(remaining)
             rows.append([name, *(values.get(column, "") for column in self.records.columns[1:])])
         self.records.append(rows)  # last: a row says that all else of its image is there
+
+    def _work(self, batch: Batch, work: Worker, images: ImagesOut | None) -> Sequence[Mapping[str, object]]:
+        if not len(batch.x):
+            return []
+        found, pictures = work(batch.x)
+        if images and pictures is not None:
+            images.write(batch, pictures)
+        return found
 
     def _open(self, resume: bool) -> bool:
         """Says whether there is a pass to go on with; begins one where there is none."""

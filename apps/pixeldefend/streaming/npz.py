@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.lib import format as npy
 
+from core_models.data.advice import range_advice, shape_advice
 from core_models.errors import UserError
 
 Levels = UInt8[np.ndarray, "n c h w"]
@@ -112,7 +113,7 @@ def layout_of(member: NpyMember, event_shape: Sequence[int]) -> str:
         wanted = " or ".join(f"(n, {', '.join(map(str, shape))})" for shape in shapes.values())
         raise UserError(
             f"{member.path}: expected x of shape {wanted}, as the model was trained on, got {member.shape}: "
-            "resize the images"
+            f"{shape_advice(event_shape, member.shape)}"
         )
     if member.dtype.kind not in "uifb":
         raise UserError(f"{member.path}: expected integers 0..255 or floats in [0, 1] in x, got {member.dtype}")
@@ -141,8 +142,7 @@ def levels_of(rows: np.ndarray, layout: str, where: str, start: int = 0) -> Leve
         return rows.astype(np.uint8, order="C")  # a copy: what was read may not be written to
     bad = ~((rows >= 0) & (rows <= 1))  # of NaN too
     if bad.any():
-        hint = "divide by 255" if rows.min() >= 0 and rows.max() <= 255 else "rescale them"
-        hint = "take those images out" if np.isnan(rows).any() else hint
+        hint = "take those images out" if np.isnan(rows).any() else range_advice(float(rows.min()), float(rows.max()))
         _refuse(rows, bad, where, start, "floats in [0, 1]", hint)
     scaled = rows.astype(np.float64) * 255
     nearest = np.rint(scaled)

@@ -66,7 +66,8 @@ class Records:
         if rows > total:
             raise UserError(f"{self.path}: expected at most {total} rows, got {rows}: it is of another job")
         try:
-            os.truncate(self.path, kept)
+            if self.path.stat().st_size > kept:
+                os.truncate(self.path, kept)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return whole

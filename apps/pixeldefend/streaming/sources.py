@@ -1,7 +1,8 @@
 """Images read a batch at a time from a folder or from a .npz, of which no more is held than the names and one batch.
 
-A folder's images are looked at, header by header, before the first is processed, so that one of another size is refused
-before hours of work and not after. One that can't be read is no reason to refuse the others: it is passed over.
+A folder's images are looked at, header by header, before the first is processed, so that a folder of images that don't
+fit the model is refused before hours of work and not after. A few that don't fit, or can't be read, are no reason to
+refuse the others: they are passed over.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ class Batch:
     """The place of the first in the source."""
     names: tuple[str, ...]
     x: Levels
-    """The images that could be read."""
+    """The images that could be read and fit the model."""
     faults: dict[int, str] = field(default_factory=dict)
-    """Why the others could not, by their place in the batch."""
+    """What is wrong with the others, by their place in the batch."""
 
 
 class ImageSource(ABC):
-    """Images in a fixed order, all of one shape."""
+    """Images in a fixed order; those passed on are of one shape."""
 
     path: Path
     event_shape: tuple[int, int, int]
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of images, those that can't be read among them."""
+        """The number of images, those that are passed over among them."""
 
     @abstractmethod
     def names(self, start: int, stop: int) -> tuple[str, ...]:
@@ -73,7 +74,8 @@ class FolderSource(ImageSource):
         event_shape: channels, height and width [pixels] that the images must have; grey images serve for 3 channels.
 
     Raises:
-        UserError: when there is no image, or one is of another shape or has 16 bits per channel.
+        UserError: when there is no image, or of those that can be read at least half are of another shape or have 16
+            bits per channel.
     """
 
     def __init__(self, path: Path | str, event_shape: Sequence[int]) -> None:
@@ -93,21 +95,18 @@ class FolderSource(ImageSource):
         return tuple(self._names[start:stop])
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """Reads the files from `start` on, `size` at a time.
-
-        Raises:
-            UserError: when an image has changed its size since the source was opened.
-        """
+        """Reads the files from `start` on, `size` at a time."""
         for begin in range(start, len(self), size):
             names = self.names(begin, begin + size)
             images, faults = [], {}
             for place, name in enumerate(names):
                 try:
-                    images.append(read_images([self.path / name], channels=self.event_shape[0]))
+                    self._fits(name)
+                    image = read_images([self.path / name], channels=self.event_shape[0])
+                    self._check_size(name, (image.shape[2], image.shape[3]))
+                    images.append(image)
                 except UserError as error:
                     faults[place] = str(error)
-                else:
-                    self._check_size(name, (images[-1].shape[2], images[-1].shape[3]), None)
             empty = torch.empty(0, *self.event_shape, dtype=torch.uint8)
             yield Batch(begin, names, torch.cat([empty, *images]), faults)
 
@@ -119,29 +118,42 @@ class FolderSource(ImageSource):
         return {"images": len(self), "files": digest.hexdigest()[:16]}
 
     def _check(self) -> None:
-        first: tuple[str, tuple[int, int]] | None = None
+        fitting, odd = 0, 0
+        first: UserError | None = None
         for name in self._names:
-            found = _header(self.path / name)
-            if found is None:  # unreadable: named when its turn comes
-                continue
-            size, colour = found
-            if colour and self.event_shape[0] == 1:
-                raise UserError(
-                    f"{self.path / name}: expected a grey image, as the model was trained on, got one in colour: "
-                    "convert it to grey"
-                )
-            self._check_size(name, size, first)
-            first = first or (name, size)
+            try:
+                fitting += self._fits(name)
+            except UserError as error:
+                odd, first = odd + 1, first or error
+        if first is not None and odd >= fitting:  # else the odd ones are named when their turn comes
+            of = f"{odd:,} of the {odd + fitting:,} images in {self.path} don't fit the model, the first is "
+            raise UserError(f"{of if odd + fitting > 1 else ''}{first}")
 
-    def _check_size(self, name: str, size: tuple[int, int], first: tuple[str, tuple[int, int]] | None) -> None:
+    def _fits(self, name: str) -> bool:
+        """Tells by its header that an image fits the model; nothing can be told where that can't be read.
+
+        Raises:
+            UserError: when it doesn't fit.
+        """
+        found = _header(self.path / name)
+        if found is None:
+            return False
+        size, colour = found
+        if colour and self.event_shape[0] == 1:
+            raise UserError(
+                f"{self.path / name}: expected a grey image, as the model was trained on, got one in colour: "
+                "convert it to grey"
+            )
+        self._check_size(name, size)
+        return True
+
+    def _check_size(self, name: str, size: tuple[int, int]) -> None:
         height, width = self.event_shape[1:]
-        if size == (height, width):
-            return
-        mixed = f" while others, such as {first[0]}, are {height} x {width}" if first else ""
-        raise UserError(
-            f"{self.path / name}: expected an image of {height} x {width} pixels, as the model was trained on, "
-            f"got {size[0]} x {size[1]}{mixed}: resize it or take it out"
-        )
+        if size != (height, width):
+            raise UserError(
+                f"{self.path / name}: expected an image of {height} x {width} pixels, as the model was trained on, "
+                f"got {size[0]} x {size[1]}: resize it or take it out"
+            )
 
 
 class NpzSource(ImageSource):

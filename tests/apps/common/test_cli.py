@@ -168,6 +168,13 @@ def test_a_preset_lies_under_the_options(cli, config):
     assert (call["labels"], call["training"]) == (7, Training(0.5, "cosine"))
 
 
+def test_a_known_key_may_hold_nothing(cli, config):
+    path = config("method: {class_path: M2, init_args: {}}\ntraining: {}")
+    _, call, _, error = cli("train", "--config", path)
+    assert error == [] and call["training"] == Training()
+    assert cli("train", "--config", config("method: M2\ntraining.rate: 0.5"))[1]["training"] == Training(0.5)
+
+
 def test_a_preset_is_found_by_name_from_anywhere(cli, tmp_path, monkeypatch):
     folder = tmp_path / "configs"
     (folder / "demo").mkdir(parents=True)
@@ -222,6 +229,10 @@ BROKEN = {
     "method: {class_path: M2, init_args: {epoch: 9}}": "--method: M2 has no setting 'epoch'; did you mean epochs?",
     "method: M2\nlables: 3": "unknown key 'lables'; did you mean labels?",
     "method: M2\ntraining: {rates: 3}": "unknown key 'training.rates'; did you mean training.rate?",
+    # an empty mapping is no reason to pass a key over
+    "method: M2\ntrainig: {}": "unknown key 'trainig'; did you mean training?",
+    "method: M2\ntraining: {rates: {}}": "unknown key 'training.rates'; did you mean training.rate?",
+    "method: {class_path: M2, init_args: {epoch: {}}}": "unknown key 'method.init_args.epoch'",
     "method: M2\nlabels: many": "--labels: expected int, got 'many'",
     "- 3": "a configuration must be a mapping of settings to values, got '- 3'",
     "": "a configuration must be a mapping of settings to values, got ''",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from batch_targets import SHAPE, Bright, Smooth, attacked, draws, png_folder, rows_of
+from PIL import Image
 
 import core_models
 from apps.pixeldefend.detection import calibrate
@@ -22,7 +23,7 @@ def test_unreadable_files_are_named_skipped_and_counted_and_the_status_is_1(tmp_
         status, _, error = call(verb, folder, tmp_path / verb, "--batch_size", 2)
         assert status == 1
         assert "skipped 'even/4.png'" in error and "skipped 'odd/1.png'" in error
-        assert "2 of 9 images could not be read, the first is even/4.png" in error
+        assert "2 of 9 images could not be read or don't fit the model, the first is even/4.png" in error
         rows = rows_of(tmp_path / verb)
         assert len(rows) == 9
         assert [row["image"] for row in rows if row["status"] == "unreadable"] == ["even/4.png", "odd/1.png"]
@@ -35,6 +36,37 @@ def test_unreadable_files_are_named_skipped_and_counted_and_the_status_is_1(tmp_
         assert loaded["x"].shape == (0, *SHAPE)
 
 
+def test_a_few_images_that_do_not_fit_are_named_skipped_and_counted(tmp_path, call, refused):
+    levels = attacked(9)[1]
+    folder = png_folder(tmp_path / "in", levels)
+    odd = {
+        "even/0": (levels[0, 0].astype(np.uint16) << 8, "expected 8 bits per channel"),
+        "even/6": (np.stack([levels[6, 0]] * 3, -1), "expected a grey image"),
+        "odd/1": (levels[1, 0][:, :3], "expected an image of 5 x 4 pixels, as the model was trained on, got 5 x 3"),
+    }
+    for name, (array, _) in odd.items():
+        Image.fromarray(array).save(folder / f"{name}.png")
+    (folder / "odd" / "3.png").write_bytes(b"")
+    for verb in ("detect", "purify"):
+        status, _, error = call(verb, folder, tmp_path / verb, "--batch_size", 2)
+        assert status == 1
+        for name, (_, why) in odd.items():
+            assert any(f"skipped '{name}.png'" in line and why in line for line in error.splitlines()), name
+        assert "4 of 9 images could not be read or don't fit the model, the first is even/0.png" in error
+        skipped = [row["image"] for row in rows_of(tmp_path / verb) if row["status"] == "unreadable"]
+        assert skipped == ["even/0.png", "even/6.png", "odd/1.png", "odd/3.png"]
+        assert json.loads((tmp_path / verb / "summary.json").read_text())["unreadable"] == 4
+    fits = sorted(path.name for path in (tmp_path / "purify" / "purified").rglob("*.png"))
+    assert fits == ["2.png", "4.png", "5.png", "7.png", "8.png"]
+    # once the others are no more than they, the folder is of other images
+    for name in ("odd/5", "odd/7"):
+        (folder / f"{name}.png").unlink()
+    for verb in ("detect", "purify"):
+        message = refused(verb, folder, tmp_path / f"{verb} again")
+        assert "3 of the 6 images in" in message and "even/0.png: expected 8 bits per channel" in message
+        assert not (tmp_path / f"{verb} again").exists()
+
+
 def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
     source = tmp_path / "in.npz"
     np.savez(source, x=attacked(2)[1])
@@ -44,6 +76,10 @@ def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
     assert "found nothing at" in refused("purify", tmp_path / "gone", tmp_path / "out")
     for eps in (-1, 256):
         assert f"--eps: expected levels from 0 to 255, got {eps}" in refused("purify", *given, "--eps", eps)
+    for eps in ("8/255", "0.0314"):
+        assert f"--eps: expected int, got '{eps}': budgets are in 8-bit levels, write 8" in refused(
+            "purify", *given, "--eps", eps
+        )
     assert "got both: give one" in refused("purify", *given, "--threshold", 3, "--false_positive_rate", 0.1)
     assert "rate from 0 to 1, got 2" in refused("detect", *given, "--false_positive_rate", 2)
     assert "rate from 0 to 1, got 2" in refused("purify", *given, "--false_positive_rate", 2)

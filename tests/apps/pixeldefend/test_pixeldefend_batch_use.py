@@ -201,6 +201,19 @@ def test_a_stopped_purify_goes_on_to_the_files_of_one_that_was_not(tmp_path, cal
     assert files_of(tmp_path / "out") == before
 
 
+def test_a_pass_stopped_in_its_first_batch_speaks_of_no_rows(tmp_path, call, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    np.savez(tmp_path / "in.npz", x=attacked(3)[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(purify_module, "purify", stopped)
+        status, _, error = call("purify", tmp_path / "in.npz", tmp_path / "out")
+    assert status == 130 and "interrupted in the first batch, of which nothing is kept" in error
+    assert "images.csv" not in error and not (tmp_path / "out" / "images.csv").exists()
+    assert call("purify", tmp_path / "in.npz", tmp_path / "out", "--resume")[0] == 0
+
+
 def test_a_row_torn_by_hand_is_mended(tmp_path, call):
     np.savez(tmp_path / "in.npz", x=attacked(8)[1])
     assert call("detect", tmp_path / "in.npz", tmp_path / "out", "--batch_size", 3)[0] == 0
@@ -211,6 +224,66 @@ def test_a_row_torn_by_hand_is_mended(tmp_path, call):
         (tmp_path / "out" / "summary.json").unlink()
         assert call("detect", tmp_path / "in.npz", tmp_path / "out", "--batch_size", 3, "--resume")[0] == 0
         assert files_of(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_images_that_have_gone_or_were_damaged_are_made_again(tmp_path, call, monkeypatch, ended):
+    folder, out = png_folder(tmp_path / "in", attacked(11)[1]), tmp_path / "out"
+    (folder / "odd" / "3.png").write_bytes(b"torn")
+    assert call("purify", folder, out, "--batch_size", 3)[0] == 1
+    whole, computed = files_of(out), []
+
+    def counted(model, x, *rest, **more):
+        computed.append(len(x))
+        return purify(model, x, *rest, **more)
+
+    monkeypatch.setattr(purify_module, "purify", counted)
+    paths = sorted((out / "purified").rglob("*.png"))
+    data = {path: path.read_bytes() for path in paths}
+    spoiled = data[paths[5]][:50] + b"?" + data[paths[5]][51:]
+    # emptied, cut short, altered inside, and gone: of two batches, the others are left alone
+    for torn in ({0: b""}, {0: data[paths[0]][:-5], 5: spoiled}, {1: data[paths[1]][:40]}, {5: None}):
+        computed.clear()
+        for place, content in torn.items():
+            paths[place].unlink()
+            if content is not None:
+                paths[place].write_bytes(content)
+        if not ended:
+            (out / "summary.json").unlink()
+        status, text, error = call("purify", folder, out, "--batch_size", 3, "--resume")
+        assert status == 1 and "missing or damaged, and are made again" in error
+        assert computed == [3] * len(torn) and f"{3 * len(torn)} images in" in text
+        assert files_of(out) == whole
+    assert "nothing left to do" in call("purify", folder, out, "--batch_size", 3, "--resume")[1]
+
+
+def test_an_npz_that_has_gone_or_was_damaged_is_made_again(tmp_path, call):
+    source, out = tmp_path / "in.npz", tmp_path / "out"
+    np.savez(source, x=attacked(7)[1])
+    given = ["purify", source, out, "--batch_size", 3]
+    assert call(*given)[0] == 0
+    whole, path = files_of(out), out / "purified.npz"
+    other = tmp_path / "other.npz"
+    np.savez(other, x=attacked(6)[1])
+    for content in (b"", whole["purified.npz"][:-9], other.read_bytes(), None):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        status, _, error = call(*given, "--resume")
+        assert status == 0 and "made again" in error
+        assert files_of(out) == whole
+
+
+def test_rows_that_have_gone_are_made_again(tmp_path, call):
+    np.savez(tmp_path / "in.npz", x=attacked(7)[1])
+    for verb in ("detect", "purify"):
+        given = [verb, tmp_path / "in.npz", tmp_path / verb, "--batch_size", 3]
+        assert call(*given)[0] == 0
+        whole, path = files_of(tmp_path / verb), tmp_path / verb / "images.csv"
+        for content in (b"", path.read_bytes()[:-9]):
+            path.write_bytes(content)
+            assert call(*given, "--resume")[0] == 0
+            assert files_of(tmp_path / verb) == whole
 
 
 def test_a_folder_of_other_settings_or_images_is_not_gone_on_with(tmp_path, call, refused, models):

@@ -16,6 +16,7 @@ import core_models
 from apps.common.report import write_report
 from apps.pixeldefend import attacks
 from apps.pixeldefend import demo as demo_module
+from apps.pixeldefend import report as report_module
 from apps.pixeldefend.__main__ import main
 from apps.pixeldefend.defended import CAUTION, Defended, Purifier
 from apps.pixeldefend.detection import bits_per_dim, calibrate
@@ -121,7 +122,7 @@ def test_the_images_are_those_of_the_attacks_and_of_the_purifier(arrays, models)
 
 
 def test_the_table_follows_from_what_was_saved(arrays, summary, models):
-    y, clean = arrays["y"], arrays["clean/bits"]
+    y, clean, x = arrays["y"], arrays["clean/bits"], arrays["clean/x"]
     with np.load(models / "density" / "calibration.npz") as found:
         held_out = found["bits_per_dim"]
     threshold = np.quantile(held_out, 0.9)
@@ -131,10 +132,14 @@ def test_the_table_follows_from_what_was_saved(arrays, summary, models):
         get = {key: arrays[f"{name}/{key}"] for key in ("bits", "p_value", "predicted", "predicted_purified")}
         p = [(1 + (held_out >= own).sum()) / 60 for own in get["bits"]]
         np.testing.assert_allclose(get["p_value"], p)
-        assert row["suspicious"] == pytest.approx(100 * (np.array(p) <= 0.05).mean())
+        moved = [i for i in range(row["n"]) if name == "clean" or (arrays[f"{name}/x"][i] != x[i]).any()]
+        assert row["suspicious"] == pytest.approx(100 * (np.array(p)[moved] <= 0.05).mean())
+        assert row["median_p_value"] == pytest.approx(np.median(np.array(p)[moved]))
+        assert row["bits_per_dim"] == pytest.approx(get["bits"][moved].mean())
         assert row["purified"] == pytest.approx(100 * (get["predicted_purified"] == truth).mean())
         if name == "BPDA":  # made on another target than these columns are of
-            assert row["n"] == 4 and row["undefended"] is row["adaptive"] is None
+            assert 0 < row["changed"] < row["n"] == 4, "an image that the defence got wrong should have been left"
+            assert row["undefended"] is row["adaptive"] is None
         else:
             assert row["n"] == 10
             assert row["undefended"] == pytest.approx(100 * (get["predicted"] == truth).mean())
@@ -142,10 +147,11 @@ def test_the_table_follows_from_what_was_saved(arrays, summary, models):
             answered = [get["predicted" if own else "predicted_purified"][i] for i, own in enumerate(kept)]
             assert row["adaptive"] == pytest.approx(100 * (answered == truth).mean())
         if name == "clean":
-            assert row["auc"] is None and row["undefended"] == 90
+            assert row["auc"] is row["changed"] is None and row["undefended"] == 90
         else:
-            labels = np.repeat([0, 1], [10, row["n"]])
-            assert row["auc"] == pytest.approx(roc_auc_score(labels, np.concatenate([clean, get["bits"]])))
+            assert row["changed"] == len(moved)
+            labels = np.repeat([0, 1], [10, len(moved)])
+            assert row["auc"] == pytest.approx(roc_auc_score(labels, np.concatenate([clean, get["bits"][moved]])))
 
 
 def test_the_caution_gives_the_figure_of_bpda_found_here(summary, arrays):
@@ -161,12 +167,13 @@ def test_the_caution_gives_the_figure_of_bpda_found_here(summary, arrays):
 def test_what_is_printed_is_what_was_found(summary, done):
     out = (done / "printed.txt").read_text()
     table = {words[0]: words[1:] for words in (line.split() for line in out.splitlines()) if words}
-    assert table["images"] == ["n", "undefended", "purified", "adaptive", "AUC", "suspicious"]
+    assert table["images"] == ["n", "undefended", "purified", "adaptive", "changed", "AUC", "suspicious"]
     for row in summary["rows"]:
         cells = ["-" if row[k] is None else f"{row[k]:.1f}" for k in ("undefended", "purified", "adaptive")]
-        auc = "-" if row["auc"] is None else f"{row['auc']:.3f}"
+        more = ["-", "-"] if row["auc"] is None else [str(row["changed"]), f"{row['auc']:.3f}"]
         words = [word for word in table[row["images"]] if word != "%"]
-        assert words == [str(row["n"]), *cells, auc, f"{row['suspicious']:.1f}"]
+        assert words == [str(row["n"]), *cells, *more, f"{row['suspicious']:.1f}"]
+    assert "AUC and suspicious of the images that they changed" in out
     assert re.search(r"purified 44 images in [\d.]+ s: [\d.]+ images/s", out)
     assert summary["caution"] in out and f"report: {done / 'report.html'}" in out
     assert "calibration: 59 held-out images (valid split) of waves" in out
@@ -179,7 +186,36 @@ def test_the_page_has_every_figure_and_the_caution(done, summary):
     assert names == images | {"bits_per_dim.png", "roc.png"}
     assert page.count("<img ") == 6 and page.count("<section ") == 1
     assert summary["caution"] in page and summary["command"] in page
+    assert "AUC and suspicious are of the images that the attack changed" in page
+    assert "called suspicious. Only images that the attack changed are counted." in page
     assert "made on the whole defence" in page and "the attacker knows the defence" in page
+
+
+def test_the_figures_of_detection_leave_out_what_an_attack_left_alone(done, summary, arrays, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        report_module, "density_histograms", lambda clean, pairs, path, **_: drawn.update(pairs) or path
+    )
+    monkeypatch.setattr(report_module, "roc_curves", lambda clean, scores, path, **_: drawn.update(roc=scores) or path)
+    folder = report_module.folder_of(shutil.copytree(done, tmp_path / "run"))
+    report_module.draw_figures(folder, summary, *report_module.load_examined(folder))
+    moved = (arrays["BPDA/x"] != arrays["clean/x"][:4]).any((1, 2, 3))
+    for found in (drawn["BPDA"][0], drawn["roc"]["BPDA"]):
+        np.testing.assert_array_equal(found, arrays["BPDA/bits"][moved])
+    np.testing.assert_array_equal(drawn["BPDA"][1], arrays["BPDA/bits_purified"][moved])
+
+
+def test_attacks_that_change_nothing_say_nothing_of_detection(tmp_path, call, monkeypatch):
+    monkeypatch.setattr(demo_module.registry, "attack", lambda name, net, x, *_, **__: x)
+    status, out, error = call(tmp_path / "run")
+    assert status == 0, error
+    rows = json.loads((tmp_path / "run" / "pixeldefend" / "summary.json").read_text())["rows"][1:]
+    assert {(row["changed"], row["auc"], row["suspicious"], row["bits_per_dim"]) for row in rows} == {
+        (0,) + (None,) * 3
+    }
+    assert re.search(r"BPDA +4 .* 0 +- +-\n", out)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<img ") == 4 and "detection by bits/dim" not in page
 
 
 def test_report_draws_the_same_again_beside_what_others_wrote(tmp_path, done, capsys):

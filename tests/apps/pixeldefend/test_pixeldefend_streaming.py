@@ -90,14 +90,17 @@ def put(value):
     [
         (bad(put(np.nan)), r"x: expected floats in \[0, 1\], got nan in image 5: take those images out"),
         (np.full_like(bad(put(0)), np.nan), r"got nan in image 0: take those images out"),
-        (bad(put(1.5)), r"got 1\.5 in image 5: divide by 255"),
+        (bad(put(1.5)), r"got 1\.5 in image 5: rescale or clip them into \[0, 1\]"),
+        (levels().astype(np.float32), r"got \d+\.0 in image 0: divide by 255"),
         (bad(put(-0.1)), r"got -0\.1\d* in image 5: rescale"),
         (bad(put(0.5)), r"8-bit images, multiples of 1/255, got 0\.5 in image 5: round them"),
         (bad(put(256), np.int16), "integers from 0 to 255, got 256 in image 5"),
         (bad(put(-1), np.int64), "got -1 in image 5"),
         (levels().astype("c8"), "expected integers 0..255 or floats"),
-        (levels()[:, :, :4], r"expected x of shape \(n, 1, 5, 4\) or .*, got \(7, 1, 4, 4\): resize"),
-        (levels(7, COLOUR), r"got \(7, 3, 5, 4\)"),
+        (levels()[:, :, :4], r"expected x of shape \(n, 1, 5, 4\) or .*, got \(7, 1, 4, 4\): resize them to 5 x 4"),
+        (levels().reshape(7, 20), r"expected x of shape .*, got \(7, 20\): reshape them to \(n, 1, 5, 4\)"),
+        (levels().transpose(0, 1, 3, 2).copy(), r"got \(7, 1, 4, 5\): transpose them to \(n, 1, 5, 4\)"),
+        (levels(7, COLOUR), r"got \(7, 3, 5, 4\): convert them to grey"),
         (levels()[:0], "expected images in x, got none"),
         (np.asfortranarray(levels()), "Fortran order"),
         (np.array([[None]]), "Python objects"),
@@ -166,10 +169,10 @@ def test_a_folder_that_does_not_fit_is_refused_before_anything_is_done(tmp_path)
         open_source(tmp_path, (20,))
     save_png(tmp_path / "0.png", levels()[0])
     save_png(tmp_path / "1.png", levels()[0][:, :4])
-    with pytest.raises(UserError, match=r"1\.png: expected .* 5 x 4 .* got 4 x 4 while others, such as 0\.png"):
+    with pytest.raises(UserError, match=r"1 of the 2 images .* the first is .*1\.png: expected .* 5 x 4 .* got 4 x 4"):
         open_source(tmp_path, GREY)
     (tmp_path / "0.png").unlink()
-    with pytest.raises(UserError, match=r"1\.png: expected .* got 4 x 4: resize"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/1\.png: expected .* got 4 x 4: resize"):
         open_source(tmp_path, GREY)
     for name, array in (("deep.png", np.zeros((5, 4), np.uint16)), ("1.png", levels()[0][0])):
         Image.fromarray(array).save(tmp_path / name)

@@ -121,6 +121,8 @@ def test_it_learns_two_patterns(name):
 def test_images_of_another_shape_are_refused(name):
     with pytest.raises(UserError, match=r"expected images of shape \(1, 6, 6\), as \w+ was made for, got \(1, 6, 7\)"):
         built(name)(torch.rand(2, 1, 6, 7))
+    with pytest.raises(UserError, match=r"got \(6, 6, 1\): reshape them to \(n, 1, 6, 6\)"):
+        built(name)(torch.rand(2, 6, 6, 1))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Picture:
     """A figure of the page."""
 
     path: Path | str
-    """The PNG file; its bytes go into the page."""
+    """The PNG or GIF file; its bytes go into the page."""
     caption: str
     alt: str = ""
     """What the figure shows, for who can't see it; the caption where empty."""
@@ -226,7 +226,8 @@ def _picture(picture: Picture) -> str:
         raise UserError(f"expected the figure {picture.path} for the report: {error.strerror or error}") from error
     data = base64.b64encode(content).decode()
     alt = escape(picture.alt or picture.caption)
+    kind = "gif" if Path(picture.path).suffix == ".gif" else "png"
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{alt}">'
+        f'<figure><img src="data:image/{kind};base64,{data}" alt="{alt}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )

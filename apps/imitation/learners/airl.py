@@ -38,6 +38,7 @@ class ShapedReward(nn.Module):
         state_only: g sees no action: what transfers to another dynamics (section 5 of the paper).
         shaping: h is there.
         normaliser: of vector observations.
+        action_normaliser: of actions that are vectors.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class ShapedReward(nn.Module):
         state_only: bool,
         shaping: bool,
         normaliser: Normaliser | None,
+        action_normaliser: Normaliser | None,
     ) -> None:
         super().__init__()
         self.gamma = gamma
-        self.encoder = Encoder(observation_space, None if state_only else action_space, normaliser)
+        seen = None if state_only else action_space
+        self.encoder = Encoder(observation_space, seen, normaliser, action_normaliser)
         self.g = perceptron(self.encoder.size, hidden, 1)
         self.h: nn.Module | None = None
         if shaping:
@@ -137,6 +140,7 @@ class AIRL(OnPolicyLearner):
         network = ShapedReward(
             self.observation_space, self.action_space, self.gamma, self.reward_hidden,
             state_only=self.state_only, shaping=self.shaping, normaliser=self.normaliser,
+            action_normaliser=self.action_normaliser,
         )  # fmt: skip
         self._adam = torch.optim.Adam(network.parameters(), lr=self.reward_learning_rate)
         return network

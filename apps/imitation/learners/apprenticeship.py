@@ -1,19 +1,21 @@
 r"""Apprenticeship learning with linear rewards: feature expectation matching (FEM) and its game-theoretic kin (GTAL).
 
-The reward is w . phi(s, a) with phi = [s, a, (0.01 s)^2, (0.01 a)^2, 1]; each iteration w is the one, of those allowed,
-by which the expert is ahead of the learner most:
+The reward is w . phi(s, a) with phi = [s, a, (0.01 s)^2, (0.01 a)^2, 1], or, where actions are discrete, [s, (0.01 s)^2]
+in the place of the action that was taken, zeros in the others', and 1; each iteration w is the one, of those allowed, by
+which the expert is ahead of the learner most:
 
 .. math:: \text{FEM}: \max_{\|w\|_2 \le 1} w \cdot (\mu_E - \mu_\pi), \qquad
-    \text{GTAL}: \max_{-w \in \Delta} w \cdot (\mu_E - \mu_\pi)
+    \text{GTAL}: \max_{\|w\|_1 \le 1} w \cdot (\mu_E - \mu_\pi)
 
-with mu the mean of phi over steps. FEM's answer is the difference over its length; GTAL's, costs from the simplex, is
-minus the one feature of which the learner has most too much.
+with mu the mean of phi over steps. FEM's answer is the difference over its length; GTAL's, from the simplex over the
+features and their negatives, is the one feature, with its sign, in which they differ most.
 
 Sources: Abbeel and Ng, "Apprenticeship learning via inverse reinforcement learning", ICML 2004; Syed and Schapire, "A
 game-theoretic approach to apprenticeship learning", NIPS 2007; both with the policy step of Ho, Gupta and Ermon,
-"Model-free imitation learning with policy optimization", ICML 2016, sections 3 and 4. States are normalised, since the
-length of w weighs them against each other. A constant added to w . phi changes nothing of who is ahead, but it changes
-what an early end is worth; the least or the largest reward of a rollout is therefore taken for zero.
+"Model-free imitation learning with policy optimization", ICML 2016, and the features of the authors' code of GAIL.
+States and actions are normalised, since the length of w weighs them against each other. A constant added to w . phi
+changes nothing of who is ahead, but it changes what an early end is worth: the least or the largest reward seen so far
+is taken for zero.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from ..networks import Encoder, RewardForm
@@ -42,15 +45,27 @@ class LinearReward(nn.Module):
     """
 
     weights: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.register_buffer("weights", torch.zeros(2 * encoder.size + 1))
+        space = encoder.action_space
+        self.actions = int(space.n) if isinstance(space, spaces.Discrete) else 0
+        own = encoder.size - self.actions
+        size = 2 * own * self.actions + 1 if self.actions else 2 * own + 1
+        self.register_buffer("weights", torch.zeros(size))
+        self.register_buffer("least", torch.zeros(()))
+        self.register_buffer("most", torch.zeros(()))
 
     def features(self, observations: Observed, actions: Tensor) -> Tensor:
         """Returns phi (n, features)."""
         x = self.encoder(observations, actions)
+        if self.actions:
+            state, taken = x[:, : -self.actions], x[:, -self.actions :]
+            blocks = taken[:, :, None] * torch.cat([state, (SQUARED * state) ** 2], 1)[:, None, :]
+            return torch.cat([blocks.flatten(1), torch.ones_like(x[:, :1])], 1)
         return torch.cat([x, (SQUARED * x) ** 2, torch.ones_like(x[:, :1])], 1)
 
     def forward(self, observations: Observed, actions: Tensor) -> Tensor:
@@ -64,8 +79,8 @@ class Apprenticeship(OnPolicyLearner):
     Args:
         env: as `OnPolicyLearner`'s, like all arguments that are not named here.
         demonstrations: of the expert.
-        reward: positive, less the least of a rollout, which rewards surviving; negative, less the largest, which
-            rewards an early end; logit, w . phi itself, of either sign.
+        reward: positive, less the least seen so far, which rewards surviving; negative, less the largest, which rewards
+            an early end; logit, w . phi itself, of either sign.
     """
 
     def __init__(self, env: Any, demonstrations: Any, *, reward: RewardForm = "positive", **common: Any) -> None:
@@ -78,7 +93,8 @@ class Apprenticeship(OnPolicyLearner):
         """Returns w, from the mean features of both."""
 
     def _make_reward(self) -> nn.Module:
-        return LinearReward(Encoder(self.observation_space, self.action_space, self.normaliser)).requires_grad_(False)
+        encoder = Encoder(self.observation_space, self.action_space, self.normaliser, self.action_normaliser)
+        return LinearReward(encoder).requires_grad_(False)
 
     @torch.no_grad()
     def judge(self, rollout: Rollout) -> Tensor:
@@ -90,9 +106,11 @@ class Apprenticeship(OnPolicyLearner):
         network.weights.copy_(self.best_weights(expert.mean(0), learner.mean(0)))
         self.tell("behind_the_expert", float(network.weights @ (expert.mean(0) - learner.mean(0))))
         rewards = learner @ network.weights
+        network.least.copy_(torch.minimum(network.least, rewards.min()))
+        network.most.copy_(torch.maximum(network.most, rewards.max()))
         if self.reward == "positive":
-            return rewards - rewards.min()
-        return rewards - rewards.max() if self.reward == "negative" else rewards
+            return rewards - network.least
+        return rewards - network.most if self.reward == "negative" else rewards
 
     def _features(self, observations: Observed, actions: Tensor) -> Tensor:
         network = self.reward_network
@@ -114,13 +132,15 @@ class FEM(Apprenticeship):
 
 
 class GTAL(Apprenticeship):
-    """Game-theoretic apprenticeship learning: costs from the simplex."""
+    """Game-theoretic apprenticeship learning: w from the simplex over features and their negatives."""
 
     name = "gtal"
 
     @staticmethod
     def best_weights(expert: Tensor, learner: Tensor) -> Tensor:
-        """Returns minus the unit vector of the feature of which the learner has most too much."""
+        """Returns the unit vector of the feature in which they differ most, towards the expert."""
+        difference = expert - learner
         weights = torch.zeros_like(expert)
-        weights[(learner - expert).argmax()] = -1
+        place = difference.abs().argmax()
+        weights[place] = difference[place].sign()
         return weights

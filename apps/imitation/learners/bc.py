@@ -141,7 +141,7 @@ class BC(Learner):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                total += float(loss) * len(batch)
+                total += float(loss.detach()) * len(batch)
             record = {"epoch": epoch, "loss": total / len(used)}
             if len(held):
                 with torch.no_grad():

@@ -75,7 +75,7 @@ class GAIL(OnPolicyLearner):
     def _make_reward(self) -> nn.Module:
         network = Discriminator(
             self.observation_space, self.action_space, self.discriminator_hidden,
-            spectral_norm=self.spectral_norm, normaliser=self.normaliser,
+            spectral_norm=self.spectral_norm, normaliser=self.normaliser, action_normaliser=self.action_normaliser,
         )  # fmt: skip
         self._adam = torch.optim.Adam(network.parameters(), lr=self.discriminator_learning_rate)
         return network

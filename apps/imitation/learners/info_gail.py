@@ -225,7 +225,7 @@ class InfoGAIL(OnPolicyLearner):
         self._trajectory_of_row = torch.as_tensor(demonstrations.trajectory_of_rows())
         # with codes that go round: the policy's normalisation covers them too
         codes = self._trajectory_of_row % self.codes
-        self._normalise(self._coded(self.expert_observations, codes))
+        self._normalise(self._coded(self.expert_observations, codes), self.expert_actions)
 
     def _coded(self, observations: Observed, codes: Tensor) -> Observed:
         """Returns the policy's observations, from those without a code and codes (n,)."""

@@ -28,6 +28,7 @@ from core_models.errors import UserError
 from core_models.training.batches import seed_of
 
 from ..demonstrations import Demonstrations
+from ..networks import Normaliser
 from ..networks.encoder import Observed
 from ..policies import (
     Algorithm,
@@ -119,6 +120,10 @@ class OnPolicyLearner(Learner):
             raise UserError(f"steps: expected 1 env step an iteration or more, got {steps}")
         self.generator = self._make_generator(env)
         self.normaliser = normaliser_of(self.generator.policy)
+        """Of the observations; the policy's own."""
+        box = self.action_space if isinstance(self.action_space, spaces.Box) else None
+        self.action_normaliser = Normaliser(int(np.prod(box.shape))) if box and normalise else None
+        """Of the actions, for what judges them."""
         self.demonstrations = demonstrations
         if demonstrations is not None:
             self._take(demonstrations)
@@ -148,10 +153,12 @@ class OnPolicyLearner(Learner):
         self.expert_observations, self.expert_actions = expert_pairs(
             demonstrations, self.observation_space, self.action_space, self.generator.device
         )
-        self._normalise(self.expert_observations)
+        self._normalise(self.expert_observations, self.expert_actions)
 
-    def _normalise(self, observations: Observed) -> None:
-        """Takes observations of the policy into its normalisation."""
+    def _normalise(self, observations: Observed, actions: Tensor) -> None:
+        """Takes steps into the normalisation."""
+        if self.action_normaliser is not None:
+            self.action_normaliser.update(actions)
         if self.normaliser is not None:
             assert isinstance(observations, Tensor)
             self.normaliser.update(observations.flatten(1).to(self.generator.device))
@@ -315,7 +322,8 @@ class OnPolicyLearner(Learner):
                 "of the last good iteration; try a smaller learning rate, or a penalty on the gradient"
             )
         self._good = weights
-        self._normalise(self._rollout.observations)  # after the policy step: its densities were those of the old scale
+        # after the policy step: its densities were those of the old scale
+        self._normalise(self._rollout.observations, self._rollout.actions)
         episodes = self.generator.ep_info_buffer or ()
         record: dict[str, float] = {"step": self.num_timesteps, **self._told}
         if episodes:

@@ -39,6 +39,7 @@ class Discriminator(nn.Module):
         hidden: sizes of the hidden layers.
         spectral_norm: divides each weight matrix by its largest singular value (Miyato et al. 2018).
         normaliser: of vector observations, shared with the policy.
+        action_normaliser: of actions that are vectors.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Discriminator(nn.Module):
         *,
         spectral_norm: bool = False,
         normaliser: Normaliser | None = None,
+        action_normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(observation_space, action_space, normaliser)
+        self.encoder = Encoder(observation_space, action_space, normaliser, action_normaliser)
         self.head = perceptron(self.encoder.size, hidden, 1, spectral_norm=spectral_norm)
 
     def logits(self, encoded: Float[Tensor, "n size"]) -> Float[Tensor, " n"]:

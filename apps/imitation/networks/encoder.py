@@ -65,6 +65,7 @@ class Encoder(nn.Module):
         observation_space: Box, Discrete or a Dict of these; images are channels first.
         action_space: Box or Discrete; None where the observation alone is encoded.
         normaliser: of the observation where it is a vector, shared with the policy; none for images and Dicts.
+        action_normaliser: of actions that are vectors.
 
     Raises:
         UserError: for spaces of other kinds.
@@ -75,10 +76,11 @@ class Encoder(nn.Module):
         observation_space: spaces.Space,
         action_space: spaces.Space | None,
         normaliser: Normaliser | None = None,
+        action_normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
-        self.normaliser = normaliser
+        self.normaliser, self.action_normaliser = normaliser, action_normaliser
         self.parts = nn.ModuleDict()
         self.size = 0
         if isinstance(observation_space, spaces.Dict):
@@ -102,20 +104,23 @@ class Encoder(nn.Module):
             observations: rows, or a dict of rows.
             actions: rows of numbers, or (n,) of indices.
         """
-        if isinstance(observations, dict):
-            found = [self.parts[key](observations[key]) for key in self.parts]
-        else:
-            found = [self.parts["observation"](observations)]
-            if self.normaliser is not None:
-                found = [self.normaliser(found[0])]
+        found = [self.see(observations)]
         if self.action_space is not None:
             assert actions is not None
             if isinstance(self.action_space, spaces.Discrete):
                 index = actions.long().reshape(-1) - int(self.action_space.start)
                 found.append(nn.functional.one_hot(index, int(self.action_space.n)).to(found[0].dtype))
             else:
-                found.append(actions.reshape(len(actions), -1).to(found[0].dtype))
+                taken = actions.reshape(len(actions), -1).to(found[0].dtype)
+                found.append(taken if self.action_normaliser is None else self.action_normaliser(taken))
         return torch.cat(found, 1)
+
+    def see(self, observations: Observed) -> Tensor:
+        """Returns the part (n, ...) of the vectors that is of the observation."""
+        if isinstance(observations, dict):
+            return torch.cat([self.parts[key](observations[key]) for key in self.parts], 1)
+        found = self.parts["observation"](observations)
+        return found if self.normaliser is None else self.normaliser(found)
 
 
 class _Vector(nn.Module):

@@ -1,0 +1,167 @@
+"""What a policy is worth in its environment: returns of whole episodes, how sure they are, and a film of one.
+
+Episodes of several environments side by side are shared out beforehand: taking whichever end first would prefer short
+ones. Actions are deterministic unless asked otherwise, as in the tables of GAIL (50 episodes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+from jaxtyping import Float64, Int64
+from stable_baselines3.common.vec_env import VecEnv
+
+from core_models.errors import UserError
+from core_models.files import atomic
+
+from .demonstrations.recording import Policy, record
+from .environments.making import make_env, vector_env
+from .statistics import bootstrap, interquartile_mean
+
+SIDE_BY_SIDE = 10
+"""Environments that an evaluation runs at once, so that the policy sees batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Returns:
+    """What the episodes of an evaluation brought."""
+
+    values: Float64[np.ndarray, " episodes"]
+    lengths: Int64[np.ndarray, " episodes"]
+    """Steps of each [env steps]."""
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the figures that a summary holds, as plain values."""
+        low, high = bootstrap(self.values)
+        iqm_low, iqm_high = bootstrap(self.values, interquartile_mean)
+        return {
+            "episodes": len(self.values),
+            "mean": float(self.values.mean()),
+            "standard_deviation": float(self.values.std()),
+            "interval": [low, high],
+            "interquartile_mean": interquartile_mean(self.values),
+            "interquartile_mean_interval": [iqm_low, iqm_high],
+            "least": float(self.values.min()),
+            "most": float(self.values.max()),
+            "episode_length": float(self.lengths.mean()),
+        }
+
+
+def returns_of(
+    policy: Policy,
+    env_id: str,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    episodes: int = 50,
+    seed: int = 0,
+    deterministic: bool = True,
+    wrap: Callable[[VecEnv], VecEnv] | None = None,
+) -> Returns:
+    """Returns what a policy gets in whole episodes.
+
+    Args:
+        policy: anything with SB3's `predict`.
+        env_id: the environment's.
+        kwargs: likewise.
+        episodes: how many.
+        seed: of the environments.
+        deterministic: the likeliest actions, not drawn ones.
+        wrap: put round the environments: what gives a policy of InfoGAIL its codes.
+
+    Raises:
+        UserError: when no episode is asked for, or there is no such environment.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes: expected 1 or more, got {episodes}")
+    envs = vector_env(env_id, kwargs, environments=min(SIDE_BY_SIDE, episodes), seed=seed)
+    wrapped = envs if wrap is None else wrap(envs)
+    try:
+        found = record(policy, wrapped, episodes, seed=seed, deterministic=deterministic, environment=env_id)
+    finally:
+        wrapped.close()
+    return Returns(found.returns.astype(np.float64), found.lengths.astype(np.int64))
+
+
+def film(
+    policy: Policy,
+    path: Path | str,
+    env_id: str,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    deterministic: bool = True,
+    frames: int = 500,
+    every: int = 1,
+    wrap: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
+) -> Path:
+    """Writes an episode as a film: GIF or, where imageio has ffmpeg, MP4; by the name's suffix.
+
+    Args:
+        policy: anything with SB3's `predict`.
+        path: the file, .gif or .mp4.
+        env_id: the environment's.
+        kwargs: likewise.
+        seed: of the environment.
+        deterministic: the likeliest actions.
+        frames: at most.
+        every: steps between frames.
+        wrap: put round the environment.
+
+    Raises:
+        UserError: when the environment can't be drawn here, or the suffix is another.
+    """
+    path = Path(path)
+    if path.suffix not in (".gif", ".mp4"):
+        raise UserError(f"expected a film with the suffix .gif or .mp4, got {path.name}")
+    env = make_env(env_id, kwargs, render_mode="rgb_array")
+    env = env if wrap is None else wrap(env)
+    try:
+        pictures = _pictures(policy, env, seed, deterministic, frames, every)
+    except Exception as error:
+        raise UserError(
+            f"{env_id} can't be drawn on this machine: {type(error).__name__}: {error}; MuJoCo needs MUJOCO_GL=egl or "
+            "osmesa and the library behind it"
+        ) from error
+    finally:
+        env.close()
+    rate = env.metadata.get("render_fps", 30) / every
+    with atomic(path) as temporary:
+        if path.suffix == ".gif":
+            imageio.imwrite(temporary, np.stack(pictures), extension=".gif", duration=1000 / rate, loop=0)
+        else:
+            _write_mp4(temporary, pictures, rate)
+    return path
+
+
+def _pictures(
+    policy: Policy, env: gymnasium.Env, seed: int, deterministic: bool, frames: int, every: int
+) -> list[np.ndarray]:
+    observation, _ = env.reset(seed=seed)
+    pictures: list[np.ndarray] = []
+    step, over = 0, False
+    while not over and len(pictures) < frames:
+        if step % every == 0:
+            pictures.append(np.asarray(env.render()))
+        batch = (
+            {k: np.asarray(v)[None] for k, v in observation.items()}
+            if isinstance(observation, dict)
+            else np.asarray(observation)[None]
+        )
+        action, _ = policy.predict(batch, deterministic=deterministic)
+        observation, _, terminated, truncated, _ = env.step(action[0])
+        over = terminated or truncated
+        step += 1
+    return pictures
+
+
+def _write_mp4(path: Path, pictures: list[np.ndarray], rate: float) -> None:
+    try:
+        imageio.imwrite(path, np.stack(pictures), extension=".mp4", fps=rate)
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError("expected ffmpeg for a film in .mp4: pip install imageio-ffmpeg, or write a .gif") from error

@@ -1,0 +1,131 @@
+"""`genapps imitation expert`: trains an expert by reinforcement, to have somebody to learn from.
+
+SB3 does the work. Observations and rewards are normalised while it learns (VecNormalize); the normalisation of the
+observations goes into the first weights of the saved policy, which plain `PPO.load` and its kin open.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from sb3_contrib import TRPO
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from apps.common.cli import command_line
+from apps.common.machine import set_threads
+from apps.common.provenance import device_words
+from core_models.errors import UserError
+from core_models.files import require_writable, write_json
+from core_models.training.progress import Progress
+
+from .environments.making import vector_env
+from .evaluation import returns_of
+from .policies import policy_name
+
+KINDS: dict[str, Any] = {"ppo": PPO, "trpo": TRPO, "sac": SAC}
+
+
+def expert(
+    environment: str,
+    out: Path,
+    algorithm: Literal["ppo", "trpo", "sac"] = "ppo",
+    steps: int = 100_000,
+    environments: int = 8,
+    settings: dict[str, Any] | None = None,
+    policy: dict[str, Any] | None = None,
+    environment_kwargs: dict[str, Any] | None = None,
+    normalise: bool = True,
+    evaluation_episodes: int = 50,
+    seed: int = 0,
+    threads: int | None = 1,
+) -> None:
+    """Trains an expert on the environment's own reward; `demos record` then records it.
+
+    Args:
+        environment: Its gymnasium id.
+        out: The policy, a .zip that stable-baselines3 opens; what it is worth goes into a .json beside it.
+        algorithm: ppo, trpo or sac, of stable-baselines3 and sb3-contrib.
+        steps: Steps in the environment [env steps].
+        environments: How many side by side.
+        settings: Arguments of the algorithm, e.g. {n_steps: 256, gamma: 0.98}.
+        policy: Arguments of its policy, e.g. {net_arch: [64, 64]}.
+        environment_kwargs: Arguments of the environment.
+        normalise: Observations and rewards while it learns; not for images.
+        evaluation_episodes: Episodes of the evaluation in the end, deterministic.
+        seed: Of everything.
+        threads: CPU threads.
+    """
+    set_threads(threads)
+    out = out if out.suffix else out.with_suffix(".zip")
+    require_writable(out)
+    if algorithm not in KINDS:
+        raise UserError(f"--algorithm: expected one of {', '.join(KINDS)}, got {algorithm!r}")
+    kwargs = dict(environment_kwargs or {})
+    raw = vector_env(environment, kwargs, environments=environments, seed=seed)
+    name = policy_name(raw.observation_space)
+    normalised = normalise and name == "MlpPolicy" and algorithm != "sac"
+    given = dict(settings or {})
+    env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
+    options: dict[str, Any] = {**given, "policy_kwargs": dict(policy or {}), "seed": seed, "device": "cpu"}
+    try:
+        model: Any = KINDS[algorithm](name, env, **options)
+    except (TypeError, AssertionError) as error:
+        raise UserError(f"{algorithm} refuses these settings: {error}") from error
+    with Progress(f"{algorithm} on {environment}", steps) as bar:
+        model.learn(steps, callback=_Shown(bar, steps))
+    env.close()
+    saved = _without_normalisation(model, env) if isinstance(env, VecNormalize) else model
+    saved.save(out)
+    found = returns_of(saved, environment, kwargs, episodes=evaluation_episodes, seed=seed + 10_000)
+    told = found.summary()
+    write_json(
+        out.with_suffix(".json"),
+        {"environment": environment, "environment_kwargs": kwargs, "algorithm": algorithm, "steps": steps, "seed": seed,
+         "returns": told, "device": device_words("cpu", threads), "command": command_line(),
+         "settings": json.loads(json.dumps({**given, **(policy or {})}, default=str))},
+    )  # fmt: skip
+    print(
+        f"{algorithm} on {environment}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
+        f"{told['interval'][1]:.1f}) in {evaluation_episodes} episodes; {out}",
+        flush=True,
+    )
+
+
+class _Shown(BaseCallback):
+    def __init__(self, bar: Progress, steps: int) -> None:
+        super().__init__()
+        self.bar, self.steps = bar, steps
+
+    def _on_step(self) -> bool:
+        episodes = self.model.ep_info_buffer or ()
+        words = f"return {sum(e['r'] for e in episodes) / len(episodes):.1f}" if episodes else ""
+        self.bar.update(min(self.num_timesteps, self.steps), words, last=self.num_timesteps >= self.steps)
+        return True
+
+
+@torch.no_grad()
+def _without_normalisation(model: Any, env: VecNormalize) -> Any:
+    """Puts the normalisation of the observations into a policy's first weights.
+
+    VecNormalize also clips at 10 standard deviations, which isn't linear and stays out.
+    """
+    statistics: Any = env.obs_rms
+    shift = torch.as_tensor(statistics.mean, dtype=torch.float64)
+    scale = torch.as_tensor((statistics.var + env.epsilon) ** 0.5, dtype=torch.float64)
+    policy = model.policy
+    for branch, head in (
+        (policy.mlp_extractor.policy_net, policy.action_net),
+        (policy.mlp_extractor.value_net, policy.value_net),
+    ):
+        first = next((layer for layer in branch if isinstance(layer, nn.Linear)), head)
+        folded = first.weight.double() / scale
+        first.bias.copy_(first.bias.double() - folded @ shift)
+        first.weight.copy_(folded)
+    model.env = model._vec_normalize_env = None
+    return model

@@ -1,0 +1,209 @@
+"""`genapps imitation train`: one learner, one environment, one file of demonstrations; a run folder with all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from apps.common.cli import command_line, configuration
+from apps.common.machine import set_threads
+from apps.common.provenance import device_words
+from core_models.errors import UserError
+from core_models.files import read_json
+from core_models.training import RunFolder
+from core_models.training.checkpoint import remove_leftovers
+from core_models.training.progress import Progress
+
+from .codes import CodedVecEnv
+from .demonstrations import Demonstrations, RandomPolicy
+from .environments.making import vector_env
+from .evaluation import Returns, returns_of
+from .learners import BC, DAC, InfoGAIL, Learner, OnPolicyLearner
+from .learners.resuming import restore_state, save_state
+from .shipped import located
+from .statistics import fraction_of_expert
+
+POLICY = "policy.zip"
+RANDOM_EPISODES = 100
+"""Of the random policy that returns are measured from."""
+
+
+def train(
+    learner: Callable[[Any, Any], Learner],
+    demonstrations: str,
+    out: Path,
+    steps: int = 300_000,
+    trajectories: int | None = None,
+    subsample: int = 1,
+    environment: str | None = None,
+    environments: int = 1,
+    processes: bool = False,
+    evaluation_episodes: int = 50,
+    checkpoint_every: int = 50_000,
+    resume: bool = False,
+    threads: int | None = 1,
+) -> None:
+    """Trains a policy from demonstrations; writes it, its learning curve, its return beside the expert's, and a report.
+
+    Args:
+        learner: BC, GAIL, AIRL, FEM, GTAL, InfoGAIL or DAC, and its settings: --learner GAIL --learner.reward negative.
+        demonstrations: A .npz file of demonstrations, or the name of one that ships: see `demos list`.
+        out: The run folder.
+        steps: Steps in the environment [env steps]; BC takes none.
+        trajectories: Trajectories to learn from, the first ones; all when left out.
+        subsample: Keep every how manieth row of each, from an offset drawn by the learner's seed: 20 as published for
+            MuJoCo; 1 keeps whole trajectories.
+        environment: Its gymnasium id; that of the demonstrations when left out.
+        environments: How many side by side.
+        processes: Each in a process of its own.
+        evaluation_episodes: Episodes of the evaluation in the end, deterministic.
+        checkpoint_every: Steps between checkpoints [env steps]; environments begin new episodes there.
+        resume: Go on with a stopped run.
+        threads: CPU threads.
+    """
+    set_threads(threads)
+    run = RunFolder(out)
+    if run.summary.exists() and resume:
+        print(f"{out} has ended: its figures stand in summary.json")
+        return
+    if not resume and (run.summary.exists() or run.stages()):
+        raise UserError(
+            f"{out} already holds a run: add --resume to go on with it, or choose another folder with --out"
+        )
+    expert = Demonstrations.load(located(demonstrations))
+    shown = expert if trajectories is None else expert.take(trajectories)
+    env_id, kwargs = environment or expert.environment, expert.environment_kwargs
+    probe = vector_env(env_id, kwargs, environments=environments, seed=0, processes=processes, demonstrations=expert)
+    made = learner(probe, None)  # the seed is the learner's own: it decides the offset of the rows
+    seed = getattr(made, "seed", 0)
+    rows = shown if subsample == 1 else shown.subsampled(subsample, seed=seed)
+    probe.seed(seed)
+    run.write_config(configuration() or {"learner": made.name, "demonstrations": demonstrations, "steps": steps})
+    print(
+        f"{env_id}: {rows.trajectories} trajectories, {len(rows)} rows, mean return {shown.returns.mean():.1f}; "
+        f"{type(made).__name__}, seed {seed}",
+        flush=True,
+    )
+    start = time.monotonic()
+    made = learner(probe, rows)
+    if isinstance(made, OnPolicyLearner):
+        made.reseed_every = made.reseed_every or checkpoint_every
+        _learn_on_policy(made, run, steps, checkpoint_every, resume)
+    elif isinstance(made, BC):
+        made.learn()
+        for record in made.history:
+            run.append_metrics({"stage": "", **record})
+    else:
+        _learn_off_policy(made, run, steps, checkpoint_every, resume)
+    probe.close()
+    made.save(run.path / POLICY)
+    finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start)
+
+
+def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, every: int, resume: bool) -> None:
+    path = run.checkpoint()
+    remove_leftovers(path)
+    made.generator.set_logger(configure(str(run.tensorboard()), ["tensorboard"]))
+    begun = resume and path.exists()
+    if begun:
+        restore_state(made, path)
+    run.rewind_metrics("", [{"stage": "", **record} for record in made.history])
+    done = made.num_timesteps
+    with Progress(made.name, steps, done=done) as bar:
+
+        def after(learner: OnPolicyLearner) -> None:
+            record = learner.history[-1]
+            run.append_metrics({"stage": "", **record})
+            bar.update(min(learner.num_timesteps, steps), _words(record), last=learner.num_timesteps >= steps)
+            before = learner.num_timesteps - learner.steps
+            if learner.num_timesteps // learner.reseed_every > before // learner.reseed_every:
+                save_state(learner, path)
+
+        if done < steps:
+            made.learn(steps - done, reset_num_timesteps=not begun, after_iteration=after)
+
+
+def _learn_off_policy(made: Any, run: RunFolder, steps: int, every: int, resume: bool) -> None:
+    raise NotImplementedError
+
+
+def _words(record: dict[str, float]) -> str:
+    """Says what matters of an iteration: true return, learnt reward, D's accuracy."""
+    parts = []
+    if "true_return" in record:
+        parts.append(f"return {record['true_return']:.1f}")
+    if "learnt_reward" in record:
+        parts.append(f"learnt reward {record['learnt_reward']:.3f}")
+    if "accuracy_expert" in record:
+        parts.append(f"D right on {record['accuracy_expert']:.0f} % of expert, {record['accuracy_learner']:.0f} %")
+    return ", ".join(parts)
+
+
+def finish(
+    made: Learner,
+    run: RunFolder,
+    expert: Demonstrations,
+    env_id: str,
+    kwargs: dict[str, Any],
+    rows: Demonstrations,
+    episodes: int,
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Evaluates a trained learner and writes summary, figures and report; returns the summary."""
+    from .report import draw, write_run_report
+
+    wrap: Callable[[VecEnv], VecEnv] | None = None
+    if isinstance(made, InfoGAIL):
+        codes = made.codes
+        wrap = lambda envs: CodedVecEnv(envs, codes)  # noqa: E731
+    found = returns_of(made, env_id, kwargs, episodes=episodes, seed=seed + 10_000, wrap=wrap)
+    chance = random_returns(env_id, kwargs)
+    summary = {
+        "learner": type(made).__name__,
+        "environment": env_id,
+        "environment_kwargs": kwargs,
+        "demonstrations": {"trajectories": rows.trajectories, "rows": len(rows), "subsample": rows.subsample},
+        "seed": seed,
+        "steps": made.num_timesteps,
+        "returns": found.summary(),
+        "expert": {"mean": float(expert.returns.mean()), "trajectories": expert.trajectories},
+        "random": chance.summary(),
+        "fraction_of_expert": fraction_of_expert(
+            float(found.values.mean()), float(chance.values.mean()), float(expert.returns.mean())
+        ),
+        "seconds": seconds,
+        "device": device_words("cpu"),
+        "command": command_line(),
+    }
+    draw(made, run, summary, wrap_codes=getattr(made, "codes", None))
+    write_run_report(run, summary)
+    run.write_summary(summary)
+    told = summary["returns"]
+    assert isinstance(told, dict)
+    print(
+        f"{summary['learner']} on {env_id}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
+        f"{told['interval'][1]:.1f}) in {episodes} episodes, the expert's {expert.returns.mean():.1f}, a random "
+        f"policy's {chance.values.mean():.1f}: {summary['fraction_of_expert']:.3f} of the way; {run.report}",
+        flush=True,
+    )
+    return summary
+
+
+def random_returns(env_id: str, kwargs: dict[str, Any]) -> Returns:
+    """Returns what a random policy gets, by one seed: the zero of the scale."""
+    envs = vector_env(env_id, kwargs, environments=1, seed=0)
+    policy = RandomPolicy(envs.action_space, 0)
+    envs.close()
+    return returns_of(policy, env_id, kwargs, episodes=RANDOM_EPISODES, seed=0)
+
+
+def read_summary(run: RunFolder) -> dict[str, Any]:
+    """Reads what `finish` wrote."""
+    found: dict[str, Any] = read_json(run.summary)
+    return found

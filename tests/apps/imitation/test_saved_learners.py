@@ -1,0 +1,133 @@
+"""A saved learner opens with plain SB3, acts the same, and goes on as if it had never stopped."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib import TRPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from tiny_environments import Colours, Line, Sides, Signs, demonstrate
+
+from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
+from apps.imitation.learners.resuming import restore_state, save_state
+from apps.imitation.spaces_as_json import space_from_json, space_to_json
+from core_models.errors import UserError
+
+SMALL = {"steps": 80, "hidden": (8,), "seed": 3}
+FEW = {"judge_hidden": (8,), "critic_steps": 2, "posterior_steps": 2, "judge_batch": 20, "cloning_epochs": 1}
+
+
+def made(kind, env=Line, **more):
+    if kind is BC:
+        return BC(env(), demonstrate(env()), hidden=(8,))
+    return kind(make_vec_env(env, n_envs=2, seed=3), demonstrate(env()), **{**SMALL, **more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "env", "more"),
+    [
+        (BC, Line, {}),
+        (GAIL, Line, {}),
+        (GAIL, Signs, {"algorithm": "ppo"}),
+        (GAIL, Signs, {"hidden": ()}),
+        (GAIL, Line, {"normalise": False}),
+        (AIRL, Line, {}),
+        (FEM, Signs, {}),
+        (GTAL, Line, {}),
+    ],
+)
+def test_plain_sb3_opens_it_and_it_acts_the_same(kind, env, more, tmp_path):
+    learner = made(kind, env, **more)
+    learner.learn(160, epochs=2)
+    learner.save(tmp_path / "policy")
+    plain = (PPO if more.get("algorithm") == "ppo" else TRPO).load(tmp_path / "policy.zip")
+    again = kind.load(tmp_path / "policy.zip")
+    seen = np.random.default_rng(0).uniform(-4, 4, (200, 2)).astype(np.float32)
+    expected, _ = learner.predict(seen, deterministic=True)
+    np.testing.assert_allclose(plain.predict(seen, deterministic=True)[0], expected, atol=1e-5)
+    np.testing.assert_array_equal(again.predict(seen, deterministic=True)[0], expected)
+    with torch.no_grad():
+        values = [policy.predict_values(torch.as_tensor(seen)) for policy in (plain.policy, learner.policy)]
+    torch.testing.assert_close(values[0], values[1], atol=1e-4, rtol=1e-4)
+    with zipfile.ZipFile(tmp_path / "policy.zip") as archive:
+        data = archive.read("data").decode()
+        weights = archive.read("policy.pth")
+    assert "imitation" not in data and "NormalisedVector" not in data and b"apps." not in weights
+
+
+def test_pictures_and_codes_are_saved_too(tmp_path):
+    learner = BC(Colours(), demonstrate(Colours(), trajectories=1), hidden=(4,)).learn(epochs=1)
+    learner.save(tmp_path / "pictures.zip")
+    seen = demonstrate(Colours(), trajectories=1, seed=5).observations
+    told = [policy.predict(seen, deterministic=True)[0] for policy in (learner, TRPO.load(tmp_path / "pictures.zip"))]
+    np.testing.assert_array_equal(*told)
+    learner = made(InfoGAIL, Sides, **FEW).learn(80)
+    learner.save(tmp_path / "codes.zip")
+    again, plain = InfoGAIL.load(tmp_path / "codes.zip"), TRPO.load(tmp_path / "codes.zip")
+    for code in range(2):
+        expected, _ = learner.predict(np.array([0.3], np.float32), deterministic=True, code=code)
+        np.testing.assert_array_equal(
+            again.predict(np.array([0.3], np.float32), deterministic=True, code=code)[0], expected
+        )
+        shown = np.array([0.3, code == 0, code == 1], np.float32)
+        np.testing.assert_allclose(plain.predict(shown, deterministic=True)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "env", "more"),
+    [(GAIL, Line, {}), (GAIL, Signs, {"algorithm": "ppo"}), (AIRL, Line, {}), (FEM, Line, {}), (InfoGAIL, Sides, FEW)],
+)
+def test_killed_and_resumed_is_never_killed(kind, env, more, tmp_path):
+    whole = made(kind, env, reseed_every=160, **more).learn(480)
+    first = made(kind, env, reseed_every=160, **more).learn(
+        320,
+        after_iteration=lambda learner: (
+            save_state(learner, tmp_path / "state.safetensors") if learner.num_timesteps == 160 else None
+        ),
+    )
+    assert first.num_timesteps == 320
+    torch.manual_seed(99)
+    second = made(kind, env, reseed_every=160, **more)
+    restore_state(second, tmp_path / "state.safetensors")
+    assert second.num_timesteps == 160
+    second.learn(320, reset_num_timesteps=False)
+    assert second.num_timesteps == whole.num_timesteps == 480
+    for name, tensor in whole._weights().items():
+        assert torch.equal(tensor, second._weights()[name]), name
+    assert second.history == whole.history
+
+
+def test_a_state_of_another_run_is_refused(tmp_path):
+    learner = made(GAIL, reseed_every=80).learn(80)
+    save_state(learner, tmp_path / "state.safetensors")
+    with pytest.raises(UserError, match="entropy"):
+        restore_state(made(GAIL, reseed_every=80, entropy=0.5), tmp_path / "state.safetensors")
+    with pytest.raises(UserError, match=r"of other data: demonstrations"):
+        other = GAIL(make_vec_env(Line, n_envs=2, seed=3), demonstrate(Line(), seed=8), reseed_every=80, **SMALL)
+        restore_state(other, tmp_path / "state.safetensors")
+
+
+def test_what_is_no_saved_learner_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="found none"):
+        GAIL.load(tmp_path / "nothing.zip")
+    learner = made(FEM)
+    learner.save(tmp_path / "fem.zip")
+    with pytest.raises(UserError, match="saved by gail, .* holds one of fem"):
+        GAIL.load(tmp_path / "fem.zip")
+    learner.generator.learner = learner.generator.judge = None
+    TRPO.load(tmp_path / "fem.zip").save(tmp_path / "plain.zip")
+    with pytest.raises(UserError, match="what SB3 saved opens with its own load"):
+        GAIL.load(tmp_path / "plain.zip")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "fem.zip").read_bytes()[:500])
+    with pytest.raises(UserError, match="cut short"):
+        FEM.load(tmp_path / "cut.zip")
+    with pytest.raises(UserError, match="was trained on"):
+        FEM.load(tmp_path / "fem.zip", env=make_vec_env(Signs, n_envs=1))
+
+
+@pytest.mark.parametrize("env", [Line, Signs, Colours, Sides])
+def test_spaces_come_back_from_json(env):
+    for space in (env().observation_space, env().action_space):
+        assert space_from_json(space_to_json(space)) == space

@@ -13,6 +13,10 @@ APPS = {
         "apps.semi_supervised",
         "classifies from a few labels and many unlabelled examples: M1, M2, M1+M2",
     ),
+    "imitation": (
+        "apps.imitation",
+        "learns policies from a few demonstrations: behavioural cloning, GAIL, InfoGAIL",
+    ),
     "pixeldefend": (
         "apps.pixeldefend",
         "detects and purifies adversarial images, and measures what that defence is worth",

@@ -30,7 +30,7 @@ from core_models.errors import UserError
 from .cli_errors import suggestion
 from .provenance import command_line, configuration, invocation
 
-__all__ = ["Verb", "command_line", "configuration", "run_cli"]
+__all__ = ["Verb", "Verbs", "command_line", "configuration", "run_cli"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,17 @@ class Verb:
 Runnable = Callable[..., int | None] | Verb
 
 
+@dataclass(frozen=True)
+class Verbs:
+    """Verbs under a word of their own: `genapps imitation demos record`."""
+
+    verbs: Mapping[str, Runnable | Verbs]
+    summary: str
+    """What they are about, in one line."""
+
+
 def run_cli(
-    verbs: Mapping[str, Runnable] | Runnable,
+    verbs: Mapping[str, Runnable | Verbs] | Runnable,
     *,
     prog: str,
     description: str = "",
@@ -65,8 +74,8 @@ def run_cli(
     a line and status 130; a reader that closed the pipe is no error. Any other exception passes: it is a bug.
 
     Args:
-        verbs: functions by the verb that calls them, or one function that needs no verb. What a function returns is
-            the exit status, None being 0. None of them has a parameter called `config`.
+        verbs: functions, or further verbs, by the verb that calls them, or one function that needs no verb. What a
+            function returns is the exit status, None being 0. None of them has a parameter called `config`.
         prog: the words before the verb: "genapps semi-supervised".
         description: what the runner does, shown above its verbs.
         argv: the arguments; those of this process where None.
@@ -93,7 +102,7 @@ def fail(message: str, *, status: int = 2) -> int:
     return status
 
 
-def _run(verbs: Mapping[str, Runnable] | Runnable, prog: str, description: str, arguments: list[str]) -> int:
+def _run(verbs: Mapping[str, Runnable | Verbs] | Runnable, prog: str, description: str, arguments: list[str]) -> int:
     if not isinstance(verbs, Mapping):
         return _call(verbs, prog, description, arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -102,10 +111,13 @@ def _run(verbs: Mapping[str, Runnable] | Runnable, prog: str, description: str, 
     name, *rest = arguments
     if name not in verbs:
         raise UserError(f"expected a verb of {prog} ({', '.join(verbs)}), got {name!r}{suggestion(name, verbs)}")
-    return _call(verbs[name], f"{prog} {name}", "", rest)
+    verb = verbs[name]
+    if isinstance(verb, Verbs):
+        return _run(verb.verbs, f"{prog} {name}", verb.summary, rest)
+    return _call(verb, f"{prog} {name}", "", rest)
 
 
-def _overview(verbs: Mapping[str, Runnable], prog: str, description: str) -> str:
+def _overview(verbs: Mapping[str, Runnable | Verbs], prog: str, description: str) -> str:
     lines = [f"usage: {prog} VERB [options]", ""]
     if description:
         lines += [description, ""]
@@ -114,8 +126,8 @@ def _overview(verbs: Mapping[str, Runnable], prog: str, description: str) -> str
     return "\n".join([*lines, "", f"{prog} VERB --help lists a verb's options."])
 
 
-def _summary(verb: Runnable) -> str:
-    return verb.summary if isinstance(verb, Verb) else (inspect.getdoc(verb) or "").partition("\n")[0]
+def _summary(verb: Runnable | Verbs) -> str:
+    return verb.summary if isinstance(verb, Verb | Verbs) else (inspect.getdoc(verb) or "").partition("\n")[0]
 
 
 def _call(verb: Runnable, prog: str, description: str, arguments: list[str]) -> int:

@@ -6,6 +6,10 @@ One file per table, `<app>_<table>.csv`, with the columns
 - `standard_error`: the figure printed after the ± in the source, empty where there is none;
 - `ours`: "run" where the app has this method, "quoted" where the row stands in the table as published only;
 - `source`: authors, year, title and table.
+
+Beside them lie the figures that `imitation_gail.csv` was computed from (apps/imitation/published_fractions.py): returns
+as published in `imitation_gail_returns.csv`, and those of random actions, measured here, in
+`imitation_random_returns.csv` (apps/imitation/random_returns.py).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ __all__ = ["Published", "published"]
 TABLES = {
     "semi_supervised": ("mnist", "later"),
     "models": ("density",),
+    "imitation": ("gail", "library"),
     "pixeldefend": ("fashion_mnist", "cifar10"),
 }
 """The tables of each app, in the order in which they are shown."""

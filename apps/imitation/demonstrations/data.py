@@ -150,8 +150,8 @@ class Demonstrations:
         """
         if self.subsample > 1:
             raise UserError(
-                f"expected complete trajectories, which say what came after each action, got every {self.subsample}th "
-                "row: use demonstrations that are not subsampled"
+                f"expected complete trajectories, which say what came after each action, got one row in "
+                f"{self.subsample}: use demonstrations that are not subsampled"
             )
         ends = np.cumsum(self.lengths) - 1
         following = np.minimum(np.arange(len(self)) + 1, len(self) - 1)

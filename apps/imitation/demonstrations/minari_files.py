@@ -110,7 +110,7 @@ def write_minari(
         raise UserError(f"expected a data set's name as Minari has them, e.g. CartPole/expert-v0, got {name!r}")
     if demonstrations.subsample > 1:
         raise UserError(
-            f"expected complete trajectories, as Minari keeps them, got every {demonstrations.subsample}th row: export "
+            f"expected complete trajectories, as Minari keeps them, got one row in {demonstrations.subsample}: export "
             "demonstrations that are not subsampled"
         )
     with closing(make(demonstrations.environment, demonstrations.environment_kwargs)) as env:

@@ -63,7 +63,7 @@ def summary_text(found: dict[str, Any]) -> str:
         seen = _in_words(observations)
     rows = f"{found['rows']:,} rows"
     if found["subsample"] > 1:
-        rows += f", every {found['subsample']}th of {steps['sum']:,} steps"
+        rows += f", one in {found['subsample']} of {steps['sum']:,} steps"
     lines = {
         "environment": found["environment"] + (f" ({kwargs})" if kwargs else ""),
         "trajectories": f"{found['trajectories']:,} of {steps['min']:,} to {steps['max']:,} steps; {rows}",

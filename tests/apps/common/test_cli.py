@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from apps.common import presets
-from apps.common.cli import Verb, command_line, configuration, run_cli
+from apps.common.cli import Verb, Verbs, command_line, configuration, run_cli
 from core_models.errors import UserError
 
 
@@ -324,6 +324,28 @@ def test_help_does_not_import_the_verbs(capsys):
     assert run_cli({"stop": Verb(f"{__name__}:stop", "Stops.")}, prog="genapps x", argv=["stop"]) == 3
 
 
+def test_verbs_may_stand_under_a_word_of_their_own(capsys):
+    def inspect(file: str = "none") -> None:
+        """Says its command."""
+        print(command_line(), configuration())
+
+    def run(*argv):
+        verbs = {"demos": Verbs({"inspect": inspect, "record": Verb("no.such:f", "Records.")}, "about demonstrations")}
+        return run_cli(verbs, prog="genapps x", argv=argv), *capsys.readouterr()
+
+    assert run("demos", "inspect", "--file", "a") == (0, "genapps x demos inspect --file a {'file': 'a'}\n", "")
+    assert "  demos  about demonstrations\n" in run()[1]
+    for argv in (("demos",), ("demos", "--help")):
+        status, out, _ = run(*argv)
+        assert status == 0 and out.startswith("usage: genapps x demos VERB [options]\n\nabout demonstrations\n\n")
+        assert "  inspect  Says its command.\n  record   Records.\n" in out
+    assert run("demos", "inspct") == (
+        2,
+        "",
+        "genapps: error: expected a verb of genapps x demos (inspect, record), got 'inspct'; did you mean inspect?\n",
+    )
+
+
 def genapps(*argv, **options):
     command = [sys.executable, "-W", "error", "-m", "apps", *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=presets.ROOT, **options)
@@ -342,7 +364,7 @@ def test_the_switchboard_lists_apps_without_importing_torch():
 def test_an_unknown_app_is_one_line_with_the_closest():
     done = genapps("semi_supervised", "train")
     assert (done.returncode, done.stdout) == (2, "")
-    expected = "expected an app (model, semi-supervised, pixeldefend, results), got 'semi_supervised'"
+    expected = "expected an app (model, semi-supervised, imitation, pixeldefend, results), got 'semi_supervised'"
     expected += "; did you mean semi-supervised?"
     assert done.stderr == f"genapps: error: {expected}\n"
 

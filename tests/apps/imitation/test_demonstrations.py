@@ -94,7 +94,7 @@ def test_thinning_twice_counts_steps_of_the_episode():
 def test_thinned_demonstrations_do_not_know_what_came_next():
     made = counted([10, 10])
     assert made.subsampled(1, seed=0) is made
-    with pytest.raises(UserError, match="every 5th row"):
+    with pytest.raises(UserError, match="one row in 5"):
         made.subsampled(5, seed=0).next_observations()
     with pytest.raises(UserError, match="k of 1 or more, got 0"):
         made.subsampled(0, seed=0)

@@ -112,7 +112,7 @@ def test_summary_says_what_there_is():
     assert sum(found["actions"]["counts"].values()) == 6
     assert found["codes"] == {"0": 1, "1": 1} and found["terminated"] == 1
     text = summary_text(found)
-    for words in ("Counted-v0 (wind=2)", "2 of 20 to 40 steps; 6 rows, every 10th of 60 steps", "30.00 ± 10.00 (std)",
+    for words in ("Counted-v0 (wind=2)", "2 of 20 to 40 steps; 6 rows, one in 10 of 60 steps", "30.00 ± 10.00 (std)",
                   "1 by the environment, 1 by time", "(2) float32", "card: who:", "PPO"):  # fmt: skip
         assert words in text
     told = summary_text(summary(counted([3, 2], returns=np.array([3.0, 9.0]))))

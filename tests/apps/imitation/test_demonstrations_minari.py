@@ -131,7 +131,7 @@ def test_dict_observations_images_and_codes_go_there_and_back(folder):
 
 
 def test_what_minari_cannot_keep_is_refused(recorded, folder, monkeypatch):
-    with pytest.raises(UserError, match="complete trajectories, as Minari keeps them, got every 3th row"):
+    with pytest.raises(UserError, match="complete trajectories, as Minari keeps them, got one row in 3"):
         write_minari(recorded.subsampled(3, seed=0), NAME)
     for name in ("CartPole", "CartPole-v", "../up-v0", "a b-v0", "/root-v0", ""):
         with pytest.raises(UserError, match="data set's name as Minari has them"):

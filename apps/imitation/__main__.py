@@ -1,0 +1,29 @@
+"""`genapps imitation`: learn policies from a few demonstrations, and compare them with the expert."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from apps.common.cli import Verb, Verbs, run_cli
+
+VERBS = {
+    "demos": Verbs(
+        {
+            "record": Verb("apps.imitation.verbs:record_demos", "record demonstrations of a saved policy"),
+            "import": Verb("apps.imitation.verbs:import_demos", "make a .npz of a Minari data set"),
+            "export": Verb("apps.imitation.verbs:export_demos", "make a Minari data set or a smaller .npz"),
+            "inspect": Verb("apps.imitation.verbs:inspect_demos", "check demonstrations and say what is in them"),
+        },
+        "demonstrations: record, import, export, inspect",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    return run_cli(VERBS, prog="genapps imitation", description=(__doc__ or "").split(": ", 1)[1], argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""`genapps imitation demos`: demonstrations recorded, imported, exported and looked at."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gymnasium import Space
+
+from apps.common.machine import find_device, set_threads
+from apps.common.provenance import command_line, commit
+from core_models.errors import UserError
+from core_models.files import require_writable
+
+from .demonstrations import Demonstrations, Policy, RandomPolicy, check_spaces, read_minari, record, write_minari
+from .demonstrations.making import make
+from .demonstrations.saved_policy import Algorithm, check_policy, load_policy
+from .demonstrations.summary import summary, summary_text
+
+RANDOM = "random"
+
+
+def record_demos(
+    policy: str,
+    environment: str,
+    out: Path,
+    algorithm: Algorithm = "trpo",
+    environment_kwargs: dict[str, Any] | None = None,
+    trajectories: int = 10,
+    deterministic: bool = False,
+    subsample: int = 1,
+    codes: bool = True,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Runs a policy for whole episodes and writes what it saw and did, with a card: who, return, seed, command.
+
+    Args:
+        policy: A policy saved by stable-baselines3 (.zip), or the word random. Opening such a zip runs code that it
+            holds: open only your own, or those of somebody you trust. A vec_normalize.pkl beside it is not read, since
+            it is a pickle: save the policy with its normalisation inside, as genapps does.
+        environment: The gymnasium id, e.g. CartPole-v1.
+        out: The .npz to write.
+        algorithm: Which algorithm saved the policy: trpo, ppo or sac.
+        environment_kwargs: What the environment is made with, e.g. {use_contact_forces: true}.
+        trajectories: Episodes to record.
+        deterministic: Take the likeliest action instead of drawing one.
+        subsample: Keep one row in so many of each trajectory, from a random offset.
+        codes: Keep the mode of each trajectory where the environment's info says it.
+        seed: Of the environment, the policy's draws, and the offsets of --subsample.
+        device: Where the policy runs: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+    """
+    set_threads(threads)
+    _check_out(out)
+    with closing(make(environment, environment_kwargs)) as env:
+        actor: Policy
+        if policy == RANDOM:
+            who, actor = "random actions", RandomPolicy(env.action_space, seed)
+        else:
+            model = load_policy(policy, algorithm, device=str(find_device(device)))
+            check_policy(model, env, environment)
+            who, actor = f"{algorithm.upper()}, {Path(policy).name}", model
+        demonstrations = record(
+            actor, env, trajectories, seed=seed, deterministic=deterministic, environment=environment,
+            environment_kwargs=environment_kwargs or {}, progress=True,
+        )  # fmt: skip
+        spaces = env.observation_space, env.action_space
+    card = {
+        "who": who,
+        "mean_return": float(demonstrations.returns.mean()),
+        "std_return": float(demonstrations.returns.std()),
+        "episodes": trajectories,
+        "deterministic": deterministic,
+        "seed": seed,
+        "command": command_line(),
+        "commit": commit(),
+    }
+    demonstrations = replace(demonstrations, card=card, codes=demonstrations.codes if codes else None)
+    demonstrations = demonstrations.subsampled(subsample, seed=seed)
+    demonstrations.save(out)
+    print(summary_text(summary(demonstrations, *spaces)))
+    print(f"wrote {out}")
+
+
+def import_demos(
+    minari: str,
+    out: Path,
+    environment: str | None = None,
+    trajectories: int | None = None,
+    subsample: int = 1,
+    codes: bool = True,
+    seed: int = 0,
+) -> None:
+    """Makes a .npz of a Minari data set on this machine; nothing is downloaded.
+
+    Needs minari: pip install 'genapps[minari]'.
+
+    Args:
+        minari: A data set by name, in $MINARI_DATASETS_PATH or else ~/.minari/datasets, or by the path of its folder.
+        out: The .npz to write.
+        environment: The gymnasium id, for a data set that doesn't say it.
+        trajectories: How many episodes, from the first on; all where left out.
+        subsample: Keep one row in so many of each trajectory, from a random offset.
+        codes: Keep the mode of each trajectory where its infos say it.
+        seed: Of the offsets of --subsample.
+    """
+    _check_out(out)
+    demonstrations = read_minari(minari, trajectories=trajectories, environment=environment)
+    card = {**demonstrations.card, "imported_by": command_line()}
+    demonstrations = replace(demonstrations, card=card, codes=demonstrations.codes if codes else None)
+    demonstrations = demonstrations.subsampled(subsample, seed=seed)
+    demonstrations.save(out)
+    print(summary_text(summary(demonstrations)))
+    print(f"wrote {out}")
+
+
+def export_demos(
+    demonstrations: Path,
+    minari: str | None = None,
+    out: Path | None = None,
+    folder: Path | None = None,
+    author: str | None = None,
+    trajectories: int | None = None,
+    subsample: int = 1,
+    codes: bool = True,
+    seed: int = 0,
+) -> None:
+    """Writes demonstrations as a Minari data set, or some of them as another .npz.
+
+    Args:
+        demonstrations: The .npz to read.
+        minari: Name of the Minari data set to write, e.g. CartPole/expert-v0; needs pip install 'genapps[minari]'.
+        out: The .npz to write, instead or as well.
+        folder: Where Minari data sets are kept; $MINARI_DATASETS_PATH or else ~/.minari/datasets where left out.
+        author: Who is named as the author of the Minari data set.
+        trajectories: How many, from the first on; all where left out.
+        subsample: Keep one row in so many of each trajectory, from a random offset; not with --minari.
+        codes: Keep the modes of the trajectories, where they are known.
+        seed: Of the offsets of --subsample.
+    """
+    if minari is None and out is None:
+        raise UserError("expected --minari NAME or --out FILE, got neither: say where to write")
+    if out is not None:
+        _check_out(out)
+    chosen = _chosen(demonstrations, trajectories, subsample, seed)
+    chosen = chosen if codes else replace(chosen, codes=None)
+    if minari is not None:
+        print(f"wrote {write_minari(chosen, minari, folder=folder, author=author)}")
+    if out is not None:
+        chosen.save(out)
+        print(f"wrote {out}")
+
+
+def inspect_demos(
+    demonstrations: Path,
+    environment: str | None = None,
+    environment_kwargs: dict[str, Any] | None = None,
+    trajectories: int | None = None,
+    subsample: int = 1,
+    seed: int = 0,
+    as_json: bool = False,
+) -> None:
+    """Checks demonstrations and says what is in them: sizes, returns, codes, where they come from, what looks odd.
+
+    They are held against the spaces of their environment, or of another one that is named.
+
+    Args:
+        demonstrations: The .npz to read.
+        environment: Another environment's gymnasium id.
+        environment_kwargs: What it is made with.
+        trajectories: How many to look at, from the first on; all where left out.
+        subsample: Look at one row in so many of each trajectory only, from a random offset.
+        seed: Of the offsets of --subsample.
+        as_json: Print JSON.
+    """
+    chosen = _chosen(demonstrations, trajectories, subsample, seed)
+    name = environment or chosen.environment
+    checked = f"they fit the spaces of {name}"
+    spaces: tuple[Space[Any] | None, Space[Any] | None] = None, None
+    try:
+        env = make(name, chosen.environment_kwargs if environment is None else environment_kwargs)
+    except UserError as error:
+        if environment is not None:
+            raise
+        checked = f"not against the spaces of {name}: {error}"
+    else:
+        with closing(env):
+            spaces = env.observation_space, env.action_space
+        try:
+            check_spaces(chosen, env.observation_space, env.action_space, name)
+        except UserError as error:
+            raise UserError(f"{demonstrations}: {error}") from error
+    found = summary(chosen, *spaces)
+    if as_json:
+        print(json.dumps({**found, "checked": checked}, indent=2))
+    else:
+        print(summary_text(found))
+        print(f"checked: {checked}")
+
+
+def _chosen(path: Path, trajectories: int | None, subsample: int, seed: int) -> Demonstrations:
+    demonstrations = Demonstrations.load(path)
+    if trajectories is not None:
+        demonstrations = demonstrations.take(trajectories)
+    return demonstrations.subsampled(subsample, seed=seed)
+
+
+def _check_out(out: Path) -> None:
+    """Refuses before the work what could not be written after it."""
+    if out.suffix != ".npz":
+        raise UserError(f"--out: expected a file name that ends in .npz, got {out}")
+    require_writable(out)

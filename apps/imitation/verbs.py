@@ -1,0 +1,6 @@
+"""The functions behind the verbs."""
+
+from .demos import export_demos as export_demos
+from .demos import import_demos as import_demos
+from .demos import inspect_demos as inspect_demos
+from .demos import record_demos as record_demos

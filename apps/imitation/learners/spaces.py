@@ -1,0 +1,73 @@
+"""What environments off-policy learners take, and actions between [-1, 1] and the environment's own bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_wrapper
+
+from core_models.errors import UserError
+
+
+def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
+    """Returns environments as a VecEnv.
+
+    Raises:
+        UserError: when it is neither, or normalises observations or rewards as it goes.
+    """
+    if isinstance(env, VecEnv):
+        if unwrap_vec_wrapper(env, VecNormalize) is not None:
+            raise UserError(
+                "expected an environment without VecNormalize: the learner has a normalisation of its own inside, "
+                "which a saved policy keeps; give env.venv"
+            )
+        return env
+    if not isinstance(env, gym.Env):
+        raise UserError(f"expected a gymnasium environment or a VecEnv, got {type(env).__name__}: use gymnasium.make")
+    own: Callable[[], gym.Env] = lambda: env  # noqa: E731
+    return DummyVecEnv([own])
+
+
+def check_spaces(observation: spaces.Space, action: spaces.Space, learner: str) -> tuple[spaces.Box, spaces.Box]:
+    """Returns the spaces when a learner takes them.
+
+    Raises:
+        UserError: when actions are not continuous and bounded, or observations no vector.
+    """
+    other = "use GAIL"
+    if not isinstance(action, spaces.Box):
+        raise UserError(f"{learner} expects continuous actions (Box), got {action}: {other}, which takes Discrete too")
+    if len(action.shape) != 1 or not np.isfinite(action.low).all() or not np.isfinite(action.high).all():
+        raise UserError(f"{learner} expects a vector of actions with finite bounds, got {action}: {other}")
+    if not isinstance(observation, spaces.Box) or len(observation.shape) != 1:
+        raise UserError(f"{learner} expects a vector of observations, got {observation}: {other}")
+    return observation, action
+
+
+def to_unit(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
+    """Returns actions as values in [-1, 1]; what lies outside of the bounds is clipped, as environments do."""
+    unit = 2 * (actions - space.low) / (space.high - space.low) - 1
+    return np.clip(unit, -1, 1).astype(np.float32)
+
+
+def from_unit(unit: np.ndarray, space: spaces.Box) -> np.ndarray:
+    """Returns values in [-1, 1] as actions."""
+    return (space.low + 0.5 * (unit + 1) * (space.high - space.low)).astype(space.dtype)
+
+
+def describe_env(env: VecEnv) -> dict[str, Any]:
+    """Returns what identifies an environment among others: its id, where it has one, and its spaces."""
+    try:
+        spec = env.get_attr("spec")[0]
+    except AttributeError:
+        spec = None
+    return {
+        "environment": None if spec is None else spec.id,
+        "environments": env.num_envs,
+        "observations": str(env.observation_space),
+        "actions": str(env.action_space),
+    }

@@ -20,6 +20,7 @@ from apps.pixeldefend.defended import Defended, Purifier
 from apps.pixeldefend.density import SMALL as SMALL_DENSITY
 from apps.pixeldefend.density import sized
 from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
+from apps.pixeldefend.experiment import STORE_VERSIONS
 from apps.pixeldefend.feature_squeezing import FeatureSqueezing
 from apps.pixeldefend.knowing_columns import HIDING_WEIGHTS
 from apps.pixeldefend.measuring import accuracy
@@ -27,6 +28,7 @@ from apps.pixeldefend.purification import purify
 from apps.pixeldefend.table import OBLIVIOUS, Row, find_rows, rows
 from core_models.base import Classifier
 from core_models.data import load
+from core_models.files import hash_of
 from core_models.training import held_out
 
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
@@ -228,6 +230,31 @@ def test_the_store_tells_defences_and_seeds_apart(work, call, tmp_path):
         found = [np.load(path)["key"] for path in (own / "store" / "attacked").iterdir()]
         kept.append(sum("knows the defence" in json.loads(str(key)) for key in found))
     assert kept == [1, 2, 3]
+
+
+def test_the_store_tells_versions_of_the_code_apart(work, call, tmp_path, monkeypatch):
+    own = tmp_path / "work"
+    shutil.copytree(work / "classifier_resnet_normal_tiny", own / "classifier_resnet_normal_tiny")
+    row = json.dumps(["ResNet Normal + PixelDefend (48)"])
+    given = benchmark(own, tmp_path / "results", "--attacks", '["FGSM"]', "--density", work / "density", "--rows", row)
+    given[given.index("--data") + 1] = work / "tiny.npz"
+
+    def kept(kind):
+        return {path: path.stat().st_mtime_ns for path in (own / "store" / kind).iterdir()}
+
+    assert call(*given)[0] == 0
+    first = {kind: kept(kind) for kind in ("attacked", "purified")}
+    for path in [*first["attacked"], *first["purified"]]:
+        key = json.loads(str(np.load(path)["key"]))
+        assert "version" not in key and path.stem == hash_of(key)
+    # measured again from what is there, and from nothing that another version of an attack left
+    assert call(*given, "--again", "true")[0] == 0
+    assert {kind: kept(kind) for kind in first} == first
+    monkeypatch.setitem(STORE_VERSIONS, "attacked", 2)
+    assert call(*given, "--again", "true")[0] == 0
+    (new,) = set(kept("attacked")) - set(first["attacked"])
+    assert json.loads(str(np.load(new)["key"]))["version"] == 2
+    assert first["attacked"].items() <= kept("attacked").items() and kept("purified") == first["purified"]
 
 
 def test_the_tables_beside_it(work, call, tmp_path):

@@ -15,7 +15,7 @@ from apps.__main__ import main
 from apps.common.cells import read_cells
 from apps.common.presets import presets_folder
 from apps.common.published import Published
-from apps.pixeldefend.attacks import attack, correct
+from apps.pixeldefend.attacks import attack, correct, describe
 from apps.pixeldefend.defended import Defended, Purifier
 from apps.pixeldefend.density import SMALL as SMALL_DENSITY
 from apps.pixeldefend.density import sized
@@ -189,6 +189,18 @@ def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path):
     assert cells[titles[0], "BPDA 24"].extra["settings"]["attack"]["steps"] == 4
     assert cells[titles[0], "BPDA 24"].extra["settings"]["defence"]["eps"] == 48
     assert cells[titles[0], "AutoAttack 24"].extra["images"] == 12
+    # the weights that were used are shown, and not the default of one; the cell is known by what it always was
+    hiding = cells[titles[1], "Detector-aware 24"]
+    seen, default = hiding.extra["settings"], describe("detector-aware", 24, steps=4)
+    weights = list(HIDING_WEIGHTS)
+    assert seen["attack"]["weights"] == weights and "weight" not in seen["attack"]
+    assert seen["attack"]["density"] == seen["defence"]["density"]
+    assert hiding.config_hash == hash_of({**seen, "attack": default, "weights": weights})
+    worst = cells[titles[1], "Worst case of all 24"]
+    assert "weight" not in worst.extra["settings"]["attacks"]["Detector-aware"]
+    known = {**worst.extra["settings"]["attacks"], "Detector-aware": default}
+    assert worst.config_hash == hash_of({**worst.extra["settings"], "attacks": known})
+    assert cells[titles[0], "Detector-aware 24"].extra["settings"]["attack"] == default
     for row in titles:
         knowing = min(cells[row, f"{name} 24"].value for name in named[:3])
         assert cells[row, "Worst case of all 24"].value <= knowing

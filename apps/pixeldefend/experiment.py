@@ -34,6 +34,11 @@ from .detection.calibration import FILE_NAME
 from .purification import purify
 from .table import NETWORKS, TRAININGS, Row
 
+STORE_VERSIONS = {"attacked": 1, "purified": 1, "scored": 1}
+"""The version of the code that each kind of array comes from. Raise it when that code comes to give other numbers (an
+attack's, a purifier's), and what it gave before is made again; `measuring.PROTOCOL` then tells cells apart. Version 1
+adds nothing to a key: it is that of everything kept before there were versions."""
+
 
 def images_hash(x: Tensor) -> str:
     """Returns a name for some images: the first digits of the SHA-256 of their bytes."""
@@ -51,7 +56,9 @@ class Store:
         self.folder = folder
 
     def get(self, kind: str, key: dict[str, Any], compute: Callable[[], Tensor]) -> Tensor:
-        """Returns the tensor that `compute` gives, from the store where it was given before."""
+        """Returns the tensor that `compute` gives, from the store where this version of it was given before."""
+        if STORE_VERSIONS[kind] != 1:
+            key = {**key, "version": STORE_VERSIONS[kind]}
         path = self.folder / kind / f"{hash_of(key)}.npz"
         if path.is_file():
             with np.load(path, allow_pickle=False) as found:

@@ -49,6 +49,17 @@ def hides(row: Row, title: str) -> bool:
     return title == "Detector-aware" and row.purifying != "PixelDefend"
 
 
+def shown(experiment: Experiment, row: Row, title: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Returns an attack as a reader should see it: one that hides has several weights, and the experiment's density.
+
+    The defaults that stand in their place are part of what cells are known by.
+    """
+    if not hides(row, title):
+        return told
+    kept = {name: value for name, value in told.items() if name != "weight"}
+    return {**kept, "density": experiment.density_id, "weights": HIDING_WEIGHTS}
+
+
 def hidden(experiment: Experiment, row: Row, eps: int, images: int, weight: float, steps: int) -> Tensor:
     """Returns images, as bytes, that fool a row's classifier and stay likely under the density, purified or not."""
     x, y = experiment.x[:images], experiment.y[:images]
@@ -92,6 +103,7 @@ def knowing(
         **row_settings(experiment, row), "images": images, "knows the defence": True,
         "attack": attacks.describe(KNOWING[title], eps, **parameters),
     }  # fmt: skip
+    seen = {**settings, "attack": shown(experiment, row, title, settings["attack"])}
     if hides(row, title):
         settings["weights"] = HIDING_WEIGHTS
         if row.purifying == "none":  # else it is part of the defence
@@ -105,7 +117,7 @@ def knowing(
             extra |= {name: f"{accuracy(one)[0]:.1f}" for name, one in each.items()}
         return value, extra
 
-    return grid.cell(row.title, column or f"{title} {eps}", settings, measure)
+    return grid.cell(row.title, column or f"{title} {eps}", settings, measure, shown=seen)
 
 
 def worst_of_all(grid: Grid, row: Row, eps: int, images: int, known: dict[str, dict[str, Any]]) -> None:
@@ -128,4 +140,6 @@ def worst_of_all(grid: Grid, row: Row, eps: int, images: int, known: dict[str, d
     told = {title: attacks.describe(KNOWING[title], eps, **parameters) for title, parameters in known.items()}
     carried = {title: attacks.describe(name, eps) for title, name in OBLIVIOUS.items()}
     settings = {**row_settings(experiment, row), "images": images, "attacks": {**carried, **told}, "all": True}
-    grid.cell(row.title, f"Worst case of all {eps}", settings, measure)
+    each = {title: shown(experiment, row, title, own) for title, own in told.items()}
+    seen = {**settings, "attacks": {**carried, **each}}
+    grid.cell(row.title, f"Worst case of all {eps}", settings, measure, shown=seen)

@@ -50,6 +50,7 @@ class Grid:
         *,
         unit: str = "%",
         better: Literal["lower", "higher"] = "higher",
+        shown: dict[str, Any] | None = None,
     ) -> Cell:
         """Returns a cell, measured and written unless it stands.
 
@@ -60,8 +61,12 @@ class Grid:
             measure: returns the value, and what a reader may want beside it.
             unit: the value's unit.
             better: whether higher or lower is better.
+            shown: the settings as a reader should see them, where they differ from those that the cell is known by.
         """
-        settings = json.loads(json.dumps({**settings, "seed": self.experiment.seed}, default=str))
+        settings, told = (
+            json.loads(json.dumps({**some, "seed": self.experiment.seed}, default=str))
+            for some in (settings, shown or settings)
+        )
         name, draw = self.table, self.experiment.seed
         key = hash_of(settings)
         if not self.again:
@@ -74,7 +79,7 @@ class Grid:
         cell = Cell(
             app=APP, table=name, row=row, column=column, value=value, unit=unit, better=better, draw=draw,
             seed=self.experiment.seed, config_hash=key, protocol=PROTOCOL, device=self.device,
-            seconds=time.monotonic() - start, command=self.command, extra={**extra, "settings": settings},
+            seconds=time.monotonic() - start, command=self.command, extra={**extra, "settings": told},
         )  # fmt: skip
         write_cell(self.results, cell)
         print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)

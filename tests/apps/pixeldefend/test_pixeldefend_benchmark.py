@@ -15,11 +15,12 @@ from apps.__main__ import main
 from apps.common.cells import read_cells
 from apps.common.presets import presets_folder
 from apps.common.published import Published
-from apps.pixeldefend.attacks import attack, correct
+from apps.pixeldefend.attacks import attack, correct, describe
 from apps.pixeldefend.defended import Defended, Purifier
 from apps.pixeldefend.density import SMALL as SMALL_DENSITY
 from apps.pixeldefend.density import sized
 from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
+from apps.pixeldefend.experiment import STORE_VERSIONS
 from apps.pixeldefend.feature_squeezing import FeatureSqueezing
 from apps.pixeldefend.knowing_columns import HIDING_WEIGHTS
 from apps.pixeldefend.measuring import accuracy
@@ -27,6 +28,7 @@ from apps.pixeldefend.purification import purify
 from apps.pixeldefend.table import OBLIVIOUS, Row, find_rows, rows
 from core_models.base import Classifier
 from core_models.data import load
+from core_models.files import hash_of
 from core_models.training import held_out
 
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
@@ -187,6 +189,18 @@ def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path):
     assert cells[titles[0], "BPDA 24"].extra["settings"]["attack"]["steps"] == 4
     assert cells[titles[0], "BPDA 24"].extra["settings"]["defence"]["eps"] == 48
     assert cells[titles[0], "AutoAttack 24"].extra["images"] == 12
+    # the weights that were used are shown, and not the default of one; the cell is known by what it always was
+    hiding = cells[titles[1], "Detector-aware 24"]
+    seen, default = hiding.extra["settings"], describe("detector-aware", 24, steps=4)
+    weights = list(HIDING_WEIGHTS)
+    assert seen["attack"]["weights"] == weights and "weight" not in seen["attack"]
+    assert seen["attack"]["density"] == seen["defence"]["density"]
+    assert hiding.config_hash == hash_of({**seen, "attack": default, "weights": weights})
+    worst = cells[titles[1], "Worst case of all 24"]
+    assert "weight" not in worst.extra["settings"]["attacks"]["Detector-aware"]
+    known = {**worst.extra["settings"]["attacks"], "Detector-aware": default}
+    assert worst.config_hash == hash_of({**worst.extra["settings"], "attacks": known})
+    assert cells[titles[0], "Detector-aware 24"].extra["settings"]["attack"] == default
     for row in titles:
         knowing = min(cells[row, f"{name} 24"].value for name in named[:3])
         assert cells[row, "Worst case of all 24"].value <= knowing
@@ -247,6 +261,31 @@ def test_the_likelihood_ratio_joins_the_tests_of_detection(work, call, tmp_path)
     expected = roc_auc_score([0] * 60 + [1] * 60, np.concatenate(ratio))
     assert cells["ratio", "vertical flip"].value == pytest.approx(expected)
     assert cells["ratio", "vertical flip"].value != cells["likelihood", "vertical flip"].value
+
+
+def test_the_store_tells_versions_of_the_code_apart(work, call, tmp_path, monkeypatch):
+    own = tmp_path / "work"
+    shutil.copytree(work / "classifier_resnet_normal_tiny", own / "classifier_resnet_normal_tiny")
+    row = json.dumps(["ResNet Normal + PixelDefend (48)"])
+    given = benchmark(own, tmp_path / "results", "--attacks", '["FGSM"]', "--density", work / "density", "--rows", row)
+    given[given.index("--data") + 1] = work / "tiny.npz"
+
+    def kept(kind):
+        return {path: path.stat().st_mtime_ns for path in (own / "store" / kind).iterdir()}
+
+    assert call(*given)[0] == 0
+    first = {kind: kept(kind) for kind in ("attacked", "purified")}
+    for path in [*first["attacked"], *first["purified"]]:
+        key = json.loads(str(np.load(path)["key"]))
+        assert "version" not in key and path.stem == hash_of(key)
+    # measured again from what is there, and from nothing that another version of an attack left
+    assert call(*given, "--again", "true")[0] == 0
+    assert {kind: kept(kind) for kind in first} == first
+    monkeypatch.setitem(STORE_VERSIONS, "attacked", 2)
+    assert call(*given, "--again", "true")[0] == 0
+    (new,) = set(kept("attacked")) - set(first["attacked"])
+    assert json.loads(str(np.load(new)["key"]))["version"] == 2
+    assert first["attacked"].items() <= kept("attacked").items() and kept("purified") == first["purified"]
 
 
 def test_the_tables_beside_it(work, call, tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from apps.common.cli import Verb, Verbs, run_cli
 
 VERBS = {
+    "expert": Verb("apps.imitation.verbs:expert", "train an expert by reinforcement, to have somebody to learn from"),
     "demos": Verbs(
         {
             "record": Verb("apps.imitation.verbs:record_demos", "record demonstrations of a saved policy"),
@@ -17,6 +18,8 @@ VERBS = {
         },
         "demonstrations: record, import, export, inspect",
     ),
+    "train": Verb("apps.imitation.verbs:train", "learn a policy from demonstrations: BC, GAIL, InfoGAIL, DAC ..."),
+    "report": Verb("apps.imitation.verbs:report", "draw the curves and the page of a run again"),
 }
 
 

@@ -20,10 +20,12 @@ from core_models.training.checkpoint import remove_leftovers
 from core_models.training.progress import Progress
 
 from .codes import CodedVecEnv
-from .demonstrations import Demonstrations, RandomPolicy
+from .demonstrations import Demonstrations
+from .demonstrations.recording import RandomPolicy
 from .environments.making import vector_env
 from .evaluation import Returns, returns_of
-from .learners import BC, DAC, InfoGAIL, Learner, OnPolicyLearner
+from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
+from .learners.off_policy import OffPolicyLearner
 from .learners.resuming import restore_state, save_state
 from .shipped import located
 from .statistics import fraction_of_expert
@@ -93,19 +95,21 @@ def train(
     made = learner(probe, rows)
     if isinstance(made, OnPolicyLearner):
         made.reseed_every = made.reseed_every or checkpoint_every
-        _learn_on_policy(made, run, steps, checkpoint_every, resume)
+        _learn_on_policy(made, run, steps, resume)
     elif isinstance(made, BC):
         made.learn()
         for record in made.history:
             run.append_metrics({"stage": "", **record})
     else:
-        _learn_off_policy(made, run, steps, checkpoint_every, resume)
+        assert isinstance(made, OffPolicyLearner)
+        made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
+        _learn_off_policy(made, run, steps, resume)
     probe.close()
     made.save(run.path / POLICY)
     finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start)
 
 
-def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, every: int, resume: bool) -> None:
+def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:
     path = run.checkpoint()
     remove_leftovers(path)
     made.generator.set_logger(configure(str(run.tensorboard()), ["tensorboard"]))
@@ -128,8 +132,25 @@ def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, every: i
             made.learn(steps - done, reset_num_timesteps=not begun, after_iteration=after)
 
 
-def _learn_off_policy(made: Any, run: RunFolder, steps: int, every: int, resume: bool) -> None:
-    raise NotImplementedError
+def _learn_off_policy(made: OffPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:
+    path = run.checkpoint()
+    remove_leftovers(path)
+    made.tensorboard_log = str(run.tensorboard())
+    if not resume or not path.exists():
+        run.rewind_metrics("", [])
+    with Progress(made.name, steps) as bar:
+        written = 0
+
+        def after(learner: OffPolicyLearner) -> None:
+            nonlocal written
+            if written == 0:  # what a resumed run had before
+                run.rewind_metrics("", [{"stage": "", **record} for record in learner.history[:-1]])
+            written = len(learner.history)
+            record = learner.history[-1]
+            run.append_metrics({"stage": "", **record})
+            bar.update(min(learner.num_timesteps, steps), _words(record), last=learner.num_timesteps >= steps)
+
+        made.learn(steps, log_interval=1, checkpoint=path, resume=resume, after_log=after)
 
 
 def _words(record: dict[str, float]) -> str:
@@ -140,7 +161,8 @@ def _words(record: dict[str, float]) -> str:
     if "learnt_reward" in record:
         parts.append(f"learnt reward {record['learnt_reward']:.3f}")
     if "accuracy_expert" in record:
-        parts.append(f"D right on {record['accuracy_expert']:.0f} % of expert, {record['accuracy_learner']:.0f} %")
+        expert, own = record["accuracy_expert"], record["accuracy_learner"]
+        parts.append(f"D right on {expert:.0f} % of the expert's, {own:.0f} % of its own")
     return ", ".join(parts)
 
 

@@ -45,9 +45,12 @@ class Learner(ABC):
     """As the command line spells it."""
 
     num_timesteps: int
+    seed: int
+    history: list[dict[str, float]]
+    """A record of each iteration, epoch or line of the log."""
 
     @abstractmethod
-    def learn(self, total_timesteps: int, callback: Any = None, **more: Any) -> Self:
+    def learn(self, total_timesteps: int) -> Self:
         """Learns for so many steps; returns itself."""
 
     @abstractmethod

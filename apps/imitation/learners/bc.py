@@ -112,7 +112,6 @@ class BC(Learner):
         callback: Callable[[BC], None] | None = None,
         *,
         epochs: int = 200,
-        **ignored: Any,
     ) -> Self:
         """Learns from the demonstrations; returns itself.
 
@@ -120,7 +119,6 @@ class BC(Learner):
             total_timesteps: steps in the environment, of which none is taken: for the signature alone.
             callback: is given this learner after each epoch.
             epochs: passes over the rows, at most.
-            **ignored: what other learners take.
 
         Raises:
             UserError: when there are no demonstrations.

@@ -113,16 +113,17 @@ class DAC(SACLearner):
         UserError: when the spaces are others, the demonstrations don't fit them, or a setting is out of range.
     """
 
+    name = "dac"
     NAME: ClassVar[str] = "DAC"
     METRICS: ClassVar[tuple[str, ...]] = (
         "train/critic_loss",
         "train/actor_loss",
         "train/ent_coef",
-        "imitation/learned_reward",
+        "imitation/learnt_reward",
         "imitation/discriminator_loss",
         "imitation/gradient_norm",
         "imitation/accuracy_expert",
-        "imitation/accuracy_policy",
+        "imitation/accuracy_learner",
     )
 
     def __init__(

@@ -172,7 +172,7 @@ class InfoGAIL(OnPolicyLearner):
         """
         if code is not None:
             vector = isinstance(self.observation_space, spaces.Box)
-            parts = observation if isinstance(observation, dict) else {"": observation}
+            parts: dict[str, Any] = observation if isinstance(observation, dict) else {"": observation}
             first = np.asarray(next(iter(parts.values())))
             batch = first.ndim > (1 if vector else len(self._bare_shape()))
             shown = one_hot(code, self.codes)

@@ -8,9 +8,9 @@ be kept, and a run that was killed and resumed ends with the numbers of one that
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,6 +30,7 @@ from core_models.files import require_writable
 from core_models.training import seed_of
 from core_models.training.checkpoint import Checkpoint, TrainingState, check_same, load_checkpoint, save_checkpoint
 
+from .base import Learner
 from .policy import SquashedPolicy
 from .products import fast_products
 from .replay import Replay
@@ -56,7 +57,7 @@ class Diverged(UserError):
         self.step, self.good_step = step, good_step
 
 
-class OffPolicyLearner(ABC):
+class OffPolicyLearner(Learner):
     """What SAC and DAC share. Subclasses say what is stored, and what an update is."""
 
     NAME: ClassVar[str]
@@ -90,6 +91,9 @@ class OffPolicyLearner(ABC):
         self._episodes = 0
         self._finished: deque[tuple[float, int]] = deque(maxlen=100)
         self._sums, self._counted = torch.zeros(len(self.METRICS)), 0
+        self._hook: Callable[[OffPolicyLearner], None] | None = None
+        self.history: list[dict[str, float]] = []
+        """A record of each line of the log."""
 
     @abstractmethod
     def _store(
@@ -171,6 +175,7 @@ class OffPolicyLearner(ABC):
         *,
         checkpoint: Path | str | None = None,
         resume: bool = False,
+        after_log: Callable[[OffPolicyLearner], None] | None = None,
     ) -> Self:
         """Learns.
 
@@ -183,16 +188,19 @@ class OffPolicyLearner(ABC):
             progress_bar: shows one.
             checkpoint: file that holds the run, written each `checkpoint_every` steps.
             resume: goes on from that file, where there is one.
+            after_log: is given this learner after each line of the log.
 
         Raises:
             Diverged: when something became NaN or infinite.
             UserError: when there is no environment, or the checkpoint is of another run.
         """
         self._require_all()
+        self._hook = after_log
         path = None if checkpoint is None else Path(checkpoint)
         if reset_num_timesteps:
             self.num_timesteps, self._episodes = 0, 0
             self._finished.clear()
+            self.history = []
         total = total_timesteps + self.num_timesteps
         if path is not None:
             require_writable(path)
@@ -304,10 +312,12 @@ class OffPolicyLearner(ABC):
 
     def dump_logs(self) -> None:
         """Writes a line of the log: true returns, steps a second, means of METRICS since the last line."""
-        log = self.logger
+        log, record = self.logger, {"step": float(self.num_timesteps)}
         if self._finished:
-            log.record("rollout/ep_rew_mean", float(np.mean([ret for ret, _ in self._finished])))
-            log.record("rollout/ep_len_mean", float(np.mean([length for _, length in self._finished])))
+            record["true_return"] = float(np.mean([ret for ret, _ in self._finished]))
+            record["episode_length"] = float(np.mean([length for _, length in self._finished]))
+            log.record("rollout/ep_rew_mean", record["true_return"])
+            log.record("rollout/ep_len_mean", record["episode_length"])
         seconds = max(time.monotonic() - self._began, 1e-9)
         log.record("time/episodes", self._episodes, exclude="tensorboard")
         log.record("time/fps", (self.num_timesteps - self._began_at) / seconds)
@@ -316,10 +326,14 @@ class OffPolicyLearner(ABC):
         if self._counted:
             for name, value in zip(self.METRICS, (self._sums / self._counted).tolist(), strict=True):
                 log.record(name, value)
+                record[name.split("/")[1]] = 100 * value if "accuracy" in name else value
             if self._sums.isfinite().all():  # else it is for the next check to see
                 self._sums.zero_()
                 self._counted = 0
         log.dump(self.num_timesteps)
+        self.history.append(record)
+        if self._hook is not None:
+            self._hook(self)
 
     def _identity(self) -> dict[str, Any]:
         assert self.env is not None
@@ -331,7 +345,7 @@ class OffPolicyLearner(ABC):
 
     def _write(self, path: Path) -> None:
         more = {"episodes": self._episodes, "finished": list(self._finished)}
-        state = TrainingState(step=self.num_timesteps, metrics=[more])
+        state = TrainingState(step=self.num_timesteps, metrics=[more, *self.history])
         tensors = {f"learner/{name}": tensor for name, tensor in self._tensors().items()}
         tensors |= {f"replay/{name}": tensor for name, tensor in self.replay.state().items()}
         tensors["random/generator"] = self.generator.get_state()
@@ -343,7 +357,8 @@ class OffPolicyLearner(ABC):
         self._take(found.group("learner"))
         self.replay.restore(found.group("replay"))
         self.generator.set_state(found.group("random")["generator"])
-        self.num_timesteps, more = found.state.step, found.state.metrics[0]
+        more, *self.history = found.state.metrics
+        self.num_timesteps = found.state.step
         self._episodes = more["episodes"]
         self._finished.extend((ret, length) for ret, length in more["finished"])
         self._sums.zero_()

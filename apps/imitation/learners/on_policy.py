@@ -194,7 +194,6 @@ class OnPolicyLearner(Learner):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
         after_iteration: AfterIteration | None = None,
-        **ignored: Any,
     ) -> Self:
         """Learns for so many steps, rounded up to whole iterations; returns itself.
 
@@ -206,7 +205,6 @@ class OnPolicyLearner(Learner):
             reset_num_timesteps: counts from 0.
             progress_bar: SB3's.
             after_iteration: is given this learner after each iteration.
-            **ignored: what other learners take.
 
         Raises:
             UserError: when there is no environment or no demonstrations, or training diverged: the policy is then that

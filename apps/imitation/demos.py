@@ -183,6 +183,8 @@ def inspect_demos(
     checked = f"they fit the spaces of {name}"
     spaces: tuple[Space[Any] | None, Space[Any] | None] = None, None
     try:
+        if environment is None and ":" in name:  # a file shall not choose what is imported
+            raise UserError(f"it names a module to import; give --environment {name} if you trust it")
         env = make(name, chosen.environment_kwargs if environment is None else environment_kwargs)
     except UserError as error:
         if environment is not None:

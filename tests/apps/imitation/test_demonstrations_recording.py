@@ -60,14 +60,6 @@ class Echo:
         return rows[:, :1] / 10, None
 
 
-class Draws:
-    """Acts by all three global generators."""
-
-    def predict(self, observation, state=None, episode_start=None, deterministic=False):
-        action = np.random.rand() + random.random() + float(torch.rand(()))
-        return np.full((len(observation), 1), action), None
-
-
 def counting(n, **settings):
     return DummyVecEnv([lambda i=i: Counting(name=i, **settings) for i in range(n)])
 
@@ -107,12 +99,21 @@ def test_a_recurrent_policy_is_told_where_episodes_start():
     assert (made.actions[:, 0] * 10).round().tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
 
 
-def test_the_seed_decides_and_other_generators_are_left_alone():
-    torch.manual_seed(5), np.random.seed(5), random.seed(5)
-    untouched = [float(torch.rand(())), np.random.rand(), random.random()]
-    torch.manual_seed(5), np.random.seed(5), random.seed(5)
-    one, two, other = (record(Draws(), Counting(), 3, seed=s, environment="Counting-v0") for s in (1, 1, 2))
-    assert [float(torch.rand(())), np.random.rand(), random.random()] == untouched
+@pytest.mark.parametrize("draw", [lambda: float(torch.rand(())), np.random.rand, random.random])
+def test_the_seed_decides_and_other_generators_are_left_alone(draw):
+    class Draws:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.full((len(observation), 1), draw()), None
+
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        first = [draw() for _ in range(len(made))]  # not where it stood the last time
+        made.append(record(Draws(), Counting(), 3, seed=seed, environment="Counting-v0"))
+        after = draw()
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        assert [draw() for _ in range(len(first) + 1)] == [*first, after]
+    one, two, other = made
     assert np.array_equal(one.actions, two.actions) and np.array_equal(one.observations, two.observations)
     assert not np.array_equal(one.actions, other.actions)
     assert not np.array_equal(one.observations[:, 2], other.observations[:, 2])

@@ -177,6 +177,16 @@ def test_inspect_says_what_is_there_and_what_was_checked(demos, tmp_path):
     assert "checked: not against the spaces of Counted-v0: expected an environment that gymnasium can make" in said
 
 
+def test_a_file_does_not_choose_what_is_imported(demos, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module_of_the_file.py").write_text("raise SystemExit('imported')")
+    counted([3], environment="module_of_the_file:Mine-v0").save(tmp_path / "made.npz")
+    status, said, _ = demos("inspect", "--demonstrations", tmp_path / "made.npz")
+    assert status == 0 and "it names a module to import; give --environment" in said
+    with pytest.raises(SystemExit, match="imported"):  # whoever names it on the command line trusts it
+        demos("inspect", "--demonstrations", tmp_path / "made.npz", "--environment", "module_of_the_file:Mine-v0")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

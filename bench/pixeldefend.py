@@ -20,11 +20,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from apps.common.building import build_model
 from apps.common.cells import Cell, write_cell
 from apps.common.cli import run_cli
+from apps.common.presets import find_config
 from apps.common.provenance import ROOT, device_words
 from apps.pixeldefend.engines.fixed_point import all_pixels
 from apps.pixeldefend.greedy import Count, Greedy
@@ -60,7 +63,8 @@ def bench(
 
     Args:
         parts: what to measure.
-        density: the density: a run folder, or zoo:NAME.
+        density: the density: a run folder, zoo:NAME, or preset:NAME for a model that nobody trained, of drawn weights:
+            the engines do the same work, save that fixed-point's number of passes is that of a density that knows nothing.
         data: the data set whose test images are purified, after uniform noise of 25 levels was added.
         batch_sizes: images at a time.
         eps: how far purification may move a value [levels].
@@ -75,7 +79,11 @@ def bench(
         raise UserError("expected repeats, threads and batch_sizes of at least 1")
     torch.set_num_threads(threads)
     where = resolve_device(device)
-    model = load_density(density, device, autoregressive=True)
+    if density.startswith("preset:"):
+        spec = yaml.safe_load(find_config(density.removeprefix("preset:")).read_text())
+        model = build_model(spec["model"], spec["model_config"], load_data(data), seed=0).to(where).eval()
+    else:
+        model = load_density(density, device, autoregressive=True)
     if not isinstance(model, CausalImageModel):
         raise UserError(f"expected a model of core_models.autoregressive, got {type(model).__name__}")
     title = name or density.removeprefix("zoo:")

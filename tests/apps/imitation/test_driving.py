@@ -1,4 +1,4 @@
-"""Driving: the geometry of road, car and camera, and its experts."""
+"""Driving: the geometry of road, car and camera, its experts, and that frames don't give the modes away."""
 
 import math
 
@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import check_env
 import apps.imitation.environments  # noqa: F401  (registers)
 from apps.imitation.environments import drawing
 from apps.imitation.environments.demonstrating import expert_demonstrations
+from apps.imitation.environments.difficulty import measure_difficulty
 from apps.imitation.environments.driving import HORIZON, Driving, evaluate_mode
 from apps.imitation.environments.experts import MODES, ScriptedDriver
 from apps.imitation.environments.road import GRIP, HALF_WIDTH, LENGTH, SHARPEST, WIDTH, Car, Road
@@ -270,6 +271,23 @@ def test_demonstrations_are_balanced_and_replayable():
     np.testing.assert_array_equal(observation["image"], found.final_observations["image"][0])
     with pytest.raises(UserError, match="turn or pass, got None"):
         expert_demonstrations("Driving-v0")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pixels_hide_the_modes_and_labels_show_them(task):
+    found = measure_difficulty(expert_demonstrations("Driving-v0", task, 40, seed=0), every=12, epochs=6)
+    assert found.frames == 334
+    assert max(found.kmeans, found.pca) <= 0.70
+    assert found.cnn > 0.8
+    assert found.svm > 0.6
+
+
+def test_difficulty_needs_images_and_labels():
+    circles = expert_demonstrations("Circles-v0", trajectories=3)
+    with pytest.raises(UserError, match="with images, as Driving-v0 has them, got Circles-v0"):
+        measure_difficulty(circles)
+    with pytest.raises(UserError, match=r"two or more trajectories of each of two modes, .* got \[2, 1\]"):
+        measure_difficulty(expert_demonstrations("Driving-v0", "turn", 3))
 
 
 def test_mistakes_are_named():

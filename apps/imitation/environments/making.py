@@ -62,10 +62,8 @@ def make_env(
     given = dict(kwargs or {}) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
         with _quiet(spec):
-            _check_kwargs(spec, given)
             env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, disable_env_checker=True, **given)
     except TypeError as error:
-        # constructors that hand **kwargs on
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if not unknown or unknown.group(1) not in given:
             raise
@@ -163,16 +161,6 @@ def _what_to_install(error: Exception) -> str:
 def _quoted(package: str) -> str:
     # shells take brackets for patterns
     return f'"{package}"' if "[" in package else package.replace("_", "-")
-
-
-def _check_kwargs(spec: EnvSpec, given: Mapping[str, Any]) -> None:
-    """Refuses kwargs that the environment's constructor has no parameter for."""
-    parameters = _parameters(spec)
-    if any(own.kind is inspect.Parameter.VAR_KEYWORD for own in parameters.values()):
-        return
-    for name in given:
-        if name not in (*parameters, "max_episode_steps"):
-            raise _unknown_kwarg(spec, name)
 
 
 def _parameters(spec: EnvSpec) -> Mapping[str, inspect.Parameter]:

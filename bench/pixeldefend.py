@@ -64,7 +64,7 @@ def bench(
     Args:
         parts: what to measure.
         density: the density: a run folder, zoo:NAME, or preset:NAME for a model that nobody trained, of drawn weights:
-            the engines do the same work, save that fixed-point's number of passes is that of a density that knows nothing.
+            the engines do the same work, save that the passes of fixed-point are those of a density that knows nothing.
         data: the data set whose test images are purified, after uniform noise of 25 levels was added.
         batch_sizes: images at a time.
         eps: how far purification may move a value [levels].

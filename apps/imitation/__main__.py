@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from apps.common.cli import Verb, Verbs, run_cli
 
-VERBS = {
+VERBS: dict[str, Verb | Verbs] = {
     "expert": Verb("apps.imitation.verbs:expert", "train an expert by reinforcement, to have somebody to learn from"),
     "demos": Verbs(
         {
@@ -19,6 +19,7 @@ VERBS = {
         "demonstrations: record, import, export, inspect",
     ),
     "train": Verb("apps.imitation.verbs:train", "learn a policy from demonstrations: BC, GAIL, InfoGAIL, DAC ..."),
+    "benchmark": Verb("apps.imitation.verbs:benchmark", "fill the cells of the table of GAIL"),
     "report": Verb("apps.imitation.verbs:report", "draw the curves and the page of a run again"),
 }
 

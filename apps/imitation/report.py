@@ -76,9 +76,10 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the page of a run shows, as arguments of `report_page`."""
     told, expert, chance = summary["returns"], summary["expert"], summary["random"]
     low, high = told["interval"]
+    shown = summary["demonstrations"]
     return {
         "title": f"{summary['learner']} on {summary['environment']}",
-        "summary": f"{summary['demonstrations']['trajectories']} trajectories, {summary['demonstrations']['rows']} rows; "
+        "summary": f"{shown['trajectories']} trajectories, {shown['rows']} rows; "
         f"{summary['steps']:,} steps in the environment; seed {summary['seed']}.",
         "headlines": [
             Headline("return", f"{told['mean']:.1f}", f"95 %: {low:.1f} to {high:.1f}, {told['episodes']} episodes"),

@@ -30,6 +30,5 @@ def located(name: str) -> Path:
         return FOLDER / f"{name}.npz"
     near = get_close_matches(name, names(), n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(
-        f"expected a .npz file of demonstrations, or one that ships ({', '.join(names()) or 'none'}), got {name!r}{hint}"
-    )
+    known = ", ".join(names()) or "none"
+    raise UserError(f"expected a .npz file of demonstrations, or one that ships ({known}), got {name!r}{hint}")

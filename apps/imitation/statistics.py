@@ -47,8 +47,3 @@ def bootstrap(
     found = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(resamples)]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def fraction_of_expert(found: float, random: float, expert: float) -> float:
-    """Returns where a return lies between that of a random policy, 0, and the expert's, 1."""
-    return (found - random) / (expert - random)

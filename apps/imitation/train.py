@@ -27,8 +27,8 @@ from .evaluation import Returns, returns_of
 from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
 from .learners.off_policy import OffPolicyLearner
 from .learners.resuming import restore_state, save_state
+from .random_returns import fraction_of_expert
 from .shipped import located
-from .statistics import fraction_of_expert
 
 POLICY = "policy.zip"
 RANDOM_EPISODES = 100

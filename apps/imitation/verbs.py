@@ -1,5 +1,6 @@
 """The functions behind the verbs."""
 
+from .benchmark import benchmark as benchmark
 from .demos import export_demos as export_demos
 from .demos import import_demos as import_demos
 from .demos import inspect_demos as inspect_demos

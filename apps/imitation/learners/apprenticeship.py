@@ -1,8 +1,8 @@
 r"""Apprenticeship learning with linear rewards: feature expectation matching (FEM) and its game-theoretic kin (GTAL).
 
-The reward is w . phi(s, a) with phi = [s, a, (0.01 s)^2, (0.01 a)^2, 1], or, where actions are discrete, [s, (0.01 s)^2]
-in the place of the action that was taken, zeros in the others', and 1; each iteration w is the one, of those allowed, by
-which the expert is ahead of the learner most:
+The reward is w . phi(s, a) with phi = [s, a, (0.01 s)^2, (0.01 a)^2, 1], or, where actions are discrete, with
+[s, (0.01 s)^2] in the place of the action that was taken, zeros in the others', and 1; each iteration w is the one, of
+those allowed, by which the expert is ahead of the learner most:
 
 .. math:: \text{FEM}: \max_{\|w\|_2 \le 1} w \cdot (\mu_E - \mu_\pi), \qquad
     \text{GTAL}: \max_{\|w\|_1 \le 1} w \cdot (\mu_E - \mu_\pi)

@@ -176,7 +176,8 @@ class InfoGAIL(OnPolicyLearner):
             first = np.asarray(next(iter(parts.values())))
             batch = first.ndim > (1 if vector else len(self._bare_shape()))
             shown = one_hot(code, self.codes)
-            observation = with_code(observation, np.repeat(shown[None], len(first), 0) if batch else shown)
+            code_rows = np.repeat(shown[None], len(first), 0) if batch else shown
+            return self.generator.predict(with_code(observation, code_rows), state, episode_start, deterministic)
         return self.generator.predict(observation, state, episode_start, deterministic)
 
     def _bare_shape(self) -> tuple[int, ...]:
@@ -213,12 +214,9 @@ class InfoGAIL(OnPolicyLearner):
 
     def _take(self, demonstrations: Demonstrations) -> None:
         space = self.bare_space
-        if isinstance(space, spaces.Dict) and not isinstance(demonstrations.observations, dict):
-            demonstrations = replace(
-                demonstrations,
-                observations={"image": demonstrations.observations},
-                final_observations={"image": demonstrations.final_observations},
-            )
+        seen, last = demonstrations.observations, demonstrations.final_observations
+        if isinstance(space, spaces.Dict) and isinstance(seen, np.ndarray) and isinstance(last, np.ndarray):
+            demonstrations = replace(demonstrations, observations={"image": seen}, final_observations={"image": last})
         self.expert_observations, self.expert_actions = expert_pairs(
             demonstrations, space, self.action_space, self.generator.device
         )

@@ -228,7 +228,7 @@ def test_bad_settings_are_one_clear_line():
         GAIL(env, given, reward="plus")
     with pytest.raises(UserError, match="whole trajectories"):
         AIRL(env, given.subsampled(3, seed=0))
-    with pytest.raises(UserError, match="discrete code of 2 values or more, got 0.5"):
+    with pytest.raises(UserError, match=r"discrete code of 2 values or more, got 0.5"):
         InfoGAIL(env, given, codes=0.5)
     with pytest.raises(UserError, match="multiple of the 2 environments"):
         GAIL(make_vec_env(Line, n_envs=2), given, steps=401)

@@ -1,0 +1,236 @@
+"""The table of GAIL: environments x trajectories x methods, as fractions of the expert, one result cell a seed.
+
+Protocol 1: the first trajectories of a file of demonstrations, thinned as in the authors' code by an offset drawn from
+the seed; the methods' settings are those of their constructors but for what `TASKS` names, and are chosen by nothing
+that is shown; 50 deterministic episodes of the policy that training ends with. A fraction is (return - random) /
+(expert - random): the expert's return is the mean of all trajectories in the file, the random policy's was measured in
+today's environment (`random_returns`).
+
+Source of the table: Ho and Ermon, "Generative adversarial imitation learning", NIPS 2016, table 3 and figure 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.machine import set_threads
+from apps.common.provenance import device_words
+from core_models.errors import UserError
+from core_models.files import hash_of
+from core_models.training.progress import Progress
+
+from .demonstrations import Demonstrations
+from .environments.making import vector_env
+from .evaluation import returns_of
+from .learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
+from .learners.base import constructor_settings
+from .learners.off_policy import OffPolicyLearner
+from .random_returns import fraction_of_expert, random_return
+from .shipped import FOLDER
+
+APP, TABLE, PROTOCOL = "imitation", "gail", "1"
+UNIT = "fraction of expert"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment of the table."""
+
+    env_id: str
+    subsample: int
+    """Every how manieth row is kept."""
+    steps: int
+    """Of the on-policy methods [env steps]."""
+    reward: str = "positive"
+    """negative where it is good to be done."""
+    off_policy_steps: int = 0
+    """Of DAC [env steps]."""
+    trajectories: tuple[int, ...] = (4, 11, 18, 25)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+TASKS = {
+    "CartPole": Task("CartPole-v1", 10, 150_000, trajectories=(1, 4, 7, 10)),
+    "Acrobot": Task("Acrobot-v1", 5, 300_000, "negative", trajectories=(1, 4, 7, 10)),
+    "MountainCar": Task("MountainCar-v0", 5, 300_000, "negative", trajectories=(1, 4, 7, 10)),
+    "Reacher": Task("Reacher-v4", 1, 500_000, off_policy_steps=100_000, trajectories=(4, 11, 18)),
+    "HalfCheetah": Task("HalfCheetah-v4", 20, 1_000_000, off_policy_steps=200_000),
+    "Hopper": Task("Hopper-v4", 20, 1_000_000, off_policy_steps=500_000),
+    "Walker2d": Task("Walker2d-v4", 20, 1_000_000, off_policy_steps=500_000),
+    "Ant": Task("Ant-v4", 20, 3_000_000, off_policy_steps=1_000_000, kwargs={"use_contact_forces": True}),
+    "Humanoid": Task("Humanoid-v4", 20, 5_000_000, off_policy_steps=1_000_000, trajectories=(80, 160, 240)),
+}
+METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
+    "BC": (BC, {}),
+    "BC, weight decay": (BC, {"weight_decay": 1.0}),
+    "FEM": (FEM, {}),
+    "GTAL": (GTAL, {}),
+    "GAIL": (GAIL, {}),
+    "AIRL": (AIRL, {"shaping": False}),
+    "DAC": (DAC, {}),
+}
+CONTROL = ", no demonstrations"
+"""Ends the name of a row that is the control."""
+WHOLE = ", whole"
+"""Ends the name of a column whose trajectories were not thinned."""
+
+
+def benchmark(
+    environments: list[str] | None = None,
+    methods: list[str] | None = None,
+    trajectories: list[int] | None = None,
+    seeds: list[int] = [0],  # noqa: B006
+    whole: bool = False,
+    no_demonstrations: bool = False,
+    demonstrations: Path | None = None,
+    steps: int | None = None,
+    episodes: int = 50,
+    results: Path = Path("docs/results"),
+    threads: int | None = 1,
+    again: bool = False,
+) -> None:
+    """Fills the cells of the table of GAIL that don't stand yet.
+
+    Args:
+        environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid; the first
+            three when left out.
+        methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC; BC and GAIL when left out.
+        trajectories: Numbers of trajectories; the least of the table when left out.
+        seeds: One cell each.
+        whole: Whole trajectories, not thinned ones: columns of their own.
+        no_demonstrations: The control: the expert's numbers are shuffled until they mean nothing. Rows of their own.
+        demonstrations: A folder of files like Hopper-v4.npz; when left out, what ships and $GENAPPS_DATA/demonstrations.
+        steps: Steps in the environment [env steps]; those of the protocol when left out.
+        episodes: Of the evaluation.
+        results: Where cells are filed.
+        threads: CPU threads.
+        again: Measure again what stands.
+    """
+    set_threads(threads)
+    for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
+        task = TASKS[title]
+        path = _file(task.env_id, demonstrations)
+        if path is None:
+            print(f"{title}: no demonstrations of {task.env_id} to be found: give a folder with --demonstrations")
+            continue
+        expert = Demonstrations.load(path)
+        for number in trajectories or task.trajectories[:1]:
+            for method in _known("--methods", methods or ["BC", "GAIL"], METHODS):
+                for seed in seeds:
+                    _cell(
+                        title, method, expert, number, seed, whole=whole, control=no_demonstrations, steps=steps,
+                        episodes=episodes, results=results, again=again,
+                    )  # fmt: skip
+
+
+def _cell(
+    title: str, method: str, expert: Demonstrations, number: int, seed: int, *, whole: bool, control: bool,
+    steps: int | None, episodes: int, results: Path, again: bool,
+) -> None:  # fmt: skip
+    task = TASKS[title]
+    kind, settings = METHODS[method]
+    rows = expert.take(number) if whole else expert.take(number).subsampled(task.subsample, seed=seed)
+    if control:
+        rows = without_meaning(rows, seed)
+    off_policy = issubclass(kind, OffPolicyLearner)
+    budget = 0 if kind is BC else steps or (task.off_policy_steps if off_policy else task.steps)
+    if issubclass(kind, OnPolicyLearner) and kind is not AIRL:
+        settings = {**settings, "reward": task.reward}
+    env = vector_env(task.env_id, task.kwargs, environments=1, seed=seed, demonstrations=rows)
+    learner = kind(env, rows, seed=seed, **settings)  # type: ignore[call-arg]
+    own = learner.settings if isinstance(learner, OffPolicyLearner) else constructor_settings(learner)
+    config = {
+        "environment": task.env_id, "kwargs": task.kwargs, "learner": kind.__name__, "steps": budget,
+        "settings": {name: value for name, value in own.items() if name != "seed"}, "trajectories": number,
+        "subsample": rows.subsample, "expert": hash_of(expert.returns.tolist()), "control": control,
+        "episodes": episodes,
+    }  # fmt: skip
+    column = f"{title} {number}" + (WHOLE if whole else "")
+    row = f"{method}{CONTROL}" if control else method
+    place: dict[str, Any] = {"app": APP, "table": TABLE, "row": row, "column": column, "draw": seed}
+    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
+    if standing and not again:
+        print(f"{row}, {column}, seed {seed}: stands, {standing.value:.3f}", flush=True)
+        env.close()
+        return
+    start = time.monotonic()
+    _learn(learner, budget, f"{row} on {column}, seed {seed}")
+    seconds = time.monotonic() - start
+    env.close()
+    found = returns_of(learner, task.env_id, task.kwargs, episodes=episodes, seed=seed + 10_000)
+    chance = random_return(task.env_id, task.kwargs)
+    value = fraction_of_expert(float(found.values.mean()), chance, float(expert.returns.mean()))
+    words = [
+        f"genapps imitation benchmark --environments {shlex.quote(f'[{title}]')} --methods "
+        f"{shlex.quote(f'[{chr(34)}{method}{chr(34)}]')} --trajectories '[{number}]' --seeds '[{seed}]' --steps {budget}"
+    ]
+    words += ["--whole true"] if whole else []
+    words += ["--no_demonstrations true"] if control else []
+    write_cell(
+        results,
+        Cell(
+            **place, value=value, unit=UNIT, better="higher", seed=seed, config_hash=hash_of(config),
+            protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds, command=" ".join(words),
+            extra={"return": found.summary(), "expert": float(expert.returns.mean()), "random": chance,
+                   "steps": learner.num_timesteps, "rows": len(rows), "settings": config},
+        ),
+    )  # fmt: skip
+    print(f"{row}, {column}, seed {seed}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)
+
+
+def _learn(learner: Learner, budget: int, words: str) -> None:
+    if isinstance(learner, BC):
+        learner.learn()
+        return
+    with Progress(words, budget) as bar:
+
+        def shown(made: Any) -> None:
+            done = min(made.num_timesteps, budget)
+            told = made.history[-1].get("true_return")
+            bar.update(done, "" if told is None else f"return {told:.1f}", last=done >= budget)
+
+        if isinstance(learner, OnPolicyLearner):
+            learner.learn(budget, after_iteration=shown)
+        else:
+            assert isinstance(learner, OffPolicyLearner)
+            learner.learn(budget, after_log=shown)
+
+
+def without_meaning(rows: Demonstrations, seed: int) -> Demonstrations:
+    """Returns the same number of rows in which neither states nor actions are the expert's: the control.
+
+    The states' values are shuffled among the rows, each column by itself, and the actions among the rows too: what is
+    left is how large the numbers are.
+    """
+    if isinstance(rows.observations, dict):
+        raise UserError("--no_demonstrations: expected vectors of observations, got a dict")
+    rng = np.random.default_rng(seed)
+    flat = rows.observations.reshape(len(rows), -1)
+    shuffled = np.stack([rng.permutation(flat[:, i]) for i in range(flat.shape[1])], 1)
+    return replace(
+        rows, observations=shuffled.reshape(rows.observations.shape), actions=rng.permutation(rows.actions, axis=0)
+    )
+
+
+def _known(option: str, names: list[str], known: dict[str, Any]) -> list[str]:
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{option}: expected some of {', '.join(known)}, got {name!r}{hint}")
+    return names
+
+
+def _file(env_id: str, folder: Path | None) -> Path | None:
+    data = os.environ.get("GENAPPS_DATA")
+    folders = [folder] if folder else [FOLDER, *([Path(data) / "demonstrations"] if data else [])]
+    return next((path for place in folders if (path := place / f"{env_id}.npz").is_file()), None)

@@ -108,7 +108,7 @@ def benchmark(
         seeds: One cell each.
         whole: Whole trajectories, not thinned ones: columns of their own.
         no_demonstrations: The control: the expert's numbers are shuffled until they mean nothing. Rows of their own.
-        demonstrations: A folder of files like Hopper-v4.npz; when left out, what ships and $GENAPPS_DATA/demonstrations.
+        demonstrations: A folder of files like Hopper-v4.npz; else what ships, and $GENAPPS_DATA/demonstrations.
         steps: Steps in the environment [env steps]; those of the protocol when left out.
         episodes: Of the evaluation.
         results: Where cells are filed.
@@ -169,10 +169,9 @@ def _cell(
     found = returns_of(learner, task.env_id, task.kwargs, episodes=episodes, seed=seed + 10_000)
     chance = random_return(task.env_id, task.kwargs)
     value = fraction_of_expert(float(found.values.mean()), chance, float(expert.returns.mean()))
-    words = [
-        f"genapps imitation benchmark --environments {shlex.quote(f'[{title}]')} --methods "
-        f"{shlex.quote(f'[{chr(34)}{method}{chr(34)}]')} --trajectories '[{number}]' --seeds '[{seed}]' --steps {budget}"
-    ]
+    options = {"environments": f"[{title}]", "methods": f'["{method}"]', "trajectories": f"[{number}]"}
+    options |= {"seeds": f"[{seed}]", "steps": str(budget)}
+    words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
     words += ["--whole true"] if whole else []
     words += ["--no_demonstrations true"] if control else []
     write_cell(

@@ -62,15 +62,8 @@ def make_env(
     given = dict(kwargs or {}) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
         with _quiet(spec):
-<<<<<<< HEAD
-            _check_kwargs(spec, given)
             env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, disable_env_checker=True, **given)
     except TypeError as error:
-        # constructors that hand **kwargs on
-=======
-            env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, disable_env_checker=True, **given)
-    except TypeError as error:
->>>>>>> 1e96122aee35ed5481525c1ff54d411eac7a3a54
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if not unknown or unknown.group(1) not in given:
             raise
@@ -170,19 +163,6 @@ def _quoted(package: str) -> str:
     return f'"{package}"' if "[" in package else package.replace("_", "-")
 
 
-<<<<<<< HEAD
-def _check_kwargs(spec: EnvSpec, given: Mapping[str, Any]) -> None:
-    """Refuses kwargs that the environment's constructor has no parameter for."""
-    parameters = _parameters(spec)
-    if any(own.kind is inspect.Parameter.VAR_KEYWORD for own in parameters.values()):
-        return
-    for name in given:
-        if name not in (*parameters, "max_episode_steps"):
-            raise _unknown_kwarg(spec, name)
-
-
-=======
->>>>>>> 1e96122aee35ed5481525c1ff54d411eac7a3a54
 def _parameters(spec: EnvSpec) -> Mapping[str, inspect.Parameter]:
     creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
     return inspect.signature(creator).parameters

@@ -248,12 +248,9 @@ def test_who_keeps_to_the_middle_of_a_turn_has_chosen_neither():
     assert sum(info["bend"] for info in infos) > 30 and evaluate_mode(infos) is None
     shifted = [{**info, "lateral": info["lateral"] + 2} for info in infos]
     assert evaluate_mode(shifted) == 0
-<<<<<<< HEAD
-=======
     # who leaves the road in the bend has chosen nothing, who does so after it has
     assert evaluate_mode([info | {"offroad": True} for info in shifted if info["bend"]]) is None
     assert evaluate_mode([*shifted[:-1], shifted[-1] | {"offroad": True}]) == 0
->>>>>>> 1e96122aee35ed5481525c1ff54d411eac7a3a54
     assert evaluate_mode(shifted[: sum(not info["bend"] for info in infos[:60])]) is None  # hardly begun
 
 

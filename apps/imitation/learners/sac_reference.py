@@ -6,7 +6,6 @@ Kostrikov et al., "Discriminator-actor-critic", 2019, section 4.2.
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 
 import torch
@@ -25,7 +24,7 @@ class ReferenceSAC:
         self.like = like
         self.actor = plain(like.actor, 0)
         self.critics = nn.ModuleList([plain(like.critics, k) for k in range(2)])
-        self.targets = copy.deepcopy(self.critics)
+        self.targets = nn.ModuleList([plain(like.targets, k) for k in range(2)])
         self.log_alpha = nn.Parameter(like.log_alpha.clone())
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), learning_rate)
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), learning_rate)
@@ -50,12 +49,14 @@ class ReferenceSAC:
         self.critic_optimizer.step()
 
         actions, log_prob = self.draw(batch.observations, noise[0])
+        self.critics.requires_grad_(False)  # the policy's loss is not theirs
         actor_loss = (live * (alpha * log_prob - self.worse(self.critics, batch.observations, actions))).mean()
         alpha_loss = -(self.log_alpha * live * (log_prob + self.like.target_entropy).detach()).mean()
         for optimizer, loss in ((self.actor_optimizer, actor_loss), (self.alpha_optimizer, alpha_loss)):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        self.critics.requires_grad_(True)
 
         with torch.no_grad():
             for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):

@@ -55,6 +55,7 @@ def test_the_fast_update_gives_the_plain_ones_numbers(absorbing, hidden):
     generator = torch.Generator().manual_seed(1)
     fast = SACUpdate(7, 3, hidden=hidden, absorbing=absorbing, learning_rate=3e-3, generator=generator)
     fast.actor.weights[-1].mul_(20)  # some deviations beyond their bounds, some actions near the edge
+    fast.targets.flat.mul_(0.9)
     slow, before = ReferenceSAC(fast, 3e-3), fast.actor.flat.clone()
     replay = filled(7, 3, absorbing)
     with fast_products():
@@ -174,6 +175,28 @@ def test_several_environments_at_once():
     learner = SAC(make_vec_env(lambda: point(size=1), 3), hidden=(16, 16), batch_size=32, learning_starts=60).learn(300)
     assert learner.num_timesteps == len(learner.replay) == 300
     assert learner.update_networks.critic_optimizer.state[learner.update_networks.critics.flat]["step"] == 240
+
+
+def test_only_an_episode_that_the_environment_ended_goes_on_no_more():
+    env = point(size=1, edge=1.5, limit=6, noise=0.3)
+    learner = SAC(env, learning_starts=1000).learn(300)
+    rows = learner.replay.batch(learner.replay.rows[:300])
+    beyond = rows.next_observations[:, 0].abs() > 1.5
+    assert torch.equal(rows.going_on, (~beyond).float()) and 0 < beyond.sum() < 50
+
+
+def test_environments_start_anew_by_another_seed_each_time():
+    seeds = []
+
+    class Noted(Point):
+        def reset(self, *, seed=None, options=None):
+            seeds.append(seed)
+            return super().reset(seed=seed)
+
+    env = gym.wrappers.TimeLimit(Noted(), 20)
+    SAC(env, learning_starts=1000, checkpoint_every=50).learn(200)
+    given = [seed for seed in seeds if seed is not None]
+    assert len(set(given)) == len(given) == 5  # at steps 0, 60, 100, 160 and 200, where episodes end
 
 
 def test_the_oldest_rows_make_room():

@@ -1,0 +1,212 @@
+"""Speed of the imitation app, as ratios measured in one run: `python -m bench.imitation`.
+
+One part: environment steps a second of SAC and of DAC, its discriminator included, against stable-baselines3's plain
+SAC; the same environment, one update a step, batch, networks and threads. Before anything is timed, an update is held
+against the plain one by automatic differentiation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from stable_baselines3 import SAC as PlainSAC
+from torch import nn
+
+from apps.common.cells import Cell, write_cell
+from apps.common.cli import run_cli
+from apps.common.provenance import device_words
+from apps.imitation.demonstrations import Demonstrations
+from apps.imitation.environments.making import vector_env
+from apps.imitation.learners.dac import DAC
+from apps.imitation.learners.off_policy import OffPolicyLearner
+from apps.imitation.learners.sac import SAC
+from apps.imitation.learners.sac_reference import ReferenceSAC
+from core_models.errors import UserError
+from core_models.files import hash_of
+
+from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
+
+Part = Literal["dac"]
+PROTOCOL = "1"
+CPU = torch.device("cpu")
+WARM_UP = 300
+"""Steps of random actions at first, before which no learner updates anything."""
+
+
+def bench(
+    parts: tuple[Part, ...] = get_args(Part),
+    demonstrations: Path = Path("../shared/data/demonstrations/HalfCheetah-v4.npz"),
+    trajectories: int = 4,
+    subsample: int = 20,
+    steps: int = 1000,
+    repeats: int = 5,
+    threads: int = 1,
+    clock: Clock = "wall",
+    write: bool = False,
+    out: Path = Path("docs/results"),
+) -> None:
+    """Measures speed as ratios and prints them beside their targets.
+
+    Args:
+        parts: what to measure.
+        demonstrations: a file of demonstrations; they name the environment.
+        trajectories: how many of them, the first ones.
+        subsample: every how manieth row is kept.
+        steps: environment steps a turn, each with one update.
+        repeats: rounds, of which the median counts; at least three for a figure to be kept.
+        threads: CPU threads, the same for all.
+        clock: wall, or cpu (computing time of the process, for one thread of a shared machine).
+        write: write result cells.
+        out: folder of the result cells.
+    """
+    if min(steps, repeats, threads, trajectories, subsample) < 1:
+        raise UserError("expected steps, repeats, threads, trajectories and subsample of at least 1")
+    if clock == "cpu" and threads > 1:
+        raise UserError("clock: expected wall unless one CPU thread is timed, got cpu")
+    if write and repeats < 3:
+        raise UserError(f"repeats: expected at least 3 for cells to be written, got {repeats}")
+    torch.set_num_threads(threads)
+    rows = Demonstrations.load(demonstrations).take(trajectories).subsampled(subsample, seed=0)
+    runs = Runs(rows, steps, repeats, threads, clock)
+    ways: dict[Part, Callable[[], Iterator[Measure]]] = {"dac": runs.dac}
+    measures: list[Measure] = []
+    seconds: list[float] = []
+    for part in parts:
+        start = time.monotonic()
+        print(f"measuring: {part} ...", flush=True)
+        found = list(ways[part]())
+        measures += found
+        seconds += [(time.monotonic() - start) / max(1, len(found))] * len(found)
+    words = device_words(CPU, threads)
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"\n{table(measures)}\n\n{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
+    for measure, took in zip(measures, seconds, strict=True) if write else ():
+        write_cell(out, runs.cell(measure, words, took))
+
+
+class Runs:
+    """The parts, with the settings that they share."""
+
+    def __init__(self, rows: Demonstrations, steps: int, repeats: int, threads: int, clock: Clock) -> None:
+        self.rows, self.steps, self.repeats, self.threads = rows, steps, repeats, threads
+        self.clock, self.stopwatch = clock, Stopwatch(CPU, clock)
+
+    def dac(self) -> Iterator[Measure]:
+        """SAC and DAC against stable-baselines3's SAC, with its own settings: 256-256, batch 256, one update a step."""
+        env_id = self.rows.environment
+
+        def envs() -> Any:
+            return vector_env(env_id, self.rows.environment_kwargs, environments=1, seed=0)
+
+        learners: dict[str, Any] = {
+            "stable-baselines3": PlainSAC("MlpPolicy", envs(), learning_starts=WARM_UP, seed=0, device="cpu"),
+            "SAC": SAC(envs(), learning_starts=WARM_UP),
+            "DAC": DAC(envs(), self.rows, learning_starts=WARM_UP),
+        }
+        for learner in learners.values():
+            learner.learn(2 * WARM_UP)
+        check_update(learners["SAC"])
+        check_update(learners["DAC"])
+        times = interleaved({name: self.turns(learner) for name, learner in learners.items()}, self.repeats)
+        rates = {name: self.steps / sorted(taken)[len(taken) // 2] for name, taken in times.items()}
+        told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        extra = {"steps a second": rates, "clock": self.clock}
+        where = f"{env_id}, one update a step, batch 256"
+        yield Measure(
+            f"SAC's steps a second against stable-baselines3's, {where}", quotients(times, "stable-baselines3", "SAC"),
+            "higher", None, note=f"steps a second: {told}", extra=extra,
+        )  # fmt: skip
+        split = self.split(learners["DAC"])
+        yield Measure(
+            f"DAC's steps a second against stable-baselines3's SAC, {where}",
+            quotients(times, "stable-baselines3", "DAC"), "higher", 1.2,
+            note=", ".join(f"{name} {100 * share:.0f} %" for name, share in split.items()),
+            extra={**extra, "where DAC's time goes": split},
+        )  # fmt: skip
+
+    def turns(self, learner: Any) -> Callable[[], float]:
+        """Returns a turn: so many steps, and the time that they took [s]."""
+
+        def go() -> float:
+            self.stopwatch.start()
+            learner.learn(self.steps, log_interval=None, reset_num_timesteps=False)
+            return self.stopwatch.stop()
+
+        return go
+
+    def split(self, learner: DAC) -> dict[str, float]:
+        """Returns the shares of a turn's time, by what took it."""
+        timed = {
+            "update of policy and critics": Timed(learner.update_networks, self.clock),
+            "update of the discriminator": Timed(learner.discriminator, self.clock),
+        }
+        assert learner.env is not None
+        step = Timed(learner.env.step, self.clock)
+        learner.update_networks, learner.discriminator = timed.values()  # type: ignore[assignment]
+        learner.env.step = step  # type: ignore[method-assign, assignment]
+        total = self.turns(learner)()
+        shares = {name: part.seconds / total for name, part in {**timed, "environment": step}.items()}
+        return {**shares, "all else": 1 - sum(shares.values())}
+
+    def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
+        """Returns a measure as a result cell."""
+        settings = {
+            "environment": self.rows.environment, "trajectories": self.rows.trajectories,
+            "subsample": self.rows.subsample, "steps": self.steps, "threads": self.threads, "clock": self.clock,
+        }  # fmt: skip
+        return speed_cell(
+            "imitation", measure, CPU, device, config_hash=hash_of(settings), protocol=PROTOCOL, seconds=seconds
+        )
+
+
+class Timed:
+    """A function, or an object that is called, and the time that its calls took."""
+
+    def __init__(self, inner: Any, clock: Clock) -> None:
+        self.inner, self.seconds = inner, 0.0
+        self._stopwatch = Stopwatch(CPU, clock)
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls it."""
+        self._stopwatch.start()
+        found = self.inner(*args)
+        self.seconds += self._stopwatch.stop()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def check_update(learner: OffPolicyLearner) -> None:
+    """Makes sure that an update has the gradients that automatic differentiation gives; leaves the learner as it was.
+
+    Raises:
+        RuntimeError: when it hasn't.
+    """
+    before = {name: tensor.clone() for name, tensor in learner._tensors().items()}
+    networks, generator = learner.update_networks, torch.Generator().manual_seed(0)
+    for optimizer in (networks.actor_optimizer, networks.critic_optimizer):
+        optimizer.state.clear()  # as the plain one's are
+    slow = ReferenceSAC(networks)
+    batch = learner.replay.sample(256, generator)
+    noise = torch.randn(2, 256, networks.action, generator=generator)
+    networks(batch, batch.rewards, noise)
+    slow(batch, batch.rewards, noise)
+    for fast, reference in ((networks.actor, nn.ModuleList([slow.actor])), (networks.critics, slow.critics)):
+        layers = [layer for layer in reference.modules() if isinstance(layer, nn.Linear)]
+        gradients = [grads[number] for number in range(fast.copies) for grads in fast.weight_grads]
+        for gradient, layer in zip(gradients, layers, strict=True):
+            assert layer.weight.grad is not None
+            if (gradient.T - layer.weight.grad).abs().max() > 1e-4 * layer.weight.grad.abs().max():
+                raise RuntimeError("the fast update has other gradients than automatic differentiation")
+    learner._take(before)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(bench, prog="python -m bench.imitation"))

@@ -21,6 +21,7 @@ from torch import nn
 from apps.common.cells import Cell, write_cell
 from apps.common.cli import run_cli
 from apps.common.provenance import device_words
+from apps.imitation.benchmark import find_demonstrations
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import vector_env
 from apps.imitation.learners.dac import DAC
@@ -41,7 +42,7 @@ WARM_UP = 300
 
 def bench(
     parts: tuple[Part, ...] = get_args(Part),
-    demonstrations: Path = Path("../shared/data/demonstrations/HalfCheetah-v4.npz"),
+    demonstrations: Path | None = None,
     trajectories: int = 4,
     subsample: int = 20,
     steps: int = 1000,
@@ -55,7 +56,8 @@ def bench(
 
     Args:
         parts: what to measure.
-        demonstrations: a file of demonstrations; they name the environment.
+        demonstrations: a file of demonstrations; they name the environment. When left out, HalfCheetah-v4.npz in
+            $GENAPPS_DATA/demonstrations.
         trajectories: how many of them, the first ones.
         subsample: every how manieth row is kept.
         steps: environment steps a turn, each with one update.
@@ -72,7 +74,10 @@ def bench(
     if write and repeats < 3:
         raise UserError(f"repeats: expected at least 3 for cells to be written, got {repeats}")
     torch.set_num_threads(threads)
-    rows = Demonstrations.load(demonstrations).take(trajectories).subsampled(subsample, seed=0)
+    file = demonstrations or find_demonstrations("HalfCheetah-v4")
+    if file is None:
+        raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
+    rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
     runs = Runs(rows, steps, repeats, threads, clock)
     ways: dict[Part, Callable[[], Iterator[Measure]]] = {"dac": runs.dac}
     measures: list[Measure] = []

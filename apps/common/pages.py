@@ -20,7 +20,7 @@ def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
     """Returns a page with its generated parts renewed.
 
     A table that the page has no marker for is added at its end, so that no result goes unseen. A table of many columns
-    may be shown in parts, `<!-- table:cifar10:8 -->`: the columns whose names end in 8.
+    may be shown in parts, `<!-- table:cifar10:8 -->`: the columns whose names end in 8, or begin with that word.
 
     Args:
         page: the page as it stands.

@@ -118,7 +118,7 @@ def benchmark(
     set_threads(threads)
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
-        path = _file(task.env_id, demonstrations)
+        path = find_demonstrations(task.env_id, demonstrations)
         if path is None:
             print(f"{title}: no demonstrations of {task.env_id} to be found: give a folder with --demonstrations")
             continue
@@ -229,7 +229,8 @@ def _known(option: str, names: list[str], known: dict[str, Any]) -> list[str]:
     return names
 
 
-def _file(env_id: str, folder: Path | None) -> Path | None:
+def find_demonstrations(env_id: str, folder: Path | None = None) -> Path | None:
+    """Returns the file of an environment's demonstrations: in a folder, else among what ships or in $GENAPPS_DATA."""
     data = os.environ.get("GENAPPS_DATA")
     folders = [folder] if folder else [FOLDER, *([Path(data) / "demonstrations"] if data else [])]
     return next((path for place in folders if (path := place / f"{env_id}.npz").is_file()), None)

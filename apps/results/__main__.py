@@ -85,15 +85,23 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
         own = [cell for cell in cells if cell.table == table]
         _, stale = split_stale(own)
         blocks[f"table:{table}"] = to_markdown(group, facts, stale, fold=True)
-        # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say
-        for ending in {record["column"].rpartition(" ")[2] for record in group} if len(group) else ():
-            part = [record for record in group if record["column"].endswith(f" {ending}")]
-            if ending.isdecimal() and len(part) < len(group):
-                shown = [fact for fact in facts if fact.column.endswith(f" {ending}")]
-                old = [cell for cell in stale if cell.column.endswith(f" {ending}")]
-                blocks[f"table:{table}:{ending}"] = to_markdown(part, shown, old, fold=True)
+        # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say, or
+        # begin with one word, an environment
+        columns = [record["column"] for record in group]
+        for part in sorted({word for column in columns for word in _ends(column)}):
+            own_part = [record for record in group if part in _ends(record["column"])]
+            if 1 < len({record["column"] for record in own_part}) < len(set(columns)):
+                shown = [fact for fact in facts if part in _ends(fact.column)]
+                old = [cell for cell in stale if part in _ends(cell.column)]
+                blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)
         blocks[f"draws:{table}"] = draws_markdown(own)
     return blocks
+
+
+def _ends(column: str) -> set[str]:
+    """Returns the words that a column's part of a table may be named after: its first, and its last if a number."""
+    first, last = column.partition(" ")[0], column.rpartition(" ")[2]
+    return {first, last} if last.isdecimal() else {first}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -119,6 +119,11 @@ def film(
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
         raise UserError(f"expected a film with the suffix .gif or .mp4, got {path.name}")
+    probe = make_env(env_id, kwargs)
+    drawn = "rgb_array" in (probe.metadata.get("render_modes") or ())
+    probe.close()
+    if not drawn:
+        raise UserError(f"{env_id} can't be drawn: it has no render mode rgb_array")
     env = make_env(env_id, kwargs, render_mode="rgb_array")
     env = env if wrap is None else wrap(env)
     try:

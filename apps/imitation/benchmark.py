@@ -32,8 +32,8 @@ from .demonstrations import Demonstrations
 from .environments.making import vector_env
 from .evaluation import returns_of
 from .learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
-from .learners.base import constructor_settings
 from .learners.off_policy import OffPolicyLearner
+from .learners.over_sb3 import constructor_settings
 from .random_returns import fraction_of_expert, random_return
 from .shipped import FOLDER
 

@@ -11,8 +11,7 @@ trajectories and weight decay it comes close to the expert; with few rows of eac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import gymnasium
 import numpy as np
@@ -27,13 +26,14 @@ from core_models.errors import UserError
 
 from ..demonstrations import Demonstrations
 from ..networks.encoder import Observed, rows
-from ..policies import normaliser_of, plain_algorithm, policy_name, policy_settings, without_environment
-from ..spaces_as_json import Spaces, space_from_json, space_to_json
-from .base import Learner, constructor_settings, expert_pairs, read_archive, write_archive
+from ..policies import normaliser_of, policy_name, policy_settings, without_environment
+from ..spaces_as_json import Spaces
+from .base import expert_pairs
+from .over_sb3 import OverSB3
 from .rollouts import AT_A_TIME
 
 
-class BC(Learner):
+class BC(OverSB3):
     """Behavioural cloning.
 
     Args:
@@ -82,7 +82,6 @@ class BC(Learner):
         self.generator = without_environment(
             TRPO, policy_name(own.observation_space), *own, policy_kwargs=settings, seed=seed, device=device
         )
-        self.num_timesteps = 0
         self.demonstrations = demonstrations
         if demonstrations is not None:
             self.observations, self.actions = expert_pairs(demonstrations, *own, self.generator.device)
@@ -90,21 +89,6 @@ class BC(Learner):
             if normaliser is not None:
                 assert isinstance(self.observations, Tensor)
                 normaliser.update(self.observations.flatten(1))
-
-    @property
-    def policy(self) -> Any:
-        """SB3's policy."""
-        return self.generator.policy
-
-    @property
-    def observation_space(self) -> spaces.Space:
-        """What the policy takes; images with channels first."""
-        return self.generator.observation_space
-
-    @property
-    def action_space(self) -> spaces.Space:
-        """What the policy gives."""
-        return self.generator.action_space
 
     def learn(
         self,
@@ -164,44 +148,6 @@ class BC(Learner):
             self._set_weights(best[1])
         self.policy.set_training_mode(False)
         return self
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Returns the actions for observations as the environment gives them, as SB3's `predict`."""
-        return self.generator.predict(observation, state, episode_start, deterministic)
-
-    def save(self, path: Path | str) -> None:
-        """Writes a zip archive, which plain `TRPO.load` opens as the same policy."""
-        own = {k: space_to_json(getattr(self, k)) for k in ("observation_space", "action_space")}
-        settings = {"learner": self.name, "settings": constructor_settings(self), **own}
-        write_archive(path, plain_algorithm(self.generator), settings, self._weights())
-
-    @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        env: gymnasium.Env | VecEnv | None = None,
-        demonstrations: Demonstrations | None = None,
-        **changed: Any,
-    ) -> Self:
-        """Returns a saved learner.
-
-        Args:
-            path: what `save` wrote.
-            env: left out, for its spaces are in the file.
-            demonstrations: to learn more from.
-            **changed: settings in the place of those that were saved.
-        """
-        settings, tensors = read_archive(path, cls.name)
-        own = Spaces(space_from_json(settings["observation_space"]), space_from_json(settings["action_space"]))
-        learner = cls(own, demonstrations, **{**settings["settings"], **changed})
-        learner._set_weights(tensors)
-        return learner
 
     def _log_probs(self, index: Tensor) -> Tensor:
         observations: Observed = rows(self.observations, index)

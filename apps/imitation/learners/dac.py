@@ -27,11 +27,11 @@ from core_models.errors import UserError
 from core_models.training import seed_of
 
 from ..demonstrations import Demonstrations
+from ..networks import RewardForm, learnt_reward
 from .absorbing import absorbing_state, absorbing_transitions, with_indicator
-from .dac_discriminator import DACDiscriminator, RewardForm, reward_of
+from .dac_discriminator import DACDiscriminator
 from .policy import Normaliser
 from .sac import SACLearner
-from .sb3_zip import load_zip
 from .spaces import check_spaces, to_unit
 from .stacked_mlp import Activation
 
@@ -151,7 +151,7 @@ class DAC(SACLearner):
         _normaliser: Normaliser | None = None,
     ) -> None:
         if reward not in get_args(RewardForm):
-            raise UserError(f"expected a reward among {', '.join(get_args(RewardForm))}, got {reward!r}")
+            raise UserError(f"expected a reward among logit, positive, negative, got {reward!r}")
         sac: dict[str, Any] = {
             "learning_rate": learning_rate, "buffer_size": buffer_size, "batch_size": batch_size, "tau": tau,
             "gamma": gamma, "hidden": list(hidden),
@@ -189,10 +189,10 @@ class DAC(SACLearner):
         Raises:
             UserError: when the file is missing or another's, or the environment's spaces are others.
         """
-        settings, tensors, seen, done = load_zip(path, cls.NAME)
+        settings, tensors, own = cls._read(path)
         normaliser = Normaliser(tensors["mean"].numpy(), tensors["scale"].numpy())
         learner = cls(
-            env, demonstrations, seed=settings["seed"], **settings["settings"], _spaces=(seen, done),
+            env, demonstrations, seed=settings["seed"], **settings["settings"], _spaces=own,
             _normaliser=normaliser,
         )  # fmt: skip
         learner.num_timesteps = settings["steps"]
@@ -207,7 +207,7 @@ class DAC(SACLearner):
         )
         with torch.no_grad():
             logits = self.discriminator.logits(torch.as_tensor(np.concatenate(inside, 1)))
-        return reward_of(logits, self.reward).numpy()
+        return learnt_reward(logits, self.reward).numpy()
 
     def _store(
         self, seen: np.ndarray, done: np.ndarray, after: np.ndarray, rewards: np.ndarray, ended: np.ndarray
@@ -222,7 +222,7 @@ class DAC(SACLearner):
         batch = self.replay.sample(n, generator)
         mix = torch.rand(n, 1, generator=generator)
         judged = self.discriminator(self.expert.sample(n, generator), batch.pairs, mix)
-        rewards = reward_of(judged.policy_logits, self.reward)
+        rewards = learnt_reward(judged.policy_logits, self.reward)
         losses = self.update_networks(batch, rewards, self._noise())
         told = (judged.loss, judged.gradient_norm, judged.expert_accuracy, judged.policy_accuracy)
         return torch.stack((*losses, rewards.mean(), *told))

@@ -12,31 +12,16 @@ written out: with p_l the gradient of f with respect to the layer h_l and g_l = 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
 from core_models.errors import UserError
 
 from .stacked_mlp import Activation, StackedMLP
-
-RewardForm = Literal["logit", "positive", "negative"]
-
-
-def reward_of(logits: Tensor, form: RewardForm) -> Tensor:
-    """Returns the reward of pairs whose log D - log(1 - D) is known.
-
-    Args:
-        logits: high on the expert's pairs.
-        form: `logit`, log D - log(1 - D), of both signs; `positive`, -log(1 - D), which rewards surviving; `negative`,
-            log D, which rewards ending. With absorbing states none of them has a bias of its own.
-    """
-    if form == "logit":
-        return logits
-    return softplus(logits) if form == "positive" else logsigmoid(logits)
 
 
 class Judgement(NamedTuple):

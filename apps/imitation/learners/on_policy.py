@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
@@ -34,13 +33,13 @@ from ..policies import (
     Algorithm,
     algorithm_class,
     normaliser_of,
-    plain_algorithm,
     policy_name,
     policy_settings,
     without_environment,
 )
-from ..spaces_as_json import Spaces, space_from_json, space_to_json
-from .base import Learner, constructor_settings, expert_pairs, read_archive, write_archive
+from ..spaces_as_json import Spaces
+from .base import expert_pairs
+from .over_sb3 import OverSB3
 from .rollouts import LearntRewards, Rollout
 
 AfterIteration = Callable[["OnPolicyLearner"], None]
@@ -65,7 +64,7 @@ class LearntPPO(_Iterating, PPO):
     """PPO on a learnt reward."""
 
 
-class OnPolicyLearner(Learner):
+class OnPolicyLearner(OverSB3):
     """The loop of an iteration, over SB3's TRPO or PPO.
 
     Args:
@@ -165,26 +164,6 @@ class OnPolicyLearner(Learner):
 
     # -- as SB3's algorithms ------------------------------------------------------------------------------------------
 
-    @property
-    def policy(self) -> Any:
-        """SB3's policy."""
-        return self.generator.policy
-
-    @property
-    def observation_space(self) -> spaces.Space:
-        """What the policy takes; images with channels first."""
-        return self.generator.observation_space
-
-    @property
-    def action_space(self) -> spaces.Space:
-        """What the policy gives."""
-        return self.generator.action_space
-
-    @property
-    def num_timesteps(self) -> int:  # type: ignore[override]
-        """Steps taken in the environment [env steps]."""
-        return self.generator.num_timesteps
-
     def learn(
         self,
         total_timesteps: int,
@@ -219,55 +198,6 @@ class OnPolicyLearner(Learner):
             total_timesteps, callback, log_interval, tb_log_name or self.name, reset_num_timesteps, progress_bar
         )
         return self
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Returns the actions for observations as the environment gives them, as SB3's `predict`."""
-        return self.generator.predict(observation, state, episode_start, deterministic)
-
-    def save(self, path: Path | str) -> None:
-        """Writes a zip archive, which plain `TRPO.load` (or `PPO.load`) opens as the same policy."""
-        spaces_ = {k: space_to_json(getattr(self, k)) for k in ("observation_space", "action_space")}
-        settings: dict[str, Any] = {"learner": self.name, "settings": constructor_settings(self), **spaces_}
-        settings["num_timesteps"] = self.num_timesteps
-        write_archive(path, plain_algorithm(self.generator), settings, self._weights())
-
-    @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        env: gymnasium.Env | VecEnv | None = None,
-        demonstrations: Demonstrations | None = None,
-        **changed: Any,
-    ) -> Self:
-        """Returns a saved learner; with an environment and demonstrations it goes on learning.
-
-        Args:
-            path: what `save` wrote.
-            env: as the constructor's; without it the learner only predicts.
-            demonstrations: as the constructor's.
-            **changed: settings in the place of those that were saved.
-
-        Raises:
-            UserError: when it isn't such a file, or the environment has other spaces.
-        """
-        settings, tensors = read_archive(path, cls.name)
-        own = Spaces(space_from_json(settings["observation_space"]), space_from_json(settings["action_space"]))
-        given: Any = own if env is None else env
-        learner = cls(given, demonstrations, **{**settings["settings"], **changed})
-        if (learner.observation_space, learner.action_space) != own:
-            raise UserError(
-                f"{path} was trained on {own.observation_space} with actions {own.action_space}, the environment has "
-                f"{learner.observation_space} with actions {learner.action_space}"
-            )
-        learner._set_weights(tensors)
-        learner.generator.num_timesteps = settings["num_timesteps"]
-        return learner
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -26,9 +26,9 @@ from core_models.training.checkpoint import (
     save_checkpoint,
 )
 
-from .base import constructor_settings
 from .info_gail import InfoGAIL, Trajectory
 from .on_policy import OnPolicyLearner
+from .over_sb3 import constructor_settings
 
 MONITORED = ("r", "l", "t")
 """What SB3's Monitor tells of an episode: return, length, time."""

@@ -1,4 +1,4 @@
-"""Soft actor-critic on the environment's own reward, for one CPU thread: several times as fast as stable-baselines3's.
+"""Soft actor-critic on the environment's own reward, written for one CPU thread.
 
     maximise  E sum_t gamma^t (r_t + alpha H(pi(.|s_t)))
 
@@ -22,11 +22,13 @@ from core_models.errors import UserError
 from core_models.training import seed_of
 from core_models.training.checkpoint import optimizer_tensors, restore_optimizer
 
+from ..spaces_as_json import space_from_json, space_to_json
+from .archive import read_archive, write_archive
 from .off_policy import OffPolicyLearner
+from .plain_sac import plain_sac
 from .policy import Normaliser, SquashedPolicy
 from .replay import Replay
 from .sac_update import SACUpdate
-from .sb3_zip import load_zip, save_zip
 from .spaces import check_spaces
 
 
@@ -95,13 +97,23 @@ class SACLearner(OffPolicyLearner):
 
     def save(self, path: Path | str) -> None:
         """Writes a zip that `stable_baselines3.SAC.load` opens too; replay and environment are not in it."""
-        settings = {"learner": self.NAME, "seed": self.seed, "settings": self.settings}
-        normaliser = self.policy.normaliser
+        policy = self.policy
+        settings = {
+            "learner": self.NAME, "steps": self.num_timesteps, "seed": self.seed, "settings": self.settings,
+            "observation_space": space_to_json(policy.observation_space),
+            "action_space": space_to_json(policy.action_space),
+        }  # fmt: skip
+        normaliser = policy.normaliser
         tensors = self._tensors()
         tensors |= {"mean": torch.as_tensor(normaliser.mean), "scale": torch.as_tensor(normaliser.scale)}
-        save_zip(
-            path, self.policy, self.update_networks, steps=self.num_timesteps, settings=settings, tensors=tensors
-        )  # fmt: skip
+        write_archive(path, plain_sac(policy, self.update_networks, self.num_timesteps), settings, tensors)
+
+    @classmethod
+    def _read(cls, path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor], tuple[spaces.Space, spaces.Space]]:
+        """Returns settings, tensors and spaces of a saved learner."""
+        settings, tensors = read_archive(path, cls.NAME)
+        seen, done = (space_from_json(settings[name]) for name in ("observation_space", "action_space"))
+        return settings, tensors, (seen, done)
 
 
 class SAC(SACLearner):
@@ -163,8 +175,8 @@ class SAC(SACLearner):
         Raises:
             UserError: when the file is missing or another's, or the environment's spaces are others.
         """
-        settings, tensors, seen, done = load_zip(path, cls.NAME)
-        learner = cls(env, seed=settings["seed"], **settings["settings"], _spaces=(seen, done))
+        settings, tensors, own = cls._read(path)
+        learner = cls(env, seed=settings["seed"], **settings["settings"], _spaces=own)
         learner.num_timesteps = settings["steps"]
         learner._take(tensors)
         return learner

@@ -11,10 +11,11 @@ from torch.nn.functional import softplus
 
 from apps.imitation.learners.absorbing import with_indicator
 from apps.imitation.learners.dac import DAC
-from apps.imitation.learners.dac_discriminator import DACDiscriminator, reward_of
+from apps.imitation.learners.dac_discriminator import DACDiscriminator
+from apps.imitation.learners.plain_sac import plain_sac
 from apps.imitation.learners.sac import SAC
 from apps.imitation.learners.sac_reference import plain
-from apps.imitation.learners.sb3_zip import plain_sac
+from apps.imitation.networks import learnt_reward
 from core_models.errors import UserError
 
 SMALL = {"hidden": (32, 32), "discriminator_hidden": (32, 32), "batch_size": 64, "learning_starts": 100}
@@ -55,9 +56,9 @@ def test_the_discriminators_update_is_that_of_automatic_differentiation(activati
 def test_rewards_by_name():
     logits = torch.tensor([-3.0, 0.0, 2.0])
     d = torch.sigmoid(logits)
-    assert torch.allclose(reward_of(logits, "logit"), d.log() - (1 - d).log(), atol=1e-6)
-    assert torch.allclose(reward_of(logits, "positive"), -(1 - d).log(), atol=1e-6)
-    assert torch.allclose(reward_of(logits, "negative"), d.log(), atol=1e-6)
+    assert torch.allclose(learnt_reward(logits, "logit"), d.log() - (1 - d).log(), atol=1e-6)
+    assert torch.allclose(learnt_reward(logits, "positive"), -(1 - d).log(), atol=1e-6)
+    assert torch.allclose(learnt_reward(logits, "negative"), d.log(), atol=1e-6)
 
 
 def test_it_imitates_from_a_few_pairs_and_random_pairs_do_not_do(demonstrations):
@@ -77,7 +78,7 @@ def test_the_learned_reward_is_the_discriminators_of_a_normalised_pair(demonstra
     normal = (seen - demonstrations.observations.mean(0)) / demonstrations.observations.std(0)
     pairs = torch.as_tensor(np.concatenate((normal, np.zeros((30, 1)), np.clip(done / 2, -1, 1)), 1)).float()
     with torch.no_grad():
-        expected = reward_of(plain(learner.discriminator.network, 0)(pairs)[:, 0], reward)
+        expected = learnt_reward(plain(learner.discriminator.network, 0)(pairs)[:, 0], reward)
     assert np.allclose(learner.learned_reward(seen, done), expected, atol=1e-4)
 
 

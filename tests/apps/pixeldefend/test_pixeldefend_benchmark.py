@@ -6,26 +6,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
-from apps.common.presets import presets_folder
 from apps.common.published import Published
 from apps.pixeldefend.attacks import attack, correct, describe
 from apps.pixeldefend.defended import Defended, Purifier
-from apps.pixeldefend.density import SMALL as SMALL_DENSITY
-from apps.pixeldefend.density import sized
 from apps.pixeldefend.detection import Calibration, bits_per_dim, compressed_bits, controls
 from apps.pixeldefend.experiment import STORE_VERSIONS
 from apps.pixeldefend.feature_squeezing import FeatureSqueezing
 from apps.pixeldefend.knowing_columns import HIDING_WEIGHTS
-from apps.pixeldefend.measuring import accuracy
 from apps.pixeldefend.purification import purify
-from apps.pixeldefend.table import OBLIVIOUS, Row, find_rows, rows
+from apps.pixeldefend.table import OBLIVIOUS
 from core_models.base import Classifier
 from core_models.data import load
 from core_models.files import hash_of
@@ -94,31 +88,6 @@ def test_calibrate_gives_the_same_again(work, call, tmp_path):
     assert status == 0 and f"{n} held-out images" in out
     scores = [Calibration.load(folder / "calibration.npz").scores for folder in (again, work / "density")]
     np.testing.assert_allclose(scores[0]["bits_per_dim"], scores[1]["bits_per_dim"], rtol=1e-6)
-
-
-def test_photos_on_a_cpu_get_a_network_that_a_cpu_can_train(call, tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = tmp_path / "photos" / "unlabelled" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-    given = ["train-density", "--data", tmp_path / "photos", "--training.epochs", 1, *CPU]
-    status, out, error = call(*given, "--out", tmp_path / "density")
-    assert status == 0, error
-    assert "on a CPU, a small pixel-cnn-pp (filters 32, blocks 2, resolutions 3)" in out
-    summary = json.loads((tmp_path / "density" / "summary.json").read_text())
-    assert summary["parameters"] < 1_100_000
-    preset = yaml.safe_load((presets_folder() / "pixeldefend" / "density_fashion_mnist.yaml").read_text())
-    assert preset["model_config"] == SMALL_DENSITY
-    run = yaml.safe_load((tmp_path / "density" / "config.yaml").read_text())
-    assert run["model_config"] == SMALL_DENSITY
-    # what is asked for is what is trained
-    own = ["--out", tmp_path / "own", "--model_config.filters", 2, "--model_config.head", "softmax"]
-    status, out, _ = call(*given, *own)
-    assert status == 0 and "on a CPU" not in out
-    assert core_models.load(tmp_path / "own").config.blocks == 5
-    assert sized("pixel-cnn-pp", None, torch.device("cuda")) is None
-    assert sized("pixel-cnn-pp", {"head": "logistic"}, torch.device("cpu")) == {**SMALL_DENSITY, "head": "logistic"}
 
 
 def test_a_background_model_sees_mutated_images(work, call, tmp_path):
@@ -348,21 +317,6 @@ def test_mistakes_are_one_line(work, call, tmp_path, more, message):
     status, _, error = call(*benchmark(work, tmp_path, *more))
     assert (status, len(error.strip().splitlines())) == (2, 1)
     assert message in error
-
-
-def test_rows_are_named_as_published():
-    from apps.common.published import published
-
-    for table, eps in (("fashion_mnist", 32), ("cifar10", 16)):
-        named = {fact.row for fact in published("pixeldefend") if fact.table == table}
-        assert named <= {row.title for row in rows(eps)}
-    assert find_rows(["VGG Normal + PixelDefend (32)"], 32) == [Row("VGG", "Normal", purifying="PixelDefend", eps=32)]
-
-
-def test_the_interval_is_wilsons():
-    value, extra = accuracy(torch.tensor([True] * 8 + [False] * 2))
-    # by hand: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96
-    assert value == 80 and extra["interval"] == "49.0 to 94.3" and extra["error_count"] == 2
 
 
 def test_fewer_images_never_replace_more(work, call, tmp_path):

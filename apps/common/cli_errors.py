@@ -32,6 +32,10 @@ def one_line(
             keys.append(found[1])
         elif found := re.match(r"Problem with given class_path '([^']*)':\s*", rest):
             owner = found[1]
+        elif found := re.match(r"Type \S*Callable\[.*\] expects a function or a callable class:\s*", rest):
+            # a class that is called with more arguments later
+            given = re.search(r"class_path='([^']*)'", rest)
+            owner = given[1] if given else owner
         elif found := re.match(r"Does not validate.*?Errors:\s*- (?=Problem with given class_path)", rest, re.DOTALL):
             # of "a class or null" only the first can have been meant; the other errors follow as a list
             rest = re.split(r"\n\s*- ", rest[found.end() :])[0]

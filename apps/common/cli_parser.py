@@ -108,6 +108,8 @@ class Parser:
         """Returns the names of the classes that an option takes; none when it takes no class."""
         hint = get_type_hints(self._function).get(key)
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if get_origin(hint) is Callable:  # what a class makes when the rest of its arguments is given later
+            kinds = get_args(hint)[-1:]
         return sorted({c.__name__ for kind in kinds if inspect.isclass(kind) for c in _concrete(kind)} - {"NoneType"})
 
 

@@ -93,17 +93,24 @@ def train(
     )
     start = time.monotonic()
     made = learner(probe, rows)
-    if isinstance(made, OnPolicyLearner):
-        made.reseed_every = made.reseed_every or checkpoint_every
-        _learn_on_policy(made, run, steps, resume)
-    elif isinstance(made, BC):
-        made.learn()
-        for record in made.history:
-            run.append_metrics({"stage": "", **record})
-    else:
-        assert isinstance(made, OffPolicyLearner)
-        made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
-        _learn_off_policy(made, run, steps, resume)
+    try:
+        if isinstance(made, OnPolicyLearner):
+            made.reseed_every = made.reseed_every or checkpoint_every
+            _learn_on_policy(made, run, steps, resume)
+        elif isinstance(made, BC):
+            made.learn()
+            for record in made.history:
+                run.append_metrics({"stage": "", **record})
+        else:
+            assert isinstance(made, OffPolicyLearner)
+            made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
+            _learn_off_policy(made, run, steps, resume)
+    except KeyboardInterrupt as stop:
+        kept = run.checkpoint().exists()
+        later = "goes on from the last checkpoint" if kept else "begins again: there is no checkpoint yet"
+        raise KeyboardInterrupt(
+            f"interrupted at {made.num_timesteps:,} steps: the same command with --resume {later}"
+        ) from stop
     probe.close()
     made.save(run.path / POLICY)
     finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start)
@@ -138,7 +145,7 @@ def _learn_off_policy(made: OffPolicyLearner, run: RunFolder, steps: int, resume
     made.tensorboard_log = str(run.tensorboard())
     if not resume or not path.exists():
         run.rewind_metrics("", [])
-    with Progress(made.name, steps) as bar:
+    with Progress(made.NAME.lower(), steps) as bar:
         written = 0
 
         def after(learner: OffPolicyLearner) -> None:

@@ -29,6 +29,7 @@ from core_models.training import seed_of
 from ..demonstrations import Demonstrations
 from ..networks import RewardForm, learnt_reward
 from .absorbing import absorbing_state, absorbing_transitions, with_indicator
+from .base import Learner
 from .dac_discriminator import DACDiscriminator
 from .policy import Normaliser
 from .sac import SACLearner
@@ -85,7 +86,7 @@ def check_demonstrations(demonstrations: Demonstrations, observation: spaces.Box
             )
 
 
-class DAC(SACLearner):
+class DAC(SACLearner, Learner):
     """Discriminator-actor-critic.
 
     Args:

@@ -8,7 +8,7 @@ be kept, and a run that was killed and resumed ends with the numbers of one that
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,7 +30,6 @@ from core_models.files import require_writable
 from core_models.training import seed_of
 from core_models.training.checkpoint import Checkpoint, TrainingState, check_same, load_checkpoint, save_checkpoint
 
-from .base import Learner
 from .policy import SquashedPolicy
 from .products import fast_products
 from .replay import Replay
@@ -57,7 +56,7 @@ class Diverged(UserError):
         self.step, self.good_step = step, good_step
 
 
-class OffPolicyLearner(Learner):
+class OffPolicyLearner(ABC):
     """What SAC and DAC share. Subclasses say what is stored, and what an update is."""
 
     NAME: ClassVar[str]

@@ -137,7 +137,6 @@ class SAC(SACLearner):
         UserError: when the spaces are others, or a setting is out of range.
     """
 
-    name = "sac"
     NAME: ClassVar[str] = "SAC"
     METRICS: ClassVar[tuple[str, ...]] = ("train/critic_loss", "train/actor_loss", "train/ent_coef")
 

@@ -89,7 +89,8 @@ def test_a_killed_run_goes_on_with_the_same_numbers(line, tmp_path, call, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "save_state", killed)
-    assert call(*given("killed"))[0] == 130
+    status, _, error = call(*given("killed"))
+    assert status == 130 and "interrupted at 160 steps: the same command with --resume goes on" in error
     monkeypatch.setattr(train, "save_state", whole)
     assert call(*given("killed"), "--resume")[0] == 0
     told = [json.loads((tmp_path / name / "summary.json").read_text())["returns"] for name in ("whole", "killed")]
@@ -99,7 +100,9 @@ def test_a_killed_run_goes_on_with_the_same_numbers(line, tmp_path, call, monkey
 
 def test_mistakes_are_one_line(line, tmp_path, call):
     for more, words in (
-        (["--learner", "GALE", "--demonstrations", line], "GALE"),
+        (["--learner", "GALE", "--demonstrations", line], "one of AIRL, BC, DAC, FEM, GAIL, GTAL, InfoGAIL"),
+        (["--learner", "SAC", "--demonstrations", line], "got 'SAC'"),
+        (["--learner", "GAIL", "--learner.rewrd", "x", "--demonstrations", line], "has no setting 'rewrd'"),
         (["--learner", "GAIL", "--demonstrations", tmp_path / "none.npz"], "found none at"),
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "CartPole-v1"], "CartPole-v1"),
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "NoSuch-v0"], "NoSuch-v0"),
@@ -141,3 +144,13 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
     assert call(*given, "--no_demonstrations", "true", "--whole", "true")[0] == 0
     cells = {(cell.row, cell.column) for cell in read_cells(tmp_path / "results", app="imitation")}
     assert ("BC, no demonstrations", "Line 2, whole") in cells
+
+
+def test_the_control_keeps_the_size_of_the_numbers_and_nothing_of_what_they_mean():
+    rows = demonstrate(Line(), trajectories=4)
+    shuffled = table.without_meaning(rows, 0)
+    for ours, theirs in ((shuffled.observations, rows.observations), (shuffled.actions, rows.actions)):
+        np.testing.assert_array_equal(np.sort(ours, axis=0), np.sort(theirs, axis=0))
+        assert (ours != theirs).any(axis=1).mean() > 0.9
+    told = [np.abs(r.actions[:, 0] - r.observations @ Line.WEIGHTS).mean() for r in (rows, shuffled)]
+    assert told[0] < 0.1 and told[1] > 0.25

@@ -31,8 +31,8 @@ from apps.common.presets import find_config
 from apps.common.provenance import ROOT, device_words
 from apps.pixeldefend.engines.fixed_point import all_pixels
 from apps.pixeldefend.greedy import Count, Greedy
+from apps.pixeldefend.loading import load_density
 from apps.pixeldefend.purification import Engine, purify
-from apps.pixeldefend.streaming.models import load_density
 from core_models.autoregressive import CausalImageModel, FullScan
 from core_models.data import load as load_data
 from core_models.errors import UserError

@@ -21,7 +21,7 @@ from core_models.training.progress import Progress
 from . import attacks
 from .defended import CAUTION, Defended, Purifier
 from .detection import fingerprint
-from .streaming.models import load_classifier, load_density, predictions
+from .loading import load_classifier, load_density, predictions
 
 
 def attack_images(

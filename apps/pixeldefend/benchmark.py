@@ -33,9 +33,9 @@ from .defended import CAUTION
 from .detection_table import detection_table
 from .experiment import Experiment
 from .knowing_columns import knowing, knowing_settings, worst_of_all
+from .loading import load_density
 from .measuring import Grid, accuracy, counts, right, row_settings
 from .sanity_table import sanity_table
-from .streaming.models import load_density
 from .table import KNOWING, OBLIVIOUS, TRANSFERRED, Row, find_attacks, find_rows
 
 Table = Literal["attacks", "detection", "density", "sanity"]

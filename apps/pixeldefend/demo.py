@@ -31,10 +31,10 @@ from .defended import CAUTION, Defended, Purifier
 from .detection import Calibration, area_under_curve, bits_per_dim, permutation_p_value, threshold_at
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
+from .loading import load_classifier, load_density, predictions
 from .measuring import accuracy
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
-from .streaming.models import load_classifier, load_density, predictions
 
 KNOWING = "bpda"
 

@@ -30,7 +30,7 @@ from core_models.training import PixelBatches, RunFolder, TensorBatches, Trainin
 
 from .detection import bits_per_dim, calibrate, mutate
 from .detection.calibration import FILE_NAME
-from .streaming.models import load_density
+from .loading import load_density
 
 ADAM = TrainingConfig(epochs=7, learning_rate=1.5e-3, warmup_steps=200, schedule="cosine", ema=0.999)
 

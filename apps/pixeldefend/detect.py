@@ -9,6 +9,9 @@ import torch
 
 from apps.common.machine import set_threads
 from apps.common.provenance import command_line
+from apps.common.streaming import Done, Job, open_source
+from apps.common.streaming.job import UNREADABLE, check_folder
+from apps.common.streaming.sources import Levels
 from core_models import zoo
 from core_models.data import Split
 from core_models.errors import UserError
@@ -17,10 +20,7 @@ from core_models.files import write_json
 from .detection import TESTS, Test, fingerprint, p_value, scores_of, threshold_at
 from .detection.calibration import Calibration
 from .detection.obtain import described, obtain_calibration
-from .streaming import Done, Job, open_source
-from .streaming.job import UNREADABLE, check_folder
-from .streaming.models import load_classifier, load_density, predictions
-from .streaming.sources import Levels
+from .loading import load_classifier, load_density, predictions
 
 COLUMNS = (
     "bits_per_dim", "p_value", "p_typicality", "complexity", "p_complexity", "ratio", "p_ratio", "suspicious",

@@ -24,7 +24,7 @@ from core_models.files import hash_of
 from .detection import fingerprint
 from .experiment import Experiment
 from .feature_squeezing import FeatureSqueezing
-from .streaming.models import predictions
+from .loading import predictions
 from .table import Row
 
 APP, PROTOCOL = "pixeldefend", "1"

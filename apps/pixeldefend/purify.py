@@ -11,6 +11,9 @@ import torch
 
 from apps.common.machine import set_threads
 from apps.common.provenance import command_line
+from apps.common.streaming import Job, images_out, open_source
+from apps.common.streaming.job import UNREADABLE, check_folder
+from apps.common.streaming.sources import Levels
 from core_models import zoo
 from core_models.base import Autoregressive
 from core_models.data import Split, quantise
@@ -20,11 +23,8 @@ from core_models.files import write_json
 from .defended import CAUTION
 from .detection import bits_per_dim, fingerprint, permutation_p_value, threshold_at
 from .detection.obtain import described, obtain_calibration
+from .loading import load_classifier, load_density, predictions
 from .purification import Engine, purify
-from .streaming import Job, images_out, open_source
-from .streaming.job import UNREADABLE, check_folder
-from .streaming.models import load_classifier, load_density, predictions
-from .streaming.sources import Levels
 
 COLUMNS = (
     "eps", "bits_per_dim", "bits_per_dim_after", "p_value", "p_value_after", "prediction", "prediction_after",

@@ -10,10 +10,10 @@ from batch_targets import SHAPE, Bright, Smooth, attacked, column, draws, files_
 from PIL import Image
 
 import core_models
+from apps.common.streaming import Records
 from apps.pixeldefend import purify as purify_module
 from apps.pixeldefend.detection import Calibration, bits_per_dim, p_value, scores_of, threshold_at
 from apps.pixeldefend.purification import purify
-from apps.pixeldefend.streaming import Records
 
 
 def test_detect_writes_what_the_functions_give_and_says_what_it_was_calibrated_with(tmp_path, call, models):

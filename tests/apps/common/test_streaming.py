@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from apps.pixeldefend.streaming import FolderSource, Job, NpzOut, NpzSource, PngOut, Records, images_out, open_source
+from apps.common.streaming import FolderSource, Job, NpzOut, NpzSource, PngOut, Records, images_out, open_source
 from core_models.errors import UserError
 
 GREY, COLOUR = (1, 5, 4), (3, 5, 4)

@@ -1,8 +1,11 @@
 """Speed of the imitation app, as ratios measured in one run: `python -m bench.imitation`.
 
-One part: environment steps a second of SAC and of DAC, its discriminator included, against stable-baselines3's plain
-SAC; the same environment, one update a step, batch, networks and threads. Before anything is timed, an update is held
-against the plain one by automatic differentiation.
+- `gail`: environment steps a second of a GAIL loop against HumanCompatibleAI/imitation's, which is installed into a
+  virtual environment of its own the first time; the same environments, networks, batches, steps and threads.
+- `share`: how much of the loop's time is spent outside the environment's step and the networks.
+- `dac`: environment steps a second of SAC and of DAC, its discriminator included, against stable-baselines3's plain
+  SAC; the same environment, one update a step, batch, networks and threads, which is checked. Before anything is
+  timed, an update is held against the plain one by automatic differentiation.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +22,7 @@ import torch
 from stable_baselines3 import SAC as PlainSAC
 from torch import nn
 
-from apps.common.cells import Cell, write_cell
+from apps.common.cells import write_cell
 from apps.common.cli import run_cli
 from apps.common.provenance import device_words
 from apps.imitation.benchmark import find_demonstrations
@@ -28,20 +32,29 @@ from apps.imitation.learners.dac import DAC
 from apps.imitation.learners.off_policy import OffPolicyLearner
 from apps.imitation.learners.sac import SAC
 from apps.imitation.learners.sac_reference import ReferenceSAC
+from apps.imitation.policies import Algorithm
 from core_models.errors import UserError
 from core_models.files import hash_of
 
+from .imitation_gail import Loop, against_the_peer, share
+from .imitation_peer import peer_python
 from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
+from .timed import CPU, Timed
 
-Part = Literal["dac"]
+Part = Literal["gail", "share", "dac"]
 PROTOCOL = "1"
-CPU = torch.device("cpu")
 WARM_UP = 300
 """Steps of random actions at first, before which no learner updates anything."""
 
 
 def bench(
     parts: tuple[Part, ...] = get_args(Part),
+    environments: tuple[str, ...] = ("CartPole-v1", "HalfCheetah-v4"),
+    algorithms: tuple[Algorithm, ...] = get_args(Algorithm),
+    side_by_side: tuple[int, ...] = (1, 8),
+    iteration: int = 5000,
+    iterations: int = 2,
+    peer: Path | None = None,
     demonstrations: Path | None = None,
     trajectories: int = 4,
     subsample: int = 20,
@@ -56,17 +69,26 @@ def bench(
 
     Args:
         parts: what to measure.
-        demonstrations: a file of demonstrations; they name the environment. When left out, HalfCheetah-v4.npz in
-            $GENAPPS_DATA/demonstrations.
-        trajectories: how many of them, the first ones.
-        subsample: every how manieth row is kept.
-        steps: environment steps a turn, each with one update.
+        environments: of the GAIL loops; their demonstrations are found in $GENAPPS_DATA/demonstrations.
+        algorithms: of the GAIL loops' policies.
+        side_by_side: how many environments a GAIL loop steps at once.
+        iteration: Steps of an iteration of a GAIL loop, all environments together [env steps].
+        iterations: of a GAIL loop a turn.
+        peer: folder of the virtual environment with HumanCompatibleAI/imitation, made where it is missing. When left
+            out, bench-imitation in the user's cache.
+        demonstrations: for dac, a file of demonstrations; they name the environment. When left out, HalfCheetah-v4.npz
+            in $GENAPPS_DATA/demonstrations.
+        trajectories: for dac, how many of them, the first ones.
+        subsample: for dac, every how manieth row is kept.
+        steps: for dac, environment steps a turn, each with one update.
         repeats: rounds, of which the median counts; at least three for a figure to be kept.
         threads: CPU threads, the same for all.
         clock: wall, or cpu (computing time of the process, for one thread of a shared machine).
         write: write result cells.
         out: folder of the result cells.
     """
+    if min(iteration, iterations, *side_by_side) < 1:
+        raise UserError("expected iteration, iterations and side_by_side of at least 1")
     if min(steps, repeats, threads, trajectories, subsample) < 1:
         raise UserError("expected steps, repeats, threads, trajectories and subsample of at least 1")
     if clock == "cpu" and threads > 1:
@@ -74,29 +96,54 @@ def bench(
     if write and repeats < 3:
         raise UserError(f"repeats: expected at least 3 for cells to be written, got {repeats}")
     torch.set_num_threads(threads)
-    file = demonstrations or find_demonstrations("HalfCheetah-v4")
-    if file is None:
-        raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
-    rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
-    runs = Runs(rows, steps, repeats, threads, clock)
-    ways: dict[Part, Callable[[], Iterator[Measure]]] = {"dac": runs.dac}
+    loops = [
+        Loop(env, algorithm, many, steps=iteration)
+        for env, algorithm, many in product(environments, algorithms, side_by_side)
+    ]
+
+    def gail() -> Iterator[Measure]:
+        python = peer_python(peer)
+        for loop in loops:
+            yield from against_the_peer(
+                loop, python, iterations=iterations, repeats=repeats, threads=threads, clock=clock
+            )
+
+    def shares() -> Iterator[Measure]:
+        for loop in loops:
+            yield from share(loop, iterations=iterations, repeats=repeats, clock=clock)
+
+    def dac() -> Iterator[Measure]:
+        file = demonstrations or find_demonstrations("HalfCheetah-v4")
+        if file is None:
+            raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
+        rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
+        yield from Runs(rows, steps, repeats, threads, clock).dac()
+
+    ways: dict[Part, Callable[[], Iterator[Measure]]] = {"gail": gail, "share": shares, "dac": dac}
     measures: list[Measure] = []
     seconds: list[float] = []
     for part in parts:
-        start = time.monotonic()
         print(f"measuring: {part} ...", flush=True)
-        found = list(ways[part]())
-        measures += found
-        seconds += [(time.monotonic() - start) / max(1, len(found))] * len(found)
+        start = time.monotonic()
+        for measure in ways[part]():
+            measures.append(measure)
+            seconds.append(time.monotonic() - start)
+            start = time.monotonic()
     words = device_words(CPU, threads)
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"\n{table(measures)}\n\n{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
     for measure, took in zip(measures, seconds, strict=True) if write else ():
-        write_cell(out, runs.cell(measure, words, took))
+        settings = {**measure.extra["settings"], "threads": threads, "clock": clock}
+        write_cell(
+            out,
+            speed_cell(
+                "imitation", measure, CPU, words, config_hash=hash_of(settings), protocol=PROTOCOL, seconds=took
+            ),
+        )
 
 
 class Runs:
-    """The parts, with the settings that they share."""
+    """SAC and DAC against stable-baselines3's SAC."""
 
     def __init__(self, rows: Demonstrations, steps: int, repeats: int, threads: int, clock: Clock) -> None:
         self.rows, self.steps, self.repeats, self.threads = rows, steps, repeats, threads
@@ -114,6 +161,7 @@ class Runs:
             "SAC": SAC(envs(), learning_starts=WARM_UP),
             "DAC": DAC(envs(), self.rows, learning_starts=WARM_UP),
         }
+        equal = same_settings(learners)
         for learner in learners.values():
             learner.learn(2 * WARM_UP)
         check_update(learners["SAC"])
@@ -121,8 +169,14 @@ class Runs:
         times = interleaved({name: self.turns(learner) for name, learner in learners.items()}, self.repeats)
         rates = {name: self.steps / sorted(taken)[len(taken) // 2] for name, taken in times.items()}
         told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-        extra = {"steps a second": rates, "clock": self.clock}
-        where = f"{env_id}, one update a step, batch 256"
+        settings = {
+            **equal, "environment": env_id, "trajectories": self.rows.trajectories, "subsample": self.rows.subsample,
+            "steps": self.steps, "updates a step": 1, "CPU threads of each": self.threads,
+        }  # fmt: skip
+        extra = {"steps a second": rates, "clock": self.clock, "settings": settings}
+        sizes = "-".join(map(str, equal["hidden"]))
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        where = f"{env_id}, one update a step, batch {equal['batch']}, networks {sizes}, {threads}"
         yield Measure(
             f"SAC's steps a second against stable-baselines3's, {where}", quotients(times, "stable-baselines3", "SAC"),
             "higher", None, note=f"steps a second: {told}", extra=extra,
@@ -139,9 +193,13 @@ class Runs:
         """Returns a turn: so many steps, and the time that they took [s]."""
 
         def go() -> float:
+            before = updates_of(learner)
             self.stopwatch.start()
             learner.learn(self.steps, log_interval=None, reset_num_timesteps=False)
-            return self.stopwatch.stop()
+            took = self.stopwatch.stop()
+            if updates_of(learner) - before != self.steps:
+                raise RuntimeError(f"expected {self.steps} updates, got {updates_of(learner) - before}")
+            return took
 
         return go
 
@@ -154,38 +212,46 @@ class Runs:
         assert learner.env is not None
         step = Timed(learner.env.step, self.clock)
         learner.update_networks, learner.discriminator = timed.values()  # type: ignore[assignment]
-        learner.env.step = step  # type: ignore[method-assign, assignment]
+        learner.env.step = step  # type: ignore[method-assign]
         total = self.turns(learner)()
         shares = {name: part.seconds / total for name, part in {**timed, "environment": step}.items()}
         return {**shares, "all else": 1 - sum(shares.values())}
 
-    def cell(self, measure: Measure, device: str, seconds: float) -> Cell:
-        """Returns a measure as a result cell."""
-        settings = {
-            "environment": self.rows.environment, "trajectories": self.rows.trajectories,
-            "subsample": self.rows.subsample, "steps": self.steps, "threads": self.threads, "clock": self.clock,
+
+def updates_of(learner: Any) -> int:
+    """Returns how many updates a learner has taken."""
+    return int(learner._n_updates if isinstance(learner, PlainSAC) else learner._counted)
+
+
+def same_settings(learners: dict[str, Any]) -> dict[str, Any]:
+    """Makes sure that all learners have the same settings, and returns them.
+
+    Raises:
+        RuntimeError: with the settings, when they haven't.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, learner in learners.items():
+        if isinstance(learner, PlainSAC):
+            policy = [m.out_features for m in learner.actor.latent_pi if isinstance(m, nn.Linear)]
+            critics = [
+                [m.out_features for m in q.children() if isinstance(m, nn.Linear)][:-1]
+                for q in learner.critic.q_networks
+            ]
+            rate, tau = learner.learning_rate, learner.tau
+        else:
+            networks = learner.update_networks
+            policy = list(networks.actor.sizes[1:-1])
+            critics = [list(networks.critics.sizes[1:-1])] * networks.critics.copies
+            rate, tau = networks.critic_optimizer.param_groups[0]["lr"], networks.tau
+        found[name] = {
+            "hidden": policy, "critics": critics, "batch": learner.batch_size, "learning rate": rate, "tau": tau,
+            "gamma": learner.gamma if isinstance(learner, PlainSAC) else learner.update_networks.gamma,
+            "environments": learner.get_env().num_envs,
         }  # fmt: skip
-        return speed_cell(
-            "imitation", measure, CPU, device, config_hash=hash_of(settings), protocol=PROTOCOL, seconds=seconds
-        )
-
-
-class Timed:
-    """A function, or an object that is called, and the time that its calls took."""
-
-    def __init__(self, inner: Any, clock: Clock) -> None:
-        self.inner, self.seconds = inner, 0.0
-        self._stopwatch = Stopwatch(CPU, clock)
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls it."""
-        self._stopwatch.start()
-        found = self.inner(*args)
-        self.seconds += self._stopwatch.stop()
-        return found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+    first, *others = found.values()
+    if any(other != first for other in others):
+        raise RuntimeError(f"expected the same settings of all, got {found}")
+    return first
 
 
 def check_update(learner: OffPolicyLearner) -> None:

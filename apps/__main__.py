@@ -21,6 +21,10 @@ APPS = {
         "apps.pixeldefend",
         "detects and purifies adversarial images, and measures what that defence is worth",
     ),
+    "compressed-sensing": (
+        "apps.compressed_sensing",
+        "recovers signals from few measurements: LASSO, CSGM, Sparse-Gen, uncertainty autoencoders",
+    ),
     "results": ("apps.results", "prints every table of measured results beside the published figures"),
 }
 """Package and one-line description of each app, by the name it is called with."""

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,11 +56,13 @@ class Task:
     """Of DAC [env steps]."""
     trajectories: tuple[int, ...] = (4, 11, 18, 25)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    published_expert: bool = True
+    """Whether the authors' demonstrations are to be had; else those of our own expert stand in the paper's columns."""
 
 
 TASKS = {
     "CartPole": Task("CartPole-v1", 10, 150_000, trajectories=(1, 4, 7, 10)),
-    "Acrobot": Task("Acrobot-v1", 5, 300_000, "negative", trajectories=(1, 4, 7, 10)),
+    "Acrobot": Task("Acrobot-v1", 5, 300_000, "negative", trajectories=(1, 4, 7, 10), published_expert=False),
     "MountainCar": Task("MountainCar-v0", 5, 300_000, "negative", trajectories=(1, 4, 7, 10)),
     "Reacher": Task("Reacher-v4", 1, 500_000, off_policy_steps=100_000, trajectories=(4, 11, 18)),
     "HalfCheetah": Task("HalfCheetah-v4", 20, 1_000_000, off_policy_steps=200_000),
@@ -80,6 +82,8 @@ METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
 }
 CONTROL = ", no demonstrations"
 """Ends the name of a row that is the control."""
+OWN = ", own expert"
+"""Ends the name of a column whose trajectories are of an expert that was trained here."""
 WHOLE = ", whole"
 """Ends the name of a column whose trajectories were not thinned."""
 
@@ -90,6 +94,7 @@ def benchmark(
     trajectories: list[int] | None = None,
     seeds: list[int] = [0],  # noqa: B006
     whole: bool = False,
+    expert: Literal["published", "own"] = "published",
     no_demonstrations: bool = False,
     demonstrations: Path | None = None,
     steps: int | None = None,
@@ -107,8 +112,10 @@ def benchmark(
         trajectories: Numbers of trajectories; the least of the table when left out.
         seeds: One cell each.
         whole: Whole trajectories, not thinned ones: columns of their own.
+        expert: published, the demonstrations of the paper's authors; own, those of experts that were trained here and
+            ship: columns of their own.
         no_demonstrations: The control: the expert's numbers are shuffled until they mean nothing. Rows of their own.
-        demonstrations: A folder of files like Hopper-v4.npz; else what ships, and $GENAPPS_DATA/demonstrations.
+        demonstrations: A folder of files like Hopper-v4.npz in place of $GENAPPS_DATA/demonstrations.
         steps: Steps in the environment [env steps]; those of the protocol when left out.
         episodes: Of the evaluation.
         results: Where cells are filed.
@@ -118,22 +125,23 @@ def benchmark(
     set_threads(threads)
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
-        path = find_demonstrations(task.env_id, demonstrations)
+        path = find_demonstrations(task.env_id, demonstrations, own=expert == "own" or not task.published_expert)
         if path is None:
-            print(f"{title}: no demonstrations of {task.env_id} to be found: give a folder with --demonstrations")
+            advice = "train one: genapps imitation expert" if expert == "own" else "give a folder with --demonstrations"
+            print(f"{title}: no demonstrations of {task.env_id} by the {expert} expert to be found: {advice}")
             continue
-        expert = Demonstrations.load(path)
+        shown = Demonstrations.load(path)
         for number in trajectories or task.trajectories[:1]:
             for method in _known("--methods", methods or ["BC", "GAIL"], METHODS):
                 for seed in seeds:
                     _cell(
-                        title, method, expert, number, seed, whole=whole, control=no_demonstrations, steps=steps,
-                        episodes=episodes, results=results, again=again,
+                        title, method, shown, number, seed, whole=whole, own=expert == "own",
+                        control=no_demonstrations, steps=steps, episodes=episodes, results=results, again=again,
                     )  # fmt: skip
 
 
 def _cell(
-    title: str, method: str, expert: Demonstrations, number: int, seed: int, *, whole: bool, control: bool,
+    title: str, method: str, expert: Demonstrations, number: int, seed: int, *, whole: bool, own: bool, control: bool,
     steps: int | None, episodes: int, results: Path, again: bool,
 ) -> None:  # fmt: skip
     task = TASKS[title]
@@ -147,14 +155,14 @@ def _cell(
         settings = {**settings, "reward": task.reward}
     env = vector_env(task.env_id, task.kwargs, environments=1, seed=seed, demonstrations=rows)
     learner = kind(env, rows, seed=seed, **settings)  # type: ignore[call-arg]
-    own = learner.settings if isinstance(learner, OffPolicyLearner) else constructor_settings(learner)
+    given = learner.settings if isinstance(learner, OffPolicyLearner) else constructor_settings(learner)
     config = {
         "environment": task.env_id, "kwargs": task.kwargs, "learner": kind.__name__, "steps": budget,
-        "settings": {name: value for name, value in own.items() if name != "seed"}, "trajectories": number,
+        "settings": {name: value for name, value in given.items() if name != "seed"}, "trajectories": number,
         "subsample": rows.subsample, "expert": hash_of(expert.returns.tolist()), "control": control,
         "episodes": episodes,
     }  # fmt: skip
-    column = f"{title} {number}" + (WHOLE if whole else "")
+    column = f"{title} {number}" + (OWN if own and task.published_expert else "") + (WHOLE if whole else "")
     row = f"{method}{CONTROL}" if control else method
     place: dict[str, Any] = {"app": APP, "table": TABLE, "row": row, "column": column, "draw": seed}
     standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
@@ -173,6 +181,7 @@ def _cell(
     options |= {"seeds": f"[{seed}]", "steps": str(budget)}
     words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
     words += ["--whole true"] if whole else []
+    words += ["--expert own"] if own else []
     words += ["--no_demonstrations true"] if control else []
     write_cell(
         results,
@@ -180,7 +189,8 @@ def _cell(
             **place, value=value, unit=UNIT, better="higher", seed=seed, config_hash=hash_of(config),
             protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds, command=" ".join(words),
             extra={"return": found.summary(), "expert": float(expert.returns.mean()), "random": chance,
-                   "steps": learner.num_timesteps, "rows": len(rows), "settings": config},
+                   "steps": learner.num_timesteps, "rows": len(rows), "settings": config,
+                   "demonstrations": "own expert" if own or not task.published_expert else "published"},
         ),
     )  # fmt: skip
     print(f"{row}, {column}, seed {seed}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)
@@ -229,8 +239,15 @@ def _known(option: str, names: list[str], known: dict[str, Any]) -> list[str]:
     return names
 
 
-def find_demonstrations(env_id: str, folder: Path | None = None) -> Path | None:
-    """Returns the file of an environment's demonstrations: in a folder, else among what ships or in $GENAPPS_DATA."""
+def find_demonstrations(env_id: str, folder: Path | None = None, *, own: bool = False) -> Path | None:
+    """Returns the file of an environment's demonstrations, or None.
+
+    Args:
+        env_id: the environment's id, which is the file's name.
+        folder: where to look in place of $GENAPPS_DATA/demonstrations.
+        own: whether to look among what ships instead: experts that were trained here.
+    """
     data = os.environ.get("GENAPPS_DATA")
-    folders = [folder] if folder else [FOLDER, *([Path(data) / "demonstrations"] if data else [])]
-    return next((path for place in folders if (path := place / f"{env_id}.npz").is_file()), None)
+    place = FOLDER if own else folder or (Path(data) / "demonstrations" if data else None)
+    path = place / f"{env_id}.npz" if place else None
+    return path if path and path.is_file() else None

@@ -16,9 +16,11 @@ from core_models.errors import UserError
 from core_models.files import require_writable
 
 from .demonstrations import Demonstrations, Policy, RandomPolicy, check_spaces, read_minari, record, write_minari
-from .demonstrations.making import make
+from .demonstrations.identity import imports_nothing
 from .demonstrations.saved_policy import Algorithm, check_policy, load_policy
 from .demonstrations.summary import summary, summary_text
+from .environments.making import make_env
+from .shipped import card, located, names
 
 RANDOM = "random"
 
@@ -57,7 +59,7 @@ def record_demos(
     """
     set_threads(threads)
     _check_out(out)
-    with closing(make(environment, environment_kwargs)) as env:
+    with closing(make_env(environment, environment_kwargs)) as env:
         actor: Policy
         if policy == RANDOM:
             who, actor = "random actions", RandomPolicy(env.action_space, seed)
@@ -120,11 +122,12 @@ def import_demos(
 
 
 def export_demos(
-    demonstrations: Path,
+    demonstrations: str,
     minari: str | None = None,
     out: Path | None = None,
     folder: Path | None = None,
     author: str | None = None,
+    environment: str | None = None,
     trajectories: int | None = None,
     subsample: int = 1,
     codes: bool = True,
@@ -133,11 +136,12 @@ def export_demos(
     """Writes demonstrations as a Minari data set, or some of them as another .npz.
 
     Args:
-        demonstrations: The .npz to read.
+        demonstrations: The .npz to read, or the name of one that ships: see `demos list`.
         minari: Name of the Minari data set to write, e.g. CartPole/expert-v0; needs pip install 'genapps[minari]'.
         out: The .npz to write, instead or as well.
         folder: Where Minari data sets are kept; $MINARI_DATASETS_PATH or else ~/.minari/datasets where left out.
         author: Who is named as the author of the Minari data set.
+        environment: The gymnasium id that the Minari data set is to name, where it is another than the file says.
         trajectories: How many, from the first on; all where left out.
         subsample: Keep one row in so many of each trajectory, from a random offset; not with --minari.
         codes: Keep the modes of the trajectories, where they are known.
@@ -150,14 +154,14 @@ def export_demos(
     chosen = _chosen(demonstrations, trajectories, subsample, seed)
     chosen = chosen if codes else replace(chosen, codes=None)
     if minari is not None:
-        print(f"wrote {write_minari(chosen, minari, folder=folder, author=author)}")
+        print(f"wrote {write_minari(chosen, minari, folder=folder, author=author, environment=environment)}")
     if out is not None:
         chosen.save(out)
         print(f"wrote {out}")
 
 
 def inspect_demos(
-    demonstrations: Path,
+    demonstrations: str,
     environment: str | None = None,
     environment_kwargs: dict[str, Any] | None = None,
     trajectories: int | None = None,
@@ -170,7 +174,7 @@ def inspect_demos(
     They are held against the spaces of their environment, or of another one that is named.
 
     Args:
-        demonstrations: The .npz to read.
+        demonstrations: The .npz to read, or the name of one that ships: see `demos list`.
         environment: Another environment's gymnasium id.
         environment_kwargs: What it is made with.
         trajectories: How many to look at, from the first on; all where left out.
@@ -183,9 +187,10 @@ def inspect_demos(
     checked = f"they fit the spaces of {name}"
     spaces: tuple[Space[Any] | None, Space[Any] | None] = None, None
     try:
-        if environment is None and ":" in name:  # a file shall not choose what is imported
-            raise UserError(f"it names a module to import; give --environment {name} if you trust it")
-        env = make(name, chosen.environment_kwargs if environment is None else environment_kwargs)
+        if environment is None:
+            env = make_env(imports_nothing(name), chosen.environment_kwargs)
+        else:
+            env = make_env(name, environment_kwargs)
     except UserError as error:
         if environment is not None:
             raise
@@ -205,8 +210,26 @@ def inspect_demos(
         print(f"checked: {checked}")
 
 
-def _chosen(path: Path, trajectories: int | None, subsample: int, seed: int) -> Demonstrations:
-    demonstrations = Demonstrations.load(path)
+def list_demos(as_json: bool = False) -> None:
+    """Says which demonstrations ship with the package; each is named like its environment.
+
+    Their names stand for their files: --demonstrations CartPole-v1.
+
+    Args:
+        as_json: Print their cards, as JSON.
+    """
+    cards = {name: card(name) for name in names()}
+    if as_json:
+        print(json.dumps(cards, indent=2))
+        return
+    print(f"{'name':<16} {'trajectories':>12} {'steps':>8} {'return':>20}  expert")
+    for name, own in cards.items():
+        told = f"{own['mean_return']:.1f} ± {own['std_return']:.1f}"
+        print(f"{name:<16} {own['trajectories']:>12} {own['steps']:>8,} {told:>20}  {own['who']}")
+
+
+def _chosen(name: str, trajectories: int | None, subsample: int, seed: int) -> Demonstrations:
+    demonstrations = Demonstrations.load(located(name))
     if trajectories is not None:
         demonstrations = demonstrations.take(trajectories)
     return demonstrations.subsampled(subsample, seed=seed)

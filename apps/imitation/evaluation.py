@@ -6,6 +6,8 @@ ones. Actions are deterministic unless asked otherwise, as in the tables of GAIL
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from core_models.errors import UserError
 from core_models.files import atomic
 
-from .demonstrations.recording import Policy, record
+from .demonstrations.recording import Policy, RandomPolicy, record
 from .environments.making import make_env, vector_env
 from .statistics import bootstrap, interquartile_mean
 
 SIDE_BY_SIDE = 10
 """Environments that an evaluation runs at once, so that the policy sees batches."""
+RANDOM_EPISODES = 100
+"""Of the random policy that returns are measured from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,14 @@ def returns_of(
     return Returns(found.returns.astype(np.float64), found.lengths.astype(np.int64))
 
 
+def random_returns(env_id: str, kwargs: dict[str, Any] | None = None) -> Returns:
+    """Returns what a random policy gets, by one seed: the zero of the scale."""
+    envs = vector_env(env_id, kwargs, environments=1, seed=0)
+    policy = RandomPolicy(envs.action_space, 0)
+    envs.close()
+    return returns_of(policy, env_id, kwargs, episodes=RANDOM_EPISODES, seed=0)
+
+
 def film(
     policy: Policy,
     path: Path | str,
@@ -116,9 +128,9 @@ def film(
     Raises:
         UserError: when the environment can't be drawn here, or the suffix is another.
     """
-    path = Path(path)
-    if path.suffix not in (".gif", ".mp4"):
-        raise UserError(f"expected a film with the suffix .gif or .mp4, got {path.name}")
+    path = check_film(path)
+    # SDL, behind pygame, complains on stderr where nobody has logged in on a screen
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     probe = make_env(env_id, kwargs)
     drawn = "rgb_array" in (probe.metadata.get("render_modes") or ())
     probe.close()
@@ -141,6 +153,18 @@ def film(
             imageio.imwrite(temporary, np.stack(pictures), extension=".gif", duration=1000 / rate, loop=0)
         else:
             _write_mp4(temporary, pictures, rate)
+    return path
+
+
+def check_film(path: Path | str) -> Path:
+    """Returns the path of a film to write.
+
+    Raises:
+        UserError: when its suffix is neither .gif nor .mp4.
+    """
+    path = Path(path)
+    if path.suffix not in (".gif", ".mp4"):
+        raise UserError(f"expected a film with the suffix .gif or .mp4, got {path.name}")
     return path
 
 

@@ -7,6 +7,8 @@ observations goes into the first weights of the saved policy, which plain `PPO.l
 from __future__ import annotations
 
 import json
+import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,9 @@ from .evaluation import returns_of
 from .policies import policy_name
 
 KINDS: dict[str, Any] = {"ppo": PPO, "trpo": TRPO, "sac": SAC}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+KEEPING_EPISODES, KEEPING_SEED = 10, 20_000
+"""Of the evaluations that say which policy is kept; the one in the end starts elsewhere, and owes them nothing."""
 
 
 def expert(
@@ -41,6 +46,7 @@ def expert(
     policy: dict[str, Any] | None = None,
     environment_kwargs: dict[str, Any] | None = None,
     normalise: bool = True,
+    keep_best_every: int | None = None,
     evaluation_episodes: int = 50,
     seed: int = 0,
     threads: int | None = 1,
@@ -54,9 +60,12 @@ def expert(
         steps: Steps in the environment [env steps].
         environments: How many side by side.
         settings: Arguments of the algorithm, e.g. {n_steps: 256, gamma: 0.98}.
-        policy: Arguments of its policy, e.g. {net_arch: [64, 64]}.
+        policy: Arguments of its policy, e.g. {net_arch: [64, 64], activation_fn: relu}; activations are tanh, relu, elu
+            and silu.
         environment_kwargs: Arguments of the environment.
         normalise: Observations and rewards while it learns; not for images.
+        keep_best_every: Steps between evaluations while it learns: 10 deterministic episodes from starts of their own,
+            and the policy that did best in them is kept; that of the end when left out [env steps].
         evaluation_episodes: Episodes of the evaluation in the end, deterministic.
         seed: Of everything.
         threads: CPU threads.
@@ -72,14 +81,16 @@ def expert(
     normalised = normalise and name == "MlpPolicy" and algorithm != "sac"
     given = dict(settings or {})
     env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
-    options: dict[str, Any] = {**given, "policy_kwargs": dict(policy or {}), "seed": seed, "device": "cpu"}
+    options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}
     try:
         model: Any = KINDS[algorithm](name, env, **options)
     except (TypeError, AssertionError) as error:
         raise UserError(f"{algorithm} refuses these settings: {error}") from error
     with Progress(f"{algorithm} on {environment}", steps) as bar:
-        model.learn(steps, callback=_Shown(bar, steps))
+        shown, best = _Shown(bar, steps), _Best(environment, kwargs, keep_best_every, seed + KEEPING_SEED)
+        model.learn(steps, callback=[shown, best] if keep_best_every else shown)
     env.close()
+    kept = best.restore(model) if keep_best_every else None
     saved = _without_normalisation(model, env) if isinstance(env, VecNormalize) else model
     saved.save(out)
     found = returns_of(saved, environment, kwargs, episodes=evaluation_episodes, seed=seed + 10_000)
@@ -87,7 +98,8 @@ def expert(
     write_json(
         out.with_suffix(".json"),
         {"environment": environment, "environment_kwargs": kwargs, "algorithm": algorithm, "steps": steps, "seed": seed,
-         "returns": told, "device": device_words("cpu", threads), "command": command_line(),
+         "returns": told, **({} if kept is None else {"kept": kept}), "device": device_words("cpu", threads),
+         "command": command_line(),
          "settings": json.loads(json.dumps({**given, **(policy or {})}, default=str))},
     )  # fmt: skip
     print(
@@ -97,16 +109,84 @@ def expert(
     )
 
 
+def _policy_kwargs(policy: dict[str, Any]) -> dict[str, Any]:
+    """Returns a policy's arguments with the class of its activations in the place of their name."""
+    if "activation_fn" not in policy:
+        return dict(policy)
+    name = policy["activation_fn"]
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise UserError(f"--policy.activation_fn: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return {**policy, "activation_fn": ACTIVATIONS[name]}
+
+
 class _Shown(BaseCallback):
     def __init__(self, bar: Progress, steps: int) -> None:
         super().__init__()
-        self.bar, self.steps = bar, steps
+        self.bar, self.steps, self.over = bar, steps, False
 
     def _on_step(self) -> bool:
         episodes = self.model.ep_info_buffer or ()
         words = f"return {sum(e['r'] for e in episodes) / len(episodes):.1f}" if episodes else ""
-        self.bar.update(min(self.num_timesteps, self.steps), words, last=self.num_timesteps >= self.steps)
+        done = min(self.num_timesteps, self.steps)
+        # SB3 finishes the rollout that it began, beyond the steps asked for: that is told once
+        if done < self.steps or not self.over:
+            self.bar.update(done, words, last=done == self.steps)
+        self.over = done == self.steps
         return True
+
+
+class _Best(BaseCallback):
+    """Keeps the policy that did best in evaluations between rollouts, with its normalisation."""
+
+    def __init__(self, environment: str, kwargs: dict[str, Any], every: int | None, seed: int) -> None:
+        super().__init__()
+        self.environment, self.kwargs, self.every, self.seed = environment, kwargs, every or 0, seed
+        self.returns: dict[int, float] = {}
+        self.kept: Any = None
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        # an off-policy algorithm's rollout may be a single step
+        if self.num_timesteps // self.every > max(self.returns, default=0) // self.every:
+            self._evaluate()
+
+    def _on_training_end(self) -> None:
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        found = returns_of(
+            _Acting(self.model), self.environment, self.kwargs, episodes=KEEPING_EPISODES, seed=self.seed
+        )
+        mean = float(found.values.mean())
+        if mean > max(self.returns.values(), default=-math.inf):
+            env = self.model.get_vec_normalize_env()
+            self.kept = deepcopy((self.num_timesteps, self.model.policy.state_dict(), env and env.obs_rms))
+        self.returns[self.num_timesteps] = mean
+
+    def restore(self, model: Any) -> dict[str, Any]:
+        """Puts back what was kept; says when it was that, and what all evaluations found."""
+        step, weights, statistics = self.kept
+        model.policy.load_state_dict(weights)
+        if (env := model.get_vec_normalize_env()) is not None:
+            env.obs_rms = statistics
+        return {"at": step, "of": {str(step): mean for step, mean in self.returns.items()}}
+
+
+class _Acting:
+    """An algorithm under training as a policy of the environment's own observations."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        env = self.model.get_vec_normalize_env()
+        seen = observation if env is None else env.normalize_obs(observation)
+        found: tuple[Any, Any] = self.model.predict(seen, deterministic=deterministic)
+        return found
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from core_models.errors import UserError
 from core_models.files import write_atomic
 
 from .demonstrations import RandomPolicy, record
-from .demonstrations.making import make
+from .environments.making import make_env
 
 SHIPPED = "imitation_random_returns.csv"
 EPISODES, SEED = 100, 0
@@ -67,7 +67,7 @@ ENVIRONMENTS = (
 
 def measure(of: RandomReturn) -> RandomReturn:
     """Returns the same environment with its figures."""
-    with closing(make(of.environment, of.environment_kwargs)) as env:
+    with closing(make_env(of.environment, of.environment_kwargs)) as env:
         runs = record(RandomPolicy(env.action_space, of.seed), env, of.episodes, seed=of.seed)
     return RandomReturn(
         of.name, of.environment, of.environment_kwargs, round(float(runs.returns.mean()), 4),

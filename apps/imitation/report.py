@@ -76,7 +76,8 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the page of a run shows, as arguments of `report_page`."""
     told, expert, chance = summary["returns"], summary["expert"], summary["random"]
     low, high = told["interval"]
-    shown = summary["demonstrations"]
+    shown, way = summary["demonstrations"], summary["fraction_of_expert"]
+    fraction = [] if way is None else [Headline("of the way from random to expert", f"{way:.3f}")]
     return {
         "title": f"{summary['learner']} on {summary['environment']}",
         "summary": f"{shown['trajectories']} trajectories, {shown['rows']} rows; "
@@ -84,7 +85,7 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
         "headlines": [
             Headline("return", f"{told['mean']:.1f}", f"95 %: {low:.1f} to {high:.1f}, {told['episodes']} episodes"),
             Headline("expert", f"{expert['mean']:.1f}", f"{expert['trajectories']} trajectories"),
-            Headline("of the way from random to expert", f"{summary['fraction_of_expert']:.3f}"),
+            *fraction,
         ],
         "tables": [
             Table(

@@ -1,10 +1,11 @@
 """How good a policy is, with how sure that is: means, interquartile means, and bootstrap intervals.
 
 The interquartile mean leaves out the lowest and the highest quarter: it is as robust as a median and uses more of the
-runs. Intervals are percentiles of resampled statistics.
+runs. Intervals are percentiles of resampled statistics; where there are several tasks, runs are resampled within each,
+so that every sample has as many of each task as was measured.
 
 Source: Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep reinforcement learning at the edge of the statistical
-precipice", NeurIPS 2021, section 4.
+precipice", NeurIPS 2021, section 4 (stratified bootstrap: section 4.1).
 """
 
 from __future__ import annotations
@@ -42,8 +43,31 @@ def bootstrap(
         level: share of the resamples that lies within.
         seed: of the draws.
     """
-    values = np.asarray(values, dtype=float)
+    return stratified_bootstrap([values], statistic, resamples=resamples, level=level, seed=seed)
+
+
+def stratified_bootstrap(
+    strata: Sequence[Sequence[float] | np.ndarray],
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the ends of a percentile interval of a statistic of several groups taken together.
+
+    Args:
+        strata: the runs of each task, on one scale; values are drawn with replacement within their own group.
+        statistic: of all values drawn.
+        resamples: how many.
+        level: share of the resamples that lies within.
+        seed: of the draws.
+    """
+    groups = [np.asarray(values, dtype=float) for values in strata]
     rng = np.random.default_rng(seed)
-    found = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(resamples)]
+    found = [
+        statistic(np.concatenate([values[rng.integers(len(values), size=len(values))] for values in groups]))
+        for _ in range(resamples)
+    ]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -21,18 +21,16 @@ from core_models.training.progress import Progress
 
 from .codes import CodedVecEnv
 from .demonstrations import Demonstrations
-from .demonstrations.recording import RandomPolicy
+from .demonstrations.identity import imports_nothing
 from .environments.making import vector_env
-from .evaluation import Returns, returns_of
+from .evaluate import Scale
+from .evaluation import random_returns, returns_of
 from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
 from .learners.off_policy import OffPolicyLearner
 from .learners.resuming import restore_state, save_state
-from .random_returns import fraction_of_expert
+from .seeds import train_seeds
 from .shipped import located
-
-POLICY = "policy.zip"
-RANDOM_EPISODES = 100
-"""Of the random policy that returns are measured from."""
+from .trained import POLICY
 
 
 def train(
@@ -49,7 +47,9 @@ def train(
     checkpoint_every: int = 50_000,
     resume: bool = False,
     threads: int | None = 1,
-) -> None:
+    seeds: list[int] | None = None,
+    jobs: int = 1,
+) -> int:
     """Trains a policy from demonstrations; writes it, its learning curve, its return beside the expert's, and a report.
 
     Args:
@@ -66,20 +66,25 @@ def train(
         evaluation_episodes: Episodes of the evaluation in the end, deterministic.
         checkpoint_every: Steps between checkpoints [env steps]; environments begin new episodes there.
         resume: Go on with a stopped run.
-        threads: CPU threads.
+        threads: CPU threads, of each process.
+        seeds: Train once for each of these seeds of the learner, in run folders of their own in --out, and tell what
+            they reach together. One that fails leaves the others as they are.
+        jobs: How many of the seeds at a time, each in a process of its own.
     """
+    if seeds is not None:
+        return train_seeds(seeds, jobs, out, resume=resume, threads=threads)
     set_threads(threads)
     run = RunFolder(out)
     if run.summary.exists() and resume:
         print(f"{out} has ended: its figures stand in summary.json")
-        return
+        return 0
     if not resume and (run.summary.exists() or run.stages()):
         raise UserError(
             f"{out} already holds a run: add --resume to go on with it, or choose another folder with --out"
         )
     expert = Demonstrations.load(located(demonstrations))
     shown = expert if trajectories is None else expert.take(trajectories)
-    env_id, kwargs = environment or expert.environment, expert.environment_kwargs
+    env_id, kwargs = environment or imports_nothing(expert.environment), expert.environment_kwargs
     probe = vector_env(env_id, kwargs, environments=environments, seed=0, processes=processes, demonstrations=expert)
     made = learner(probe, None)  # the seed is the learner's own: it decides the offset of the rows
     seed = getattr(made, "seed", 0)
@@ -94,17 +99,7 @@ def train(
     start = time.monotonic()
     made = learner(probe, rows)
     try:
-        if isinstance(made, OnPolicyLearner):
-            made.reseed_every = made.reseed_every or checkpoint_every
-            _learn_on_policy(made, run, steps, resume)
-        elif isinstance(made, BC):
-            made.learn()
-            for record in made.history:
-                run.append_metrics({"stage": "", **record})
-        else:
-            assert isinstance(made, OffPolicyLearner)
-            made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
-            _learn_off_policy(made, run, steps, resume)
+        fit(made, run, steps, checkpoint_every=checkpoint_every, resume=resume)
     except KeyboardInterrupt as stop:
         kept = run.checkpoint().exists()
         later = "goes on from the last checkpoint" if kept else "begins again: there is no checkpoint yet"
@@ -114,6 +109,29 @@ def train(
     probe.close()
     made.save(run.path / POLICY)
     finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start)
+    return 0
+
+
+def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int = 50_000, resume: bool = False) -> None:
+    """Lets a learner learn, with its progress shown and its curves and checkpoints in a run folder.
+
+    Args:
+        made: which.
+        run: where.
+        steps: [env steps]; of BC none are taken.
+        checkpoint_every: steps between checkpoints [env steps].
+        resume: go on from the checkpoint, where there is one.
+    """
+    if isinstance(made, OnPolicyLearner):
+        made.reseed_every = made.reseed_every or checkpoint_every
+        _learn_on_policy(made, run, steps, resume)
+    elif isinstance(made, BC):
+        made.learn()
+        run.rewind_metrics("", [{"stage": "", **record} for record in made.history])
+    else:
+        assert isinstance(made, OffPolicyLearner)
+        made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
+        _learn_off_policy(made, run, steps, resume)
 
 
 def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:
@@ -193,6 +211,7 @@ def finish(
         wrap = lambda envs: CodedVecEnv(envs, codes)  # noqa: E731
     found = returns_of(made, env_id, kwargs, episodes=episodes, seed=seed + 10_000, wrap=wrap)
     chance = random_returns(env_id, kwargs)
+    scale = Scale(float(chance.values.mean()), float(expert.returns.mean()))
     summary = {
         "learner": type(made).__name__,
         "environment": env_id,
@@ -203,9 +222,7 @@ def finish(
         "returns": found.summary(),
         "expert": {"mean": float(expert.returns.mean()), "trajectories": expert.trajectories},
         "random": chance.summary(),
-        "fraction_of_expert": fraction_of_expert(
-            float(found.values.mean()), float(chance.values.mean()), float(expert.returns.mean())
-        ),
+        "fraction_of_expert": scale.fraction(float(found.values.mean())),
         "seconds": seconds,
         "device": device_words("cpu"),
         "command": command_line(),
@@ -215,21 +232,14 @@ def finish(
     run.write_summary(summary)
     told = summary["returns"]
     assert isinstance(told, dict)
+    way = "" if summary["fraction_of_expert"] is None else f": {summary['fraction_of_expert']:.3f} of the way"
     print(
         f"{summary['learner']} on {env_id}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
-        f"{told['interval'][1]:.1f}) in {episodes} episodes, the expert's {expert.returns.mean():.1f}, a random "
-        f"policy's {chance.values.mean():.1f}: {summary['fraction_of_expert']:.3f} of the way; {run.report}",
+        f"{told['interval'][1]:.1f}) in {episodes} episodes, the expert's {scale.expert:.1f}, a random "
+        f"policy's {scale.random:.1f}{way}; {run.report}",
         flush=True,
     )
     return summary
-
-
-def random_returns(env_id: str, kwargs: dict[str, Any]) -> Returns:
-    """Returns what a random policy gets, by one seed: the zero of the scale."""
-    envs = vector_env(env_id, kwargs, environments=1, seed=0)
-    policy = RandomPolicy(envs.action_space, 0)
-    envs.close()
-    return returns_of(policy, env_id, kwargs, episodes=RANDOM_EPISODES, seed=0)
 
 
 def read_summary(run: RunFolder) -> dict[str, Any]:

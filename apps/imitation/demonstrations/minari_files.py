@@ -25,8 +25,7 @@ from core_models.errors import UserError
 from .checking import check_spaces
 from .consistency import single_precision
 from .data import Demonstrations, Observations
-from .identity import identity_of
-from .making import make
+from .identity import identity_of, imports_nothing
 
 ID = r"(?:[\w-]+/)*[\w-]+-v\d+"
 """A data set's name: folders, the name itself, and a version."""
@@ -89,7 +88,12 @@ def read_minari(
 
 
 def write_minari(
-    demonstrations: Demonstrations, name: str, *, folder: Path | str | None = None, author: str | None = None
+    demonstrations: Demonstrations,
+    name: str,
+    *,
+    folder: Path | str | None = None,
+    author: str | None = None,
+    environment: str | None = None,
 ) -> Path:
     """Writes a Minari data set, whole or not at all, and returns its folder.
 
@@ -100,11 +104,15 @@ def write_minari(
         name: of the data set: `folders/name-v0`.
         folder: where data sets are kept; `datasets_folder()` where None.
         author: who is named as the author.
+        environment: the gymnasium id, where it is another than the demonstrations say.
 
     Raises:
         UserError: when minari isn't installed, rows were left out, the environment can't be made or has other spaces,
-            or there is such a data set already.
+            its id names a module to import and wasn't given here, or there is such a data set already.
     """
+    # imported here: that module takes demonstrations, from this package
+    from ..environments.making import make_env
+
     minari = _minari()
     if not re.fullmatch(ID, name):
         raise UserError(f"expected a data set's name as Minari has them, e.g. CartPole/expert-v0, got {name!r}")
@@ -113,9 +121,10 @@ def write_minari(
             f"expected complete trajectories, as Minari keeps them, got one row in {demonstrations.subsample}: export "
             "demonstrations that are not subsampled"
         )
-    with closing(make(demonstrations.environment, demonstrations.environment_kwargs)) as env:
+    made = environment or imports_nothing(demonstrations.environment)
+    with closing(make_env(made, demonstrations.environment_kwargs)) as env:
         spaces, spec = (env.observation_space, env.action_space), env.spec
-    check_spaces(demonstrations, *spaces, demonstrations.environment)
+    check_spaces(demonstrations, *spaces, made)
     target = (Path(folder) if folder is not None else datasets_folder()) / name
     if target.exists():
         raise UserError(f"expected a new data set, {target} is there already: choose another name or version")
@@ -123,7 +132,7 @@ def write_minari(
     with _whole_folder(target) as temporary:
         storage = storage_class.new(temporary / "data", *spaces, _in_json(spec), jpeg_encoding=False)
         metadata: dict[str, Any] = {"dataset_id": name, "minari_version": minari.__version__}
-        metadata[OURS] = {"id": demonstrations.environment, "kwargs": demonstrations.environment_kwargs}
+        metadata[OURS] = {"id": made, "kwargs": demonstrations.environment_kwargs}
         if author:
             metadata["author"] = {author}
         if demonstrations.card:

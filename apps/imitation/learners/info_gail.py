@@ -64,16 +64,24 @@ class Judges(nn.Module):
         action_space: of the environment.
         codes: how many values the code takes.
         hidden: sizes of their layers.
+        posterior_actions: whether Q looks at the action too.
     """
 
     def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Space, codes: int, hidden: Sequence[int]
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        codes: int,
+        hidden: Sequence[int],
+        *,
+        posterior_actions: bool = True,
     ) -> None:
         super().__init__()
         size = int(np.prod(observation_space.shape or (0,))) if takes_vectors(observation_space) else 0
         self.normaliser = Normaliser(size) if size else None
         self.discriminator = Discriminator(observation_space, action_space, hidden, normaliser=self.normaliser)
-        self.posterior = Posterior(observation_space, action_space, codes, hidden, normaliser=self.normaliser)
+        told = action_space if posterior_actions else None
+        self.posterior = Posterior(observation_space, told, codes, hidden, normaliser=self.normaliser)
 
 
 class InfoGAIL(OnPolicyLearner):
@@ -88,17 +96,23 @@ class InfoGAIL(OnPolicyLearner):
         information: Weight of log Q(c|s,a): lambda 1.
         augmentation: Weight of the environment's reward: lambda 0; 0 for none.
         entropy: Weight of -log pi: lambda 2.
+        survival: Reward of every step, as in the authors' code, where an episode can end early: to go on must be worth
+            more than to end, and a Wasserstein critic is 0 on the expert's mean and below that on what it finds worse.
         judge_hidden: Sizes of the layers of D and Q.
         critic_learning_rate: RMSprop's for wasserstein-clip, Adam's else.
         posterior_learning_rate: Adam's.
         critic_steps: Steps on D an iteration.
         posterior_steps: Steps on Q an iteration.
+        posterior_actions: Whether Q looks at the action too, as published; if not, a policy can't tell its code by how
+            it moves its hand, only by where that leads.
         judge_batch: Steps of expert and learner each in a step on D or Q.
         penalty: Weight of the penalty on D's gradient.
         clip: Bound of D's weights for wasserstein-clip.
         target: Q is taught this much of the code, and the rest is spread over all values: 1 for the code alone.
         replay: Trajectories, the last ones, that D and Q learn from; 0 for those of the iteration alone.
         cloning_epochs: Epochs of behavioural cloning with random codes before the first iteration; 0 for none.
+        spread: Least standard deviation of actions after cloning: where experts hardly differ, a policy that does as
+            they do tries nothing new, and moves little within the bound on its KL divergence; 0 leaves it.
     """
 
     name = "info-gail"
@@ -114,17 +128,20 @@ class InfoGAIL(OnPolicyLearner):
         information: float = 0.5,
         augmentation: float = 0.0,
         entropy: float = 0.0,
+        survival: float = 0.0,
         judge_hidden: Sequence[int] = (128, 128),
         critic_learning_rate: float = 1e-3,
         posterior_learning_rate: float = 1e-3,
         critic_steps: int = 20,
         posterior_steps: int = 20,
+        posterior_actions: bool = True,
         judge_batch: int = 500,
         penalty: float = 10.0,
         clip: float = 0.01,
         target: float = 1.0,
         replay: int = 75,
         cloning_epochs: int = 50,
+        spread: float = 0.0,
         gamma: float = 0.95,
         gae_lambda: float = 0.97,
         **common: Any,
@@ -135,11 +152,13 @@ class InfoGAIL(OnPolicyLearner):
             raise UserError(f"codes: expected a discrete code of 2 values or more, got {codes!r}")
         self.codes, self.critic, self.critic_weight = codes, critic, critic_weight
         self.information, self.augmentation, self.entropy = information, augmentation, entropy
+        self.survival = survival
         self.judge_hidden, self.critic_learning_rate = list(judge_hidden), critic_learning_rate
         self.posterior_learning_rate = posterior_learning_rate
         self.critic_steps, self.posterior_steps, self.judge_batch = critic_steps, posterior_steps, judge_batch
+        self.posterior_actions = posterior_actions
         self.penalty, self.clip, self.target = penalty, clip, target
-        self.replay, self.cloning_epochs = replay, cloning_epochs
+        self.replay, self.cloning_epochs, self.spread = replay, cloning_epochs, spread
         self.past: deque[Trajectory] = deque(maxlen=replay or None)
         common["generator_settings"] = {"normalize_advantage": False, **(common.get("generator_settings") or {})}
         super().__init__(env, demonstrations, gamma=gamma, gae_lambda=gae_lambda, **common)
@@ -200,7 +219,9 @@ class InfoGAIL(OnPolicyLearner):
         return spaces.Box(space.low[:n], space.high[:n], dtype=np.float32)
 
     def _make_reward(self) -> nn.Module:
-        judges = Judges(self.bare_space, self.action_space, self.codes, self.judge_hidden)
+        judges = Judges(
+            self.bare_space, self.action_space, self.codes, self.judge_hidden, posterior_actions=self.posterior_actions
+        )
         if judges.normaliser is not None and self.demonstrations is not None:
             assert isinstance(self.expert_observations, Tensor)
             judges.normaliser.update(self.expert_observations.flatten(1))
@@ -259,8 +280,9 @@ class InfoGAIL(OnPolicyLearner):
         self.tell("critic_gap", float(expert.mean() - critic.mean()))
         self.tell("information", float(told.mean()) + log(self.codes))
         self.tell("posterior_accuracy", 100 * float((told.exp() > 0.5).float().mean()))
-        rewards = self.critic_weight * (learnt_reward(critic, "positive") if self.critic == "gan" else critic)
-        rewards = rewards + self.information * told
+        # the loss leaves the zero of a Wasserstein critic open, and it decides whether it's good to be done
+        judged = learnt_reward(critic, "positive") if self.critic == "gan" else critic - expert.mean()
+        rewards = self.survival + self.critic_weight * judged + self.information * told
         if self.augmentation:
             rewards = rewards + self.augmentation * rollout.true_rewards
         return rewards - self.entropy * rollout.log_probs if self.entropy else rewards
@@ -338,3 +360,6 @@ class InfoGAIL(OnPolicyLearner):
                 loss.backward()
                 optimizer.step()
         self.policy.set_training_mode(False)
+        if self.spread and not discrete:
+            with torch.no_grad():
+                self.policy.log_std.clamp_(min=log(self.spread))

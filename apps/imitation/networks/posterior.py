@@ -25,7 +25,7 @@ class Posterior(nn.Module):
 
     Args:
         observation_space: of the environment, without the code.
-        action_space: of the environment.
+        action_space: of the environment; None for a Q that doesn't look at the action.
         codes: how many values the code takes.
         hidden: sizes of the hidden layers.
         normaliser: of vector observations.
@@ -34,7 +34,7 @@ class Posterior(nn.Module):
     def __init__(
         self,
         observation_space: spaces.Space,
-        action_space: spaces.Space,
+        action_space: spaces.Space | None,
         codes: int,
         hidden: Sequence[int] = (100, 100),
         *,

@@ -364,8 +364,8 @@ def test_the_switchboard_lists_apps_without_importing_torch():
 def test_an_unknown_app_is_one_line_with_the_closest():
     done = genapps("semi_supervised", "train")
     assert (done.returncode, done.stdout) == (2, "")
-    expected = "expected an app (model, semi-supervised, imitation, pixeldefend, results), got 'semi_supervised'"
-    expected += "; did you mean semi-supervised?"
+    expected = "expected an app (model, semi-supervised, imitation, pixeldefend, compressed-sensing, results), "
+    expected += "got 'semi_supervised'; did you mean semi-supervised?"
     assert done.stderr == f"genapps: error: {expected}\n"
 
 

@@ -136,7 +136,7 @@ def test_what_minari_cannot_keep_is_refused(recorded, folder, monkeypatch):
     for name in ("CartPole", "CartPole-v", "../up-v0", "a b-v0", "/root-v0", ""):
         with pytest.raises(UserError, match="data set's name as Minari has them"):
             write_minari(recorded, name)
-    with pytest.raises(UserError, match=r"environment that gymnasium can make, got Counted-v0: "):
+    with pytest.raises(UserError, match=r"expected the id of a gymnasium environment, got 'Counted-v0': "):
         write_minari(counted([2]), NAME)
     with pytest.raises(UserError, match=r"shape \(4,\) each, as CartPole-v1 has them"):
         write_minari(counted([2], environment="CartPole-v1"), NAME)

@@ -174,7 +174,7 @@ def test_inspect_says_what_is_there_and_what_was_checked(demos, tmp_path):
     status, said, _ = demos("inspect", "--demonstrations", path)
     assert status == 0
     assert "warning: returns differ from the sum of rewards in 1 of 1 trajectories: 9 and 3" in said
-    assert "checked: not against the spaces of Counted-v0: expected an environment that gymnasium can make" in said
+    assert "checked: not against the spaces of Counted-v0: expected the id of a gymnasium environment" in said
 
 
 def test_a_file_does_not_choose_what_is_imported(demos, tmp_path, monkeypatch):
@@ -182,26 +182,54 @@ def test_a_file_does_not_choose_what_is_imported(demos, tmp_path, monkeypatch):
     (tmp_path / "module_of_the_file.py").write_text("raise SystemExit('imported')")
     counted([3], environment="module_of_the_file:Mine-v0").save(tmp_path / "made.npz")
     status, said, _ = demos("inspect", "--demonstrations", tmp_path / "made.npz")
-    assert status == 0 and "it names a module to import; give --environment" in said
+    assert status == 0 and "it names a module to import, which a file doesn't choose; give --environment" in said
+    given = ("export", "--demonstrations", tmp_path / "made.npz", "--minari", "mine-v0", "--folder", tmp_path / "sets")
+    status, _, err = demos(*given)
+    assert status == 2 and "it names a module to import" in err and not (tmp_path / "sets").exists()
     with pytest.raises(SystemExit, match="imported"):  # whoever names it on the command line trusts it
         demos("inspect", "--demonstrations", tmp_path / "made.npz", "--environment", "module_of_the_file:Mine-v0")
+    with pytest.raises(SystemExit, match="imported"):
+        demos(*given, "--environment", "module_of_the_file:Mine-v0")
+
+
+def test_environments_of_our_own_are_known(demos, tmp_path):
+    out = tmp_path / "circles.npz"
+    given = [
+        "demos",
+        "record",
+        "--policy",
+        "random",
+        "--environment",
+        "Circles-v0",
+        "--trajectories",
+        "2",
+        "--out",
+        out,
+    ]
+    # a process of its own, where nothing else has registered them
+    command = [sys.executable, "-m", "apps.imitation", *map(str, given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=presets.ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "checked: they fit the spaces of Circles-v0" in demos("inspect", "--demonstrations", out)[1]
+    status, _, err = demos("record", "--policy", "random", "--environment", "Circles-v1", "--out", out)
+    assert status == 2 and "there is Circles-v0" in err
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("inspect", "--demonstrations", "none.npz"), "found no file none.npz"),
+        (("inspect", "--demonstrations", "none.npz"), "found none at none.npz"),
         (("inspect", "--demonstrations", "made.npz", "--trajectories", "4"), "from 1 to 3"),
         (("inspect", "--demonstrations", "made.npz", "--subsample", "0"), "k of 1 or more, got 0"),
-        (("inspect", "--demonstrations", "made.npz", "--environment", "Nowhere-v0"), "can make, got Nowhere-v0"),
+        (("inspect", "--demonstrations", "made.npz", "--environment", "Nowhere-v0"), "got 'Nowhere-v0'"),
         (("inspect", "--demonstrations", "cut.npz"), "cut.npz: expected a whole .npz file"),
         (("import", "--minari", "nothing-v0", "--out", "x.npz"), "expected a Minari data set, found none"),
         (("export", "--demonstrations", "made.npz", "--out", "x.csv"), "--out: expected a file name that ends in .npz"),
-        (("record", "--policy", "random", "--environment", "Nowhere-v0", "--out", "x.npz"), "can make, got Nowhere-v0"),
+        (("record", "--policy", "random", "--environment", "Nowhere-v0", "--out", "x.npz"), "got 'Nowhere-v0'"),
         (("record", "--policy", "random", "--environment", "CartPole-v1", "--out", "x.npz", "--trajectories", "0"),
          "1 trajectory or more"),
         (("record", "--policy", "random", "--environment", "CartPole-v1", "--out", "x.npz",
-          "--environment_kwargs.wind", "3"), "unexpected keyword argument 'wind'"),
+          "--environment_kwargs.wind", "3"), "expected kwargs that CartPole-v1 takes"),
         (("record", "--policy", "none.zip", "--environment", "CartPole-v1", "--out", "x.npz"), "found nothing at none"),
         (("record", "--policy", "cut.npz", "--environment", "CartPole-v1", "--out", "x.npz"), "found something else"),
         (("record", "--policy", "other.zip", "--environment", "CartPole-v1", "--out", "x.npz"), "doesn't load"),
@@ -258,7 +286,14 @@ def test_the_app_is_found_and_lists_its_verbs_without_torch():
     command = [sys.executable, "-X", "importtime", "-m", "apps", "imitation", "demos", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=presets.ROOT)
     assert done.returncode == 0
-    for words in ("usage: genapps imitation demos VERB", "\n  record ", "\n  import ", "\n  export ", "\n  inspect "):
+    for words in (
+        "usage: genapps imitation demos VERB",
+        "\n  list ",
+        "\n  record ",
+        "\n  import ",
+        "\n  export ",
+        "\n  inspect ",
+    ):
         assert words in done.stdout
     assert "| torch" not in done.stderr and "gymnasium" not in done.stderr
 

@@ -1,23 +1,29 @@
 """`genapps imitation train`, `expert` and `benchmark` through the command line, tiny."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from sb3_contrib import TRPO
 from stable_baselines3 import PPO, SAC
 from tiny_environments import Line, demonstrate
 
 from apps.common.cells import read_cells
+from apps.common.presets import find_config, preset_names
 from apps.imitation import benchmark as table
 from apps.imitation.__main__ import main
+from apps.imitation.demonstrations import Demonstrations
 
 QUICK = ["--evaluation_episodes", "2", "--environments", "2"]
+PRESETS = [name for name in preset_names() if re.match(r"imitation/(bc|gail|dac|info_gail)_", name)]
 
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    monkeypatch.setattr("apps.imitation.train.RANDOM_EPISODES", 3)
+    monkeypatch.setattr("apps.imitation.evaluation.RANDOM_EPISODES", 3)
 
     def run(*argv):
         status = main(list(map(str, argv)))
@@ -98,6 +104,45 @@ def test_a_killed_run_goes_on_with_the_same_numbers(line, tmp_path, call, monkey
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "killed" / "metrics.jsonl").read_text()
 
 
+def test_several_seeds_run_in_processes_of_their_own_and_one_that_fails_leaves_the_others(line, tmp_path, call):
+    out = tmp_path / "seeds"
+    # a process of its own learns of the tiny environment from the module that is named
+    given = ["train", "--learner", "GAIL", "--learner.steps", 80, "--learner.hidden", "[8]", "--demonstrations", line]
+    given += ["--environment", "tiny_environments:TinyLine-v0", "--steps", 80, *QUICK]
+    broken = out / "seed_1" / "checkpoint" / "state.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"cut short")
+    several = [*given, "--out", out, "--seeds", "[0, 1]", "--jobs", 2]
+    status, _, error = call(*several)
+    assert status == 2 and "seed_1 already holds a run: add --resume" in error and not (out / "seed_0").exists()
+    status, told, error = call(*several, "--resume")
+    assert status == 1, error
+    assert "genapps: error: seed 1 failed: " in error and str(out / "seed_1.log") in error
+    assert "seed 0: GAIL on tiny_environments:TinyLine-v0: return" in told
+    broken.unlink()
+    for seed, place in ((0, tmp_path / "single"), (1, out / "seed_1")):
+        assert call(*given, "--out", place, "--learner.seed", seed)[0] == 0
+    status, told, error = call(*several, "--resume")  # all have ended: no process is started
+    assert status == 0, error
+    assert "GAIL, 2 runs on tiny_environments:TinyLine-v0: return" in told
+    found = json.loads((out / "seeds.json").read_text())
+    assert [run["seed"] for run in found["runs"]] == [0, 1] and found["failed"] == []
+    assert found["runs"][0]["returns"] == json.loads((tmp_path / "single" / "summary.json").read_text())["returns"]
+    means = [run["returns"]["mean"] for run in found["runs"]]
+    assert means[0] != means[1] and found["over_runs"][0]["returns"]["mean"] == pytest.approx(np.mean(means))
+
+
+def test_mistaken_seeds_are_one_line(line, tmp_path, call):
+    given = ["train", "--learner", "BC", "--demonstrations", line, "--out", tmp_path / "bad", *QUICK]
+    for more, words in (
+        (["--seeds", "[1, 1]"], "one or more that differ, got [1, 1]"),
+        (["--seeds", "[]"], "one or more that differ"),
+        (["--seeds", "[0]", "--jobs", 0], "--jobs: expected 1 process or more"),
+    ):
+        status, _, error = call(*given, *more)
+        assert status == 2 and words in error and error.count("\n") == 1, error
+
+
 def test_mistakes_are_one_line(line, tmp_path, call):
     for more, words in (
         (["--learner", "GALE", "--demonstrations", line], "one of AIRL, BC, DAC, FEM, GAIL, GTAL, InfoGAIL"),
@@ -112,6 +157,18 @@ def test_mistakes_are_one_line(line, tmp_path, call):
         assert status == 2 and words in error and error.count("\n") == 1, error
     status, _, error = call("benchmark", "--environments", "[CartPol]")
     assert status == 2 and "did you mean 'CartPole'" in error
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_file_of_demonstrations_imports_no_module(line, tmp_path, call, verb):
+    foreign = replace(Demonstrations.load(line), environment="os:TinyLine-v0")
+    foreign.save(tmp_path / "foreign.npz")
+    given = ["--demonstrations", tmp_path / "foreign.npz"]
+    more = ["--learner", "BC", "--out", tmp_path / "run"] if verb == "train" else ["--policy", tmp_path / "p.zip"]
+    if verb == "evaluate":
+        PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8).save(tmp_path / "p.zip")
+    status, _, error = call(verb, *given, *more)
+    assert status == 2 and "names a module to import" in error and error.count("\n") == 1
 
 
 def test_an_expert_is_trained_and_opens_without_its_normalisation(tmp_path, call):
@@ -146,6 +203,26 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
     assert ("BC, no demonstrations", "Line 2, whole") in cells
 
 
+def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(table, "random_return", lambda env_id, kwargs: -10.0)
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    monkeypatch.delenv("GENAPPS_DATA", raising=False)
+    line.rename(tmp_path / "TinyLine-v0.npz")
+    given = ["benchmark", "--environments", "[Line]", "--methods", '["BC"]', "--episodes", 2]
+    given += ["--results", tmp_path / "results"]
+    monkeypatch.setitem(table.TASKS, "Line", table.Task("TinyLine-v0", 2, 10_000, trajectories=(2,)))
+    status, told, _ = call(*given)  # what ships never takes the place of the authors' demonstrations
+    assert status == 0 and "no demonstrations of TinyLine-v0 by the published expert" in told
+    assert call(*given, "--expert", "own")[0] == 0
+    alone = table.Task("TinyLine-v0", 2, 10_000, trajectories=(3,), published_expert=False)
+    monkeypatch.setitem(table.TASKS, "Line", alone)
+    assert call(*given)[0] == 0  # but where the authors' are not to be had
+    cells = {cell.column: cell for cell in read_cells(tmp_path / "results", app="imitation")}
+    assert set(cells) == {"Line 2, own expert", "Line 3"}
+    assert "--expert own" in cells["Line 2, own expert"].command
+    assert {cell.extra["demonstrations"] for cell in cells.values()} == {"own expert"}
+
+
 def test_the_control_keeps_the_size_of_the_numbers_and_nothing_of_what_they_mean():
     rows = demonstrate(Line(), trajectories=4)
     shuffled = table.without_meaning(rows, 0)
@@ -154,3 +231,26 @@ def test_the_control_keeps_the_size_of_the_numbers_and_nothing_of_what_they_mean
         assert (ours != theirs).any(axis=1).mean() > 0.9
     told = [np.abs(r.actions[:, 0] - r.observations @ Line.WEIGHTS).mean() for r in (rows, shuffled)]
     assert told[0] < 0.1 and told[1] > 0.25
+
+
+def test_there_are_presets_of_each_kind():
+    assert {name.split("/")[1].split("_")[0] for name in PRESETS} >= {"bc", "gail", "dac"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_says_what_train_can_do(name, call, tmp_path):
+    given = ["train", "--config", name, "--out", tmp_path / "run", "--print_config"]
+    named = "\ndemonstrations:" in find_config(name).read_text()
+    status, told, error = call(*given, *([] if named else ["--demonstrations", "some.npz"]))
+    assert status == 0, error
+    settings = yaml.safe_load(told)
+    kind = settings["learner"]["class_path"].rsplit(".", 1)[1]
+    if kind == "InfoGAIL":
+        assert settings["learner"]["init_args"]["codes"] > 1
+        return
+    # what the table of GAIL measures is what the preset trains
+    (task,) = [own for own in table.TASKS.values() if own.env_id == settings["demonstrations"]]
+    assert settings["subsample"] == task.subsample and settings["trajectories"] in task.trajectories
+    if kind != "BC":
+        assert settings["steps"] == (task.off_policy_steps if kind == "DAC" else task.steps)
+        assert settings["learner"]["init_args"]["reward"] == ("logit" if kind == "DAC" else task.reward)

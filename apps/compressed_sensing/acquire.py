@@ -1,0 +1,92 @@
+"""`genapps compressed-sensing acquire`: signals of a data set, folder or .npz, measured into a .npz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core_models.data import Split
+from core_models.errors import UserError
+from core_models.files import atomic, require_writable
+
+from .measurements import Simulated
+from .measuring import Measuring, rank_of
+from .operators.dense import Scaling
+from .signals import open_signals
+
+CHUNK = 1000
+
+
+def acquire(
+    input: str,
+    out: Path,
+    operator: str | None = None,
+    m: int | None = None,
+    noise: float = 0.0,
+    matrix: Path | None = None,
+    learned: str | None = None,
+    scaling: Scaling = "unit",
+    width: float = 1.0,
+    factor: int = 2,
+    split: Split = "test",
+    number: int | None = None,
+    seed: int = 0,
+    keep_signals: bool = False,
+    dense: bool = False,
+) -> None:
+    """Measures signals: y = A x + e.
+
+    Args:
+        input: A data set by name, a folder of PNG, JPEG or WebP images, or a .npz with an array x.
+        out: The .npz for y (signals, m), the operator's recipe or A, noise and signal_shape.
+        operator: gaussian, bernoulli, dct, fourier, mask, blur or super-resolution.
+        m: Measurements of a signal; blur and super-resolution have their own number.
+        noise: Standard deviation of each measurement's noise [units of y].
+        matrix: A .npy or .npz with a matrix of your own (m, n), instead of a name.
+        learned: A trained uncertainty autoencoder whose encoder measures, instead of a name.
+        scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
+        width: Of the blur [pixels].
+        factor: Of super-resolution.
+        split: Of a data set by name.
+        number: The first so many signals; all when left out.
+        seed: Of the operator and of the noise.
+        keep_signals: Keep the true signals in the file, so that recoveries can be judged.
+        dense: Write A itself, not its recipe.
+    """
+    if out.suffix != ".npz":
+        raise UserError(f"--out: expected a .npz file, got {out}: end it in .npz")
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another name, or remove it")
+    require_writable(out)
+    measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
+    signals = open_signals(input, split).first(number)
+    made = measuring.build(signals.signal_shape)
+    source = Simulated(signals, made, noise, seed)
+    y, x = [], []
+    with torch.no_grad():
+        for batch in source.batches(CHUNK):
+            if batch.faults:
+                place, why = next(iter(batch.faults.items()))
+                raise UserError(f"{batch.names[place]}: {why}")
+            y.append(batch.x.numpy())
+            if keep_signals and batch.truth is not None:
+                x.append(batch.truth.numpy())
+    arrays: dict[str, Any] = {
+        "y": np.concatenate(y),
+        **measuring.arrays(made, dense=dense),
+        "noise": np.array(float(noise)),
+        "signal_shape": np.array(signals.signal_shape),
+    }
+    if keep_signals:
+        arrays["x"] = np.concatenate(x)
+    with atomic(out) as temporary:
+        np.savez(temporary, **arrays)
+    rank = rank_of(made)
+    told = "" if rank is None else f", rank {rank}"
+    print(
+        f"{len(source):,} signals of shape {signals.signal_shape}, {made.m} measurements each{told}, "
+        f"noise {noise:g}; wrote {out}"
+    )

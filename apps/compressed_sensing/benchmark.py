@@ -1,0 +1,237 @@
+"""The tables of recovery: methods x numbers of measurements, one result cell each, and what is chosen for them.
+
+Protocol 1: the first test images of a data set, in groups of 100 that each have a Gaussian matrix of their own (entries
+of variance 1, seeded by draw and group), noise of standard deviation 0.1 in each measurement; the value is the mean
+squared error of a pixel. Settings come from `tune`: the first validation images, training images that the papers'
+priors never saw, with matrices of other seeds. The protocol of Bora et al. (300 images, a matrix per 50) is
+`--images 300 --group 50`, in columns of its own.
+
+Source of the protocol: Bora, Jalal, Price and Dimakis 2017, section 6.1; the noise is theirs too.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+import core_models
+from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.machine import set_threads
+from apps.common.provenance import command_line, device_words
+from core_models.data import load as load_data
+from core_models.errors import UserError
+from core_models.files import hash_of, read_json, write_json
+from core_models.training import held_out
+from core_models.training.progress import Progress
+
+from .diagnosis import coverage
+from .metrics import errors, summary
+from .operators import gaussian, measure
+from .recovery import Recovered, Recovery
+from .rows import CHOSEN, MEASUREMENTS, PRIORS, ROWS, chosen
+
+APP, PROTOCOL = "compressed_sensing", "1"
+NOISE = 0.1
+VALIDATION = 5000
+VALIDATION_SEED = 1_000_000
+"""Added to the seeds of validation's matrices."""
+
+
+def benchmark(
+    data: str = "mnist",
+    methods: list[str] | None = None,
+    m: list[int] = [25, 50, 100, 200, 400],  # noqa: B006
+    images: int = 1000,
+    group: int = 100,
+    seeds: list[int] = [0],  # noqa: B006
+    prior: str | None = None,
+    results: Path = Path("docs/results"),
+    threads: int | None = 1,
+    again: bool = False,
+) -> None:
+    """Fills the cells of a table of recovery that don't stand yet.
+
+    Args:
+        data: mnist or omniglot: the table.
+        methods: Rows, by name; all when left out.
+        m: Numbers of measurements.
+        images: Test images, the first ones.
+        group: Images that share a matrix.
+        seeds: One cell each: of matrices, noise and starts.
+        prior: A run folder or zoo:NAME in place of the row's own prior.
+        results: Where cells are filed.
+        threads: CPU threads.
+        again: Measure again what stands.
+    """
+    set_threads(threads)
+    _check_counts(m=min(m), images=images, group=group)
+    for row in _known(methods):
+        for number in m:
+            for seed in seeds:
+                _cell(data, row, number, images, group, seed, prior, results, again)
+
+
+def tune(
+    data: str = "mnist",
+    methods: list[str] | None = None,
+    m: list[int] = [25, 50, 100, 200, 400],  # noqa: B006
+    images: int = 100,
+    prior: str | None = None,
+    out: Path = CHOSEN,
+    threads: int | None = 1,
+) -> None:
+    """Chooses settings on validation images, never on test images, and files them.
+
+    Args:
+        data: mnist or omniglot.
+        methods: Rows, by name; all that have something to choose when left out.
+        m: Numbers of measurements.
+        images: Validation images.
+        prior: A run folder or zoo:NAME in place of the row's own prior.
+        out: The file that settings are added to.
+        threads: CPU threads.
+    """
+    set_threads(threads)
+    train, held = _training(data)
+    x = train[held[:images]]
+    table: dict[str, Any] = read_json(out) if out.is_file() else {}
+    for row in [name for name in _known(methods) if ROWS[name].grid]:
+        for number in m:
+            tried = []
+            for settings in ROWS[row].candidates():
+                found = _recovered(data, row, settings, x, number, len(x), VALIDATION_SEED, prior)
+                mse = float(errors(found.x, x)["mse"].mean())
+                tried.append((mse, settings))
+                print(f"{row}, m = {number}: {settings}: {mse:.5f}", flush=True)
+            mse, best = min(tried, key=lambda pair: pair[0])
+            entry = {"settings": best, "validation_mse": mse, "images": len(x), "command": command_line()}
+            table.setdefault(data, {}).setdefault(row, {})[str(number)] = entry
+            write_json(out, table)
+
+
+def _cell(
+    data: str, row: str, m: int, images: int, group: int, seed: int, prior: str | None, results: Path, again: bool
+) -> None:
+    settings = {**ROWS[row].settings, **chosen(data, row, m)}
+    used = prior or (PRIORS[str(ROWS[row].prior)][data] if ROWS[row].prior else None)
+    own = (images, group) != (1000, 100)
+    column = f"{m}, {images} images, a matrix per {group}" if own else str(m)
+    config = {
+        "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
+        "noise": NOISE, "settings": {name: repr(value) for name, value in settings.items()},
+        "prior": _hash_of_prior(used) if used else None,
+    }  # fmt: skip
+    place: dict[str, Any] = {"app": APP, "table": data, "row": row, "column": column, "draw": seed}
+    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
+    if standing and not again:
+        print(f"{row}, m = {column}, seed {seed}: stands, {standing.value:.5f}", flush=True)
+        return
+    x = _test_images(data, images)
+    start = time.monotonic()
+    found = _recovered(data, row, chosen(data, row, m), x, m, group, seed, prior, words=f"{row}, m = {m}")
+    seconds = time.monotonic() - start
+    told = {name: summary(values) for name, values in errors(found.x, x).items()}
+    extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
+    if found.std is not None:
+        extra["coverage"] = {str(level): share for level, share in coverage(found, x).items()}
+    extra |= {name: float(values.double().mean()) for name, values in found.details.items()}
+    options = {"data": data, "methods": f"['{row}']", "m": f"[{m}]", "seeds": f"[{seed}]"}
+    options |= {"images": str(images), "group": str(group)} if own else {}
+    options |= {"prior": prior} if prior else {}
+    words = ["genapps compressed-sensing benchmark", *(f"--{k} {shlex.quote(v)}" for k, v in options.items())]
+    write_cell(
+        results,
+        Cell(
+            **place, value=told["mse"]["mean"], unit="mean squared error of a pixel", better="lower", seed=seed,
+            config_hash=hash_of(config), protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds,
+            command=" ".join(words), extra=extra,
+        ),
+    )  # fmt: skip
+    print(
+        f"{row}, m = {column}, seed {seed}: {told['mse']['mean']:.5f} ± {told['mse']['half_width']:.5f} (95 %), "
+        f"{seconds:.0f} s",
+        flush=True,
+    )
+
+
+def _recovered(
+    data: str, row: str, settings: dict[str, Any], x: Tensor, m: int, group: int, seed: int, prior: str | None,
+    words: str | None = None,
+) -> Recovered:  # fmt: skip
+    """Measures and recovers images, group by group, each with a matrix of its own."""
+    own = ROWS[row]
+    options: dict[str, Any] = {**own.settings, **settings}
+    if own.prior:
+        options["prior"] = _prior(prior or PRIORS[own.prior][data])
+    parts: list[Recovered] = []
+    fitted: Recovery | None = None
+    with Progress(words or row, len(x)) as bar:
+        for first in range(0, len(x), group):
+            number = seed * 10_000 + first // group
+            operator = gaussian(tuple(x.shape[1:]), m, seed=number)
+            method = own.kind(operator, noise=NOISE, **options)
+            if own.fits:
+                if fitted is None:
+                    train, held = _training(data)
+                    kept = torch.ones(len(train), dtype=torch.bool)
+                    kept[held] = False
+                    fitted = method.fit(train[kept])
+                for name, value in vars(fitted).items():
+                    if name.endswith("_"):
+                        setattr(method, name, value)
+            batch = x[first : first + group]
+            y = measure(operator, batch, NOISE, Generator().manual_seed(number))
+            parts.append(method.recover(y))
+            bar.update(first + len(batch), last=first + len(batch) == len(x))
+    std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
+    details = {name: torch.cat([part.details[name] for part in parts]) for name in parts[0].details}
+    return Recovered(torch.cat([part.x for part in parts]), std, details)
+
+
+@cache
+def _training(data: str) -> tuple[Tensor, Tensor]:
+    """Returns all training images and which of them are for validation: those that `train` holds out by seed 0."""
+    images = load_data(data).images("train")
+    return images, held_out(len(images), min(VALIDATION, len(images) // 10), 0)[1]
+
+
+def _test_images(data: str, images: int) -> Tensor:
+    x = load_data(data).images("test")
+    if images > len(x):
+        raise UserError(f"--images: expected at most the {len(x):,} test images of {data}, got {images}")
+    return x[:images]
+
+
+@cache
+def _prior(name: str) -> Any:
+    return core_models.load(name).eval()
+
+
+def _hash_of_prior(name: str) -> str:
+    model = _prior(name)
+    return hash_of({key: float(value.double().sum()) for key, value in model.state_dict().items()})
+
+
+def _known(methods: list[str] | None) -> list[str]:
+    for row in methods or []:
+        if row not in ROWS:
+            near = get_close_matches(row, ROWS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"--methods: expected some of {'; '.join(ROWS)}; got {row!r}{hint}")
+    return list(ROWS) if methods is None else methods
+
+
+def _check_counts(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"--{name}: expected at least 1, got {value}")
+
+
+__all__ = ["MEASUREMENTS", "benchmark", "tune"]

@@ -1,0 +1,141 @@
+r"""CSGM: compressed sensing using a generative model.
+
+.. math:: \hat z = \arg\min_z \frac1m \|y - A G(z)\|^2 + \lambda \|z\|^2, \qquad \hat x = G(\hat z)
+
+The penalty is minus the log-density of a standard normal prior, up to its weight; lambda belongs to the scaling of A
+and of the noise. G is any `Decodable`.
+
+Source: Bora, Jalal, Price and Dimakis, "Compressed sensing using generative models", 2017, equation 1 and section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from core_models.base import Decodable
+from core_models.errors import UserError
+
+from .latent_search import Found, Search, frozen, search
+from .operators import LinearOperator
+from .operators.base import Measurements
+from .recovery import Recovered, Recovery
+
+HALVING = ((0.05, 0.5), (0.15, 0.3), (0.4, 0.1))
+"""Early dropping that leaves the error as it is: half the restarts from a twentieth of the steps on, and so on."""
+
+
+class CSGM(Recovery):
+    """The signal nearest to the measurements among those that a generative prior can make.
+
+    Args:
+        operator: what made the measurements.
+        noise: standard deviation of each measurement's noise; only `acquire` asks for it.
+        prior: a model with `decode`, `latent_shape` and `event_shape`.
+        penalty: lambda.
+        steps: of Adam, or iterations of L-BFGS.
+        restarts: starts from the prior, of which the least loss is kept.
+        learning_rate: of Adam.
+        drop: when which share of the restarts goes on; () keeps all to the end.
+        optimiser: adam or lbfgs.
+        batch: signals searched at once.
+        random_state: seed of the starts.
+    """
+
+    def __init__(
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, penalty: float = 0.1,
+        steps: int = 1000, restarts: int = 10, learning_rate: float = 0.01,
+        drop: Sequence[tuple[float, float]] = (), optimiser: Literal["adam", "lbfgs"] = "adam", batch: int = 100,
+        random_state: int = 0,
+    ) -> None:  # fmt: skip
+        self.operator, self.prior, self.noise, self.penalty = operator, prior, noise, penalty
+        self.steps, self.restarts, self.learning_rate, self.drop = steps, restarts, learning_rate, drop
+        self.optimiser, self.batch, self.random_state = optimiser, batch, random_state
+
+    def _recover(self, y: Measurements, first: int) -> Recovered:
+        prior, operator = checked_prior(self.prior, self.measuring), self.measuring
+        parts = []
+        with frozen(prior):
+            for start in range(0, len(y), self.batch):
+                own = y[start : start + self.batch]
+                found = self._search(own, first + start)
+                with torch.no_grad():
+                    x = prior.decode(found.variables[0])
+                    error = (own - operator(x)).norm(dim=1)
+                parts.append((x, found.loss, error))
+        x, loss, error = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Recovered(x, None, {"loss": loss, "measurement_error": error})
+
+    def search_latents(self, y: Measurements, encoded: Tensor | None = None) -> Float[Tensor, "batch ..."]:
+        """Returns the latents (batch, *latent_shape) of the least loss.
+
+        Args:
+            y: measurements (batch, m).
+            encoded: signals whose encoding by the prior is one start more.
+        """
+        parts = []
+        with frozen(self.prior):
+            for first in range(0, len(y), self.batch):
+                rows = slice(first, first + self.batch)
+                own = None
+                if encoded is not None:
+                    with torch.no_grad():
+                        own = self.prior.encode(encoded[rows]).mean[:, None]
+                parts.append(self._search(y[rows], first, own).variables[0])
+        return torch.cat(parts)
+
+    def _search(self, y: Measurements, first: int, extra: Tensor | None = None) -> Found:
+        prior, operator = self.prior, self.measuring
+        start = starts(prior, len(y), self.restarts, self.random_state, first).to(y)
+        start = start if extra is None else torch.cat([extra, start], 1)
+        plan = Search(self.steps, start.shape[1], self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
+
+        def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
+            (z,) = variables
+            fit = (y[signals] - operator(prior.decode(z))).square().mean(1)
+            return fit + self.penalty * z.square().flatten(1).sum(1)
+
+        if self.optimiser == "lbfgs":
+            from .lbfgs import search_by_lbfgs
+
+            return search_by_lbfgs(loss, [start], self.steps)
+        if self.optimiser != "adam":
+            raise UserError(f"expected the optimiser adam or lbfgs, got {self.optimiser!r}")
+        return search(loss, [start], plan)
+
+
+def starts(prior: Decodable, batch: int, restarts: int, seed: int, first: int = 0) -> Tensor:
+    """Draws standard normal latents (batch, restarts, *latent_shape); each signal has its own stream.
+
+    So a signal starts from the same latents whatever batch it is in.
+    """
+    rows = []
+    for signal in range(first, first + batch):
+        generator = Generator().manual_seed(seed * 1_000_003 + signal)
+        rows.append(torch.randn(restarts, *prior.latent_shape, generator=generator))
+    return torch.stack(rows)
+
+
+def checked_prior(prior: Any, operator: LinearOperator) -> Any:
+    """Returns the prior if it makes signals of the operator's shape.
+
+    Raises:
+        UserError: when there is none, it can't decode, or its signals have another shape.
+    """
+    if prior is None:
+        raise UserError("expected a generative prior, got none: give prior=..., e.g. core_models.zoo.load(NAME)")
+    module: Any = prior if isinstance(prior, torch.nn.Module) else None
+    if module is None or not callable(getattr(module, "decode", None)):
+        raise UserError(f"expected a prior that decodes latents, such as a VAE, got {type(prior).__name__}")
+    if not hasattr(prior, "latent_shape") or not hasattr(prior, "event_shape"):
+        raise UserError(f"{type(prior).__name__}: expected latent_shape and event_shape, one is missing")
+    if tuple(module.event_shape) != tuple(operator.signal_shape):
+        raise UserError(
+            f"expected a prior of signals {tuple(operator.signal_shape)}, as the operator measures, got one of "
+            f"{tuple(module.event_shape)}"
+        )
+    return module

@@ -1,0 +1,148 @@
+r"""What makes the measurements: a linear map A and its adjoint, on batches.
+
+.. math:: y = A x + e, \qquad e \sim N(0, \sigma^2 I)
+
+Signals are (batch, \*signal_shape), measurements (batch, m); both are real. The adjoint is held against the map by the
+dot-product test when an operator is made: <A x, y> = <x, A^T y> for random x and y.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Size, Tensor, nn
+
+from core_models.errors import UserError
+
+Signals = Float[Tensor, "batch ..."]
+"""(batch, *signal_shape)."""
+Measurements = Float[Tensor, "batch m"]
+
+BYTES = 1 << 28
+"""Of memory that making a dense matrix takes at a time [bytes]."""
+
+
+class LinearOperator(nn.Module, ABC):
+    """A linear map from signals to measurements; `A(x)` and `A.adjoint(y)`."""
+
+    def __init__(self, signal_shape: Sequence[int], m: int) -> None:
+        super().__init__()
+        if not signal_shape or min(signal_shape) < 1:
+            raise UserError(f"expected signals of a shape of at least one value, got {tuple(signal_shape)}")
+        if m < 1:
+            raise UserError(f"expected at least one measurement, got m = {m}")
+        self.signal_shape, self.m = Size(signal_shape), m
+        self.n = prod(signal_shape)
+        self._rank: int | None = None
+
+    @abstractmethod
+    def _apply_to(self, x: Signals) -> Measurements:
+        """Returns A x, (batch, m)."""
+
+    @abstractmethod
+    def _adjoint_of(self, y: Measurements) -> Signals:
+        """Returns A^T y, (batch, *signal_shape)."""
+
+    def forward(self, x: Signals) -> Measurements:
+        """Returns the measurements (batch, m) of signals (batch, *signal_shape), without noise.
+
+        Raises:
+            UserError: when the signals have another shape.
+        """
+        if x.shape[1:] != self.signal_shape:
+            wanted, got = (", ".join(map(str, shape)) for shape in (self.signal_shape, x.shape))
+            raise UserError(f"expected signals of shape (batch, {wanted}), as the operator measures, got ({got})")
+        return self._apply_to(x)
+
+    def adjoint(self, y: Measurements) -> Signals:
+        """Returns A^T y, (batch, *signal_shape), of measurements (batch, m).
+
+        Raises:
+            UserError: when the number of measurements is another.
+        """
+        if y.ndim != 2 or y.shape[1] != self.m:
+            raise UserError(f"expected measurements of shape (batch, {self.m}), as the operator makes, got "
+                            f"{tuple(y.shape)}")  # fmt: skip
+        return self._adjoint_of(y)
+
+    def matrix(self) -> Float[Tensor, "m n"]:
+        """Returns A as a dense matrix, (m, n), on the device and in the precision of the operator's buffers."""
+        like = self._like()
+        rows = []
+        step = max(1, BYTES // (8 * max(self.n, self.m)))
+        if self.m <= self.n:
+            for start in range(0, self.m, step):
+                unit = torch.eye(self.m, dtype=like.dtype, device=like.device)[start : start + step]
+                rows.append(self.adjoint(unit).flatten(1))
+            return torch.cat(rows)
+        for start in range(0, self.n, step):
+            unit = torch.eye(self.n, dtype=like.dtype, device=like.device)[start : start + step]
+            rows.append(self(unit.unflatten(1, self.signal_shape)))
+        return torch.cat(rows).T
+
+    def rank(self) -> int:
+        """Returns the rank of A: below m or n where measurements repeat each other."""
+        if self._rank is None:
+            self._rank = int(torch.linalg.matrix_rank(self.matrix().double()))
+        return self._rank
+
+    def _like(self) -> Tensor:
+        """Returns a buffer that says on which device and in which precision the operator works."""
+        return next(self.buffers(), torch.zeros(()))
+
+    def check_adjoint(self, tolerance: float | None = None, *, seed: int = 0) -> None:
+        """Holds the adjoint against the map by random vectors.
+
+        Args:
+            tolerance: largest difference of the two products, as a share of ||A x|| ||y||; by the precision when
+                left out.
+            seed: of the vectors.
+
+        Raises:
+            UserError: when the adjoint belongs to another map, or either isn't finite.
+        """
+        like = self._like()
+        generator = Generator().manual_seed(seed)
+        draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)  # noqa: E731
+        x, y = draw(3, *self.signal_shape), draw(3, self.m)
+        with torch.no_grad():
+            image, back = self(x), self.adjoint(y)
+        if not bool(torch.isfinite(image).all() and torch.isfinite(back).all()):
+            raise UserError(
+                f"{type(self).__name__}: expected finite measurements of random signals, got NaN or infinity"
+            )
+        if not bool(image.any()):
+            raise UserError(f"{type(self).__name__}: expected measurements that depend on the signal, A is all zero")
+        left = (image.double() * y.double()).sum(1)
+        right = (x.double() * back.double()).flatten(1).sum(1)
+        scale = image.double().norm(dim=1) * y.double().norm(dim=1)
+        scale = scale + x.double().flatten(1).norm(dim=1) * back.double().flatten(1).norm(dim=1)
+        worst = float(((left - right).abs() / scale).max())
+        allowed = tolerance if tolerance is not None else 1e3 * torch.finfo(like.dtype).eps
+        if not worst <= allowed:
+            raise UserError(
+                f"{type(self).__name__}: expected an adjoint with <A x, y> = <x, A^T y>, they differ by {worst:.1e} of "
+                f"their size (at most {allowed:.0e}): give the adjoint of this very map"
+            )
+
+
+def measure(operator: LinearOperator, x: Signals, noise: float, generator: Generator | None = None) -> Measurements:
+    """Returns noisy measurements A x + e, (batch, m).
+
+    Args:
+        operator: A.
+        x: signals (batch, *signal_shape).
+        noise: standard deviation of each measurement's noise [units of y].
+        generator: of the noise.
+
+    Raises:
+        UserError: when the noise is negative.
+    """
+    if not noise >= 0:
+        raise UserError(f"expected a noise of 0 or more, got {noise}")
+    y = operator(x)
+    return y + noise * torch.empty_like(y).normal_(generator=generator) if noise else y

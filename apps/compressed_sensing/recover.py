@@ -1,0 +1,273 @@
+"""`genapps compressed-sensing recover`: signals from measurements, or from images that are measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.common.machine import set_threads
+from apps.common.provenance import command_line, commit, device_words
+from apps.common.streaming import ImageSource
+from apps.common.streaming.job import check_folder
+from core_models.data import Split
+from core_models.errors import UserError
+from core_models.files import write_json
+
+from .csgm import checked_prior
+from .fitting import fit_or_load
+from .job import BatchWorker, RecoveryJob
+from .measurements import Measured, Simulated, Stored, holds_measurements
+from .measuring import Measuring, described, rank_of
+from .methods import Builder, method_of, refuse_given, settings_of
+from .operators import LinearOperator
+from .operators.dense import Scaling
+from .outputs import RecoveredOut, coverage_of, error_columns, errors_of, join
+from .priors import fingerprint, load_autoencoder, load_prior
+from .recovery import Recovered, Recovery
+from .signals import open_signals
+from .uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
+
+
+def recover(
+    input: str,
+    method: Builder,
+    out: Path,
+    prior: str | None = None,
+    fit_data: str | None = None,
+    fit_number: int = 10_000,
+    noise: float | None = None,
+    operator: str | None = None,
+    m: int | None = None,
+    matrix: Path | None = None,
+    learned: str | None = None,
+    scaling: Scaling = "unit",
+    width: float = 1.0,
+    factor: int = 2,
+    signal_shape: list[int] | None = None,
+    split: Split = "test",
+    number: int | None = None,
+    seed: int = 0,
+    batch_size: int = 100,
+    threads: int | None = None,
+    resume: bool = False,
+) -> int:
+    """Recovers signals from measurements y = A x + e, or measures images and recovers them.
+
+    Written are recovered/000000.png and, where the method knows a standard deviation, std/000000.png (white is 0.5);
+    recovered.npz with x and std; recovered.csv, a row per signal: what the method says of it, measurement_error
+    ||A x - y|| beside noise_norm, sigma sqrt(m), and its errors where the truth is known; summary.json. Memory does not
+    grow with the number of signals.
+
+    Args:
+        input: A .npz of measurements: y (signals, m) and A (m, n), or what `acquire` wrote. Or images that are measured
+            first: a data set by name, a folder, or a .npz with an array x.
+        method: How, and its settings: --method CSGM --method.steps 500. See --method.help CSGM.
+        out: The folder for what comes of it.
+        prior: A generative prior, for the methods that search one: zoo:NAME, a run folder, or a class path. For
+            UncertaintyAutoencoder, the trained one.
+        fit_data: Signals to learn from, for the methods that do: a data set by name, whose training split is taken, a
+            folder or a .npz.
+        fit_number: How many of them, drawn by the seed.
+        noise: Standard deviation of each measurement's noise [units of y]; that of the file when left out. Images are
+            measured with so much; without any when left out.
+        operator: What made y where the file doesn't say, or what measures images: gaussian, bernoulli, dct, fourier,
+            mask, blur or super-resolution.
+        m: Measurements of a signal; blur and super-resolution have their own number.
+        matrix: A .npy or .npz with a matrix of your own (m, n), instead of a name.
+        learned: A trained uncertainty autoencoder whose encoder measures, instead of a name.
+        scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
+        width: Of the blur [pixels].
+        factor: Of super-resolution.
+        signal_shape: Of one signal, where neither the file nor a prior says it, e.g. [1,28,28].
+        split: Of a data set by name.
+        number: The first so many signals; all when left out.
+        seed: Of the operator, of the noise of images, and of the draw of signals to learn from.
+        batch_size: Signals at a time.
+        threads: CPU threads.
+        resume: Go on where an earlier run into the same folder stopped.
+
+    Returns:
+        The exit status: 1 where an image could not be read.
+    """
+    set_threads(threads)
+    check_folder(out, resume)
+    if noise is not None and not noise >= 0:
+        raise UserError(f"--noise: expected 0 or more, got {noise}")
+    measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
+    made, model = _method(method, prior)
+    kind = method_of(made)
+    if kind.needs_signals and fit_data is None:
+        raise UserError(f"{kind.cls.__name__} learns from training signals, got none: give --fit_data, a data set by "
+                        "name, a folder or a .npz")  # fmt: skip
+    if not kind.needs_signals and fit_data is not None:
+        raise UserError(f"--fit_data: {kind.cls.__name__} learns nothing from signals: leave it out")
+    wanted = tuple(signal_shape) if signal_shape else _shape_of(model)
+    training = open_signals(fit_data, "train", wanted) if fit_data is not None else None
+    wanted = training.signal_shape if training is not None and wanted is None else wanted
+    source, measured_by, sigma = _source(Path(input), input, measuring, made, wanted, noise, split, number, seed)
+    if kind.std and not sigma > 0:
+        raise UserError(
+            f"{kind.cls.__name__} needs the noise of the measurements, above 0, got {sigma:g}: give --noise"
+        )
+    if not kind.needs_model:
+        changes = {"noise": sigma} if "noise" in made.get_params(deep=False) else {}
+        made.set_params(operator=measured_by, **changes)
+    if kind.needs_prior:
+        checked_prior(model, measured_by)
+    identity = fingerprint(model) if model is not None else None
+    fitted = fit_or_load(made, training, fit_number, seed, out, identity) if training is not None else None
+    settings = {
+        "verb": "recover", "method": kind.cls.__name__, "settings": settings_of(made), "prior": identity,
+        "fit": fitted, "operator": described(measured_by), "noise": repr(float(sigma)),
+    }  # fmt: skip
+    shape = measured_by.signal_shape
+    truth = not isinstance(source, Stored) or source.has_truth()
+    columns = (*kind.says, "measurement_error", "noise_norm", *(error_columns(shape, std=kind.std) if truth else ()))
+    job = RecoveryJob(
+        source, out, settings, columns, batch_size=batch_size, description="recovering", file_name="recovered.csv"
+    )
+    job.watched = "mse" if truth else "measurement_error"
+    images = RecoveredOut(out, source, shape, std=kind.std)
+    rank = rank_of(measured_by)
+    told = "" if rank is None else f", rank {rank}"
+    guessed = isinstance(source, Stored) and source.noise is None and noise is None and not kind.needs_model
+    unsaid = ", since neither the file nor --noise says it" if guessed else ""
+    print(f"{kind.cls.__name__}: {len(source):,} signals of shape {tuple(shape)}, {measured_by.m} measurements{told}, "
+          f"noise {sigma:g}{unsaid}; dot-product test passed", flush=True)  # fmt: skip
+
+    work = _worker(made, measured_by, sigma, columns, std=kind.std)
+    fresh = not job.settings_file.exists()
+    try:
+        done = job.run(work, images, resume=resume)  # type: ignore[arg-type]
+    except UserError:
+        if fresh and not job.records.path.exists():  # a setting that the method refuses: the folder stays free
+            job.settings_file.unlink(missing_ok=True)
+        raise
+    means = job.means()
+    if not done.already:
+        seconds = round(done.seconds, 2)
+        summary: dict[str, Any] = {
+            "signals": done.images, "unreadable": done.unreadable, "means": means, "coverage": coverage_of(means),
+            "operator": {**described(measured_by), "n": measured_by.n, "rank": rank, "dot_test": "passed"},
+            "noise": sigma, "method": kind.cls.__name__, "settings": settings["settings"], "prior": prior,
+            "fit": fitted, "seconds": seconds,
+            "signals_per_second": round(done.processed / done.seconds, 3) if done.processed else None,
+            "device": device_words("cpu"), "command": command_line(), "commit": commit(),
+        }  # fmt: skip
+        write_json(job.summary_file, summary)
+    for name in ("mse", "psnr", "ssim", "measurement_error"):
+        if name in means:
+            beside = f", the noise {sigma * measured_by.m**0.5:.5g}" if name == "measurement_error" else ""
+            print(f"{name} {means[name]['mean']:.5g}{_bar(means[name]['half_width'])}{beside}")
+    print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")
+    job.say_end(done)
+    return done.status
+
+
+def _method(build: Builder, prior: str | None) -> tuple[Recovery, nn.Module | None]:
+    """Makes the method, and loads its prior or its trained model.
+
+    Raises:
+        UserError: when it needs one and there is none, or doesn't need one and there is.
+    """
+    made = build(None)
+    kind = method_of(made)
+    name = kind.cls.__name__
+    if kind.needs_model:
+        if prior is None:
+            raise UserError(f"{name} needs a trained autoencoder, got none: give --prior, a folder that `genapps "
+                            "compressed-sensing train uae` wrote")  # fmt: skip
+        model = load_autoencoder(prior)
+        return made.set_params(model=model), model
+    refuse_given(made)
+    if not kind.needs_prior:
+        if prior is not None:
+            raise UserError(f"--prior: {name} has no use for one: leave it out, or choose a method that searches one")
+        return made, None
+    if prior is None:
+        raise UserError(f"{name} searches a generative prior, got none: give --prior, e.g. zoo:vae_mnist")
+    own = load_prior(prior)
+    return made.set_params(prior=own), own
+
+
+def _source(
+    path: Path, name: str, given: Measuring, method: Recovery, wanted: tuple[int, ...] | None, noise: float | None,
+    split: Split, number: int | None, seed: int,
+) -> tuple[ImageSource, LinearOperator, float]:  # fmt: skip
+    """Returns the measurements, what makes or made them, and their noise."""
+    learned = method.fitted if isinstance(method, UncertaintyAutoencoder) else None
+    if holds_measurements(path):
+        stored = Stored(path, number)
+        told = stored.signal_shape
+        if told and wanted and told != wanted:
+            raise UserError(
+                f"{path}: expected measurements of signals {wanted}, as the prior, --signal_shape or --fit_data says, "
+                f"got those of signals {told}"
+            )
+        measured_by = _learned(stored, given, learned) if learned else stored.operator(given, told or wanted)
+        stored.check_measured_by(measured_by)
+        found = noise if noise is not None else stored.noise
+        if found is None:
+            found = learned.config.noise if learned else 0.0
+        return stored, measured_by, found
+    if learned is not None and given.given:
+        raise UserError(
+            "UncertaintyAutoencoder measures by its own encoder: leave out --operator, --matrix and --learned"
+        )
+    if learned is None and not given.given:
+        raise UserError(f"{name} holds signals, not measurements: expected what is to measure them, got none: give "
+                        "--operator NAME and --m, --matrix FILE or --learned FOLDER")  # fmt: skip
+    signals = open_signals(name, split, wanted).first(number)
+    measured_by = method.measuring if learned is not None else given.build(signals.signal_shape)
+    if learned is not None and tuple(learned.event_shape) != signals.signal_shape:
+        raise UserError(f"{name}: expected signals {tuple(learned.event_shape)}, as the autoencoder measures, got "
+                        f"{signals.signal_shape}")  # fmt: skip
+    sigma = noise if noise is not None else (learned.config.noise if learned is not None else 0.0)
+    return Simulated(signals, measured_by, sigma, seed), measured_by, sigma
+
+
+def _learned(stored: Stored, given: Measuring, model: UncertaintyAutoencoderModel) -> LinearOperator:
+    """Returns the autoencoder's encoder, which must have made the measurements."""
+    own = UncertaintyAutoencoder(model).operator
+    if given.given or stored.matrix is not None or stored.measuring is not None:
+        told = stored.operator(given, tuple(model.event_shape))
+        if told.m != own.m or not torch.allclose(told.matrix(), own.matrix(), rtol=1e-4, atol=1e-5):
+            raise UserError(f"{stored.path}: expected measurements by the autoencoder's own encoder, they were made by "
+                            "another operator: use the one that measured them, or another method")  # fmt: skip
+    return own
+
+
+def _worker(
+    method: Recovery, operator: LinearOperator, noise: float, columns: Sequence[str], *, std: bool
+) -> BatchWorker:
+    """Returns what is done to a batch: its signals recovered, with a row for each."""
+
+    def work(batch: Measured) -> tuple[Sequence[Mapping[str, object]], Tensor]:
+        found = join([method.recover(batch.x[rows], first=first) for first, rows in batch.runs()])
+        values = {name: own for name, own in found.details.items() if name in columns}
+        with torch.no_grad():
+            values["measurement_error"] = (operator(found.x) - batch.x).norm(dim=1)
+        values["noise_norm"] = torch.full((len(batch.x),), noise * operator.m**0.5)
+        values |= errors_of(found, batch.truth) if batch.truth is not None else {}
+        plain = {name: [f"{value:.8g}" for value in own.tolist()] for name, own in values.items()}
+        rows = [{"status": "recovered", **{name: own[i] for name, own in plain.items()}} for i in range(len(batch.x))]
+        return rows, _stacked(found, std=std)
+
+    return work
+
+
+def _shape_of(model: Any) -> tuple[int, ...] | None:
+    return None if model is None else tuple(model.event_shape)
+
+
+def _stacked(found: Recovered, *, std: bool) -> Tensor:
+    parts = [found.x] if not std or found.std is None else [found.x, found.std]
+    return torch.stack([part.detach() for part in parts])
+
+
+def _bar(half_width: float | None) -> str:
+    return "" if half_width is None else f" ± {half_width:.2g}"

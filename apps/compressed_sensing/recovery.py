@@ -1,0 +1,88 @@
+"""What all recovery methods share: `fit(X)`, `acquire(X)`, `reconstruct(y)`, a whole batch at once.
+
+A method stores its constructor's arguments as they are, so that `get_params` and `sklearn.base.clone` work; what `fit`
+learns ends in `_`. Signals are (batch, *signal_shape) in [0, 1], measurements (batch, m).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from sklearn.base import BaseEstimator
+from torch import Generator, Tensor
+
+from core_models.errors import UserError
+
+from .operators import LinearOperator, measure
+from .operators.base import Measurements, Signals
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """Signals recovered from measurements."""
+
+    x: Signals
+    std: Signals | None = None
+    """Posterior standard deviation of every value, where the method knows one."""
+    details: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+    """What the method says of each signal: objective, gap, loss, ..."""
+
+
+class Recovery(BaseEstimator, ABC):
+    """A method that recovers signals from the measurements of one operator."""
+
+    operator: LinearOperator | None
+    noise: float
+
+    def fit(self, X: Signals | None = None, y: Any = None) -> Self:
+        """Learns what there is to learn from signals; for most methods nothing. Returns itself."""
+        return self
+
+    def acquire(self, X: Signals, *, generator: Generator | None = None) -> Measurements:
+        """Returns noisy measurements (batch, m) of signals (batch, *signal_shape).
+
+        Raises:
+            UserError: when signals aren't finite or have another shape.
+        """
+        if not bool(torch.isfinite(X).all()):
+            raise UserError("expected finite signals, got NaN or infinity")
+        return measure(self.measuring, X, self.noise, generator)
+
+    def reconstruct(self, y: Measurements) -> Signals:
+        """Returns the signals (batch, *signal_shape) recovered from measurements (batch, m)."""
+        return self.recover(y).x
+
+    def recover(self, y: Measurements, first: int = 0) -> Recovered:
+        """Returns the signals with what else the method knows of them.
+
+        Args:
+            y: measurements (batch, m).
+            first: place of the first of them among all signals, where these come in parts: what is drawn for a signal
+                follows from its place.
+
+        Raises:
+            UserError: when measurements have another number, or aren't finite.
+        """
+        operator = self.measuring
+        if y.ndim != 2 or y.shape[1] != operator.m:
+            raise UserError(f"expected measurements (batch, {operator.m}), as the operator makes, got {tuple(y.shape)}")
+        if not bool(torch.isfinite(y).all()):
+            raise UserError("expected finite measurements, got NaN or infinity")
+        if not self.noise >= 0:
+            raise UserError(f"expected a noise of 0 or more, got {self.noise}")
+        return self._recover(y, first)
+
+    @abstractmethod
+    def _recover(self, y: Measurements, first: int) -> Recovered:
+        """Does what `recover` says, measurements having been checked."""
+
+    @property
+    def measuring(self) -> LinearOperator:
+        """The operator, which must be there."""
+        if self.operator is None:
+            raise UserError(f"{type(self).__name__}: expected an operator, got none: give operator=...")
+        return self.operator

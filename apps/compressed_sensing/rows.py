@@ -1,0 +1,93 @@
+"""The rows of the benchmark's tables: methods with their fixed settings, and what is chosen for them on validation.
+
+What is chosen lies in `chosen.json`, data set by data set and m by m, written by `genapps compressed-sensing tune`;
+a row without an entry uses the first values of its grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from core_models.errors import UserError
+from core_models.files import read_json
+
+from .csgm import CSGM, HALVING
+from .gaussian import GaussianMixture, Wiener
+from .lasso import BPDN, LASSO
+from .recovery import Recovery
+from .residual_covariance import ResidualCovariance
+from .sparse_gen import SparseGen
+
+CHOSEN = Path(__file__).parent / "chosen.json"
+MEASUREMENTS = (10, 25, 50, 100, 200, 300, 400, 500, 750)
+ALPHAS = (0.1, 0.3, 0.03, 0.01, 0.003)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables."""
+
+    kind: type[Recovery]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """What is chosen on validation images: names of settings and the values that are tried."""
+    prior: str | None = None
+    """Which prior of `PRIORS` it uses."""
+    fits: bool = False
+    """Whether it is fitted to training signals."""
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Returns every combination of the grid."""
+        return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+
+
+PAPER, STRONG = "paper", "strong"
+PRIORS = {
+    PAPER: {"mnist": "runs/compressed_sensing/vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot"},
+    STRONG: {"mnist": "zoo:vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot_strong"},
+}
+"""The generative prior of each data set: that of the papers (784-500-500-20), and a stronger one (50 latents)."""
+
+_SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 0.03, 0.01]}
+ROWS: dict[str, Row] = {
+    "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
+    "LASSO, DCT": Row(LASSO, {"basis": "dct", "box": False}, {"alpha": ALPHAS}),
+    "LASSO, wavelet": Row(LASSO, {"basis": "wavelet", "box": False}, {"alpha": ALPHAS}),
+    "LASSO, pixels, boxed": Row(LASSO, {"basis": "pixels", "box": True}, {"alpha": ALPHAS}),
+    "LASSO, DCT, boxed": Row(LASSO, {"basis": "dct", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
+    "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
+    "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
+    "CSGM": Row(CSGM, {}, prior=PAPER),
+    "CSGM, early dropping": Row(CSGM, {"drop": HALVING}, prior=PAPER),
+    "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "Wiener": Row(Wiener, fits=True),
+    "GMM-40": Row(GaussianMixture, {"components": 40}, fits=True),
+    "Residual covariance": Row(ResidualCovariance, {}, {"shrinkage": [1e-4, 1e-3]}, prior=PAPER, fits=True),
+    "Residual covariance, 50 latents": Row(
+        ResidualCovariance, {"restarts": 20, "modes": 12, "drop": ()}, {"shrinkage": [1e-4, 1e-3]}, prior=STRONG,
+        fits=True,
+    ),
+}  # fmt: skip
+
+
+def chosen(data: str, row: str, m: int, path: Path = CHOSEN) -> dict[str, Any]:
+    """Returns the settings that validation chose for a row; those of the nearest m where this one was not tuned."""
+    grid = ROWS[row].grid
+    first = {name: values[0] for name, values in grid.items()}
+    if not grid or not path.is_file():
+        return first
+    found = read_json(path)
+    known = found.get(data, {}).get(row, {}) if isinstance(found, dict) else {}
+    if not known:
+        return first
+    nearest = min(known, key=lambda other: (abs(int(other) - m), int(other)))
+    settings = known[nearest]["settings"]
+    if set(settings) != set(grid):
+        raise UserError(f"{path}: expected {', '.join(grid)} for {row}, got {', '.join(settings)}: tune it again")
+    return dict(settings)

@@ -1,0 +1,1 @@
+"""Solvers of convex recovery problems, a batch at a time, and their reference."""

@@ -1,0 +1,92 @@
+r"""FISTA: accelerated proximal gradient steps for the LASSO, a whole batch at once.
+
+.. math:: w_{k+1} = \mathrm{prox}(z_k - \nabla f(z_k) / L), \qquad
+   z_{k+1} = w_{k+1} + \frac{t_k - 1}{t_{k+1}} (w_{k+1} - w_k), \qquad t_{k+1} = (1 + \sqrt{1 + 4 t_k^2}) / 2
+
+The momentum of a signal starts anew when it points uphill. The proximal map is soft thresholding, with a box (and then
+B = I only) soft thresholding clipped to it: for B != I both at once have no closed form; see `admm`.
+
+Source: Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm", 2009, equations 4.1 to 4.3; O'Donoghue
+and Candes, "Adaptive restart for accelerated gradient schemes", 2015, section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from core_models.errors import UserError
+
+from .problem import Coefficients, Lasso
+
+
+def shrink(w: Tensor, threshold: Tensor | float) -> Tensor:
+    """Returns sign(w) max(|w| - threshold, 0): the proximal map of threshold ||w||_1."""
+    return w - w.clamp(-threshold, threshold) if isinstance(threshold, float) else (
+        w.sign() * (w.abs() - threshold).clamp(min=0)
+    )  # fmt: skip
+
+
+@dataclass
+class Momentum:
+    """Where FISTA stands, so that it can go on."""
+
+    w: Coefficients
+    z: Coefficients
+    t: Float[Tensor, "batch 1"]
+
+    @classmethod
+    def at(cls, w: Coefficients) -> Momentum:
+        """Returns a start without momentum."""
+        return cls(w, w, w.new_ones(len(w), 1))
+
+
+class Fista:
+    """Steps of FISTA on problems that share a design matrix D = A B.
+
+    Args:
+        problem: the LASSO; with a box only where B = I.
+
+    Raises:
+        UserError: when there is a box and a basis.
+    """
+
+    def __init__(self, problem: Lasso) -> None:
+        if problem.box and problem.basis is not None:
+            raise UserError("FISTA: expected no box in a basis other than pixels: use ADMM")
+        self.alpha, self.box, self.m = problem.alpha, problem.box, problem.m
+        self.design = problem.design
+        n = self.design.shape[1]
+        self.gram: Tensor | None = self.design.T @ self.design / self.m if 2 * self.m >= n else None
+        square = self.gram if self.gram is not None else self.design @ self.design.T / self.m
+        self.lipschitz = float(torch.linalg.eigvalsh(square.double())[-1])
+        self.back = problem.y @ self.design / self.m
+
+    def gradient(self, w: Coefficients, back: Coefficients) -> Coefficients:
+        """Returns the gradient of 1/(2m) ||y - D w||^2, `back` being y D / m."""
+        if self.gram is not None:
+            return torch.addmm(-1 * back, w, self.gram)
+        return torch.addmm(-1 * back, w @ self.design.T, self.design, alpha=1 / self.m)
+
+    def proximal(self, v: Coefficients) -> Coefficients:
+        """Returns the proximal map of the penalty and the box at step 1 / L."""
+        if self.box:
+            return (v - self.alpha / self.lipschitz).clamp_(0, 1)
+        return shrink(v, self.alpha / self.lipschitz)
+
+    def run(self, state: Momentum, rows: Tensor, steps: int) -> Momentum:
+        """Takes steps for the signals `rows` (indices into the batch), whose state is given."""
+        w, z, t = state.w, state.z, state.t
+        back = self.back[rows]
+        for _ in range(steps):
+            new = self.proximal(torch.sub(z, self.gradient(z, back), alpha=1 / self.lipschitz))
+            moved = new - w
+            uphill = ((z - new) * moved).sum(1, keepdim=True) > 0
+            following = 0.5 * (1 + torch.sqrt(1 + 4 * t.square()))
+            z = torch.addcmul(new, torch.where(uphill, 0.0, (t - 1) / following), moved)
+            t = torch.where(uphill, 1.0, following)
+            w = new
+        return Momentum(w, z, t)

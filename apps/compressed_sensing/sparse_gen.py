@@ -1,0 +1,135 @@
+r"""Sparse-Gen: what a generative prior can't make is sparse in a basis, and is recovered too.
+
+.. math:: \min_{z, \nu} \frac1m \|y - A x\|^2 + \lambda \|z\|^2 + w \|\nu\|_1, \quad x = G(z) + B \nu, \ 0 \le x \le 1
+
+First z alone moves, then both, by Adam; the sum is held in the box, in pixels by moving \nu, in other bases by clipping
+what is measured. In the end, z being found, \nu takes proximal gradient steps to its own optimum, so that its zeros are
+zeros.
+
+Source: Dhar, Grover and Ermon, "Modeling sparse deviations for compressed sensing using generative models", 2018,
+equation 6 and section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from core_models.errors import UserError
+
+from .bases import build_basis
+from .csgm import checked_prior, starts
+from .latent_search import Search, frozen, search
+from .operators import LinearOperator
+from .operators.base import Measurements
+from .recovery import Recovered, Recovery
+from .solvers.fista import shrink
+
+REFINE_STEPS = 500
+
+
+class SparseGen(Recovery):
+    """A generative prior with sparse deviations.
+
+    Args:
+        operator: what made the measurements.
+        noise: standard deviation of each measurement's noise; only `acquire` asks for it.
+        prior: a model with `decode`.
+        basis: in which deviations are sparse: pixels, dct, wavelet.
+        penalty: lambda, of the latents.
+        sparsity: w, of the deviations.
+        steps: of Adam.
+        steps_alone: of them on z alone, at first.
+        restarts: starts from the prior.
+        learning_rate: of Adam.
+        drop: when which share of the restarts goes on.
+        batch: signals searched at once.
+        random_state: seed of the starts.
+    """
+
+    def __init__(
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, basis: str = "pixels",
+        penalty: float = 0.1, sparsity: float = 0.5, steps: int = 1500, steps_alone: int = 800, restarts: int = 10,
+        learning_rate: float = 0.01, drop: Sequence[tuple[float, float]] = (), batch: int = 100, random_state: int = 0,
+    ) -> None:  # fmt: skip
+        self.operator, self.prior, self.noise, self.basis = operator, prior, noise, basis
+        self.penalty, self.sparsity, self.steps, self.steps_alone = penalty, sparsity, steps, steps_alone
+        self.restarts, self.learning_rate, self.drop, self.batch = restarts, learning_rate, drop, batch
+        self.random_state = random_state
+
+    def _recover(self, y: Measurements, first: int) -> Recovered:
+        prior, operator = checked_prior(self.prior, self.measuring), self.measuring
+        if not self.sparsity >= 0 or not self.penalty >= 0:
+            raise UserError(f"expected penalties of 0 or more, got {self.penalty} and {self.sparsity}")
+        A = operator.matrix().to(y)
+        basis = build_basis(self.basis, operator.signal_shape).columns(A)
+        lipschitz = 2 / operator.m * float(torch.linalg.matrix_norm(A.double(), 2)) ** 2
+        parts = []
+        with frozen(prior):
+            for start in range(0, len(y), self.batch):
+                parts.append(self._part(A, basis, lipschitz, y[start : start + self.batch], first + start))
+        x, loss, deviation = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Recovered(x.unflatten(1, operator.signal_shape), None, {"loss": loss, "deviation": deviation})
+
+    def _part(
+        self, A: Tensor, basis: Tensor | None, lipschitz: float, y: Measurements, first: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        prior, m = self.prior, len(A)
+        plan = Search(self.steps, self.restarts, self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
+        signals_of = lambda nu: nu if basis is None else nu @ basis  # noqa: E731
+        moving = [self.steps_alone == 0]
+        generated: list[Tensor] = []
+
+        def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
+            z, nu = variables
+            made = prior.decode(z).flatten(1)
+            generated[:] = [made.detach()]
+            x = made + signals_of(nu) if moving[0] else made
+            x = x.clamp(0, 1) if moving[0] and basis is not None else x
+            fit = (y[signals] - x @ A.T).square().sum(1) / m
+            value = fit + self.penalty * z.square().flatten(1).sum(1)
+            return value + self.sparsity * nu.abs().sum(1) if moving[0] else value
+
+        def project(variables: Sequence[Tensor], step: int) -> None:
+            """Keeps the sum in the box; for pixels only, where that is closed."""
+            moving[0] = step >= self.steps_alone
+            if moving[0] and basis is None:
+                nu = variables[1]
+                nu.copy_((generated[0] + nu).clamp(0, 1) - generated[0])
+
+        z = starts(prior, len(y), self.restarts, self.random_state, first).to(y)
+        nu = y.new_zeros(*z.shape[:2], A.shape[1])
+        found = search(loss, [z, nu], plan, after_step=project)
+        with torch.no_grad():
+            made = prior.decode(found.variables[0]).flatten(1)
+            x = refine(A, basis, y, made, found.variables[1], self.sparsity, lipschitz, REFINE_STEPS)
+        deviation = x - made if basis is None else (x - made) @ basis.T
+        return x, found.loss, deviation.abs().sum(1)
+
+
+def refine(
+    A: Float[Tensor, "m n"], basis: Tensor | None, y: Float[Tensor, "batch m"], made: Float[Tensor, "batch n"],
+    nu: Float[Tensor, "batch n"], sparsity: float, lipschitz: float, steps: int,
+) -> Float[Tensor, "batch n"]:  # fmt: skip
+    """Returns the signals G(z) + B nu, in [0, 1], once nu has taken FISTA steps with z as it is.
+
+    The proximal map of sparsity ||nu||_1 with 0 <= G + nu <= 1 is, in pixels, soft thresholding clipped to
+    [-G, 1 - G]; in other bases signals are clipped in the end.
+    """
+    columns = A if basis is None else A @ basis.T
+    m = len(A)
+    target = y - made @ A.T
+    z, t = nu, 1.0
+    for _ in range(steps):
+        gradient = 2 / m * (z @ columns.T - target) @ columns
+        new = shrink(z - gradient / lipschitz, sparsity / lipschitz)
+        if basis is None:
+            new = torch.minimum(torch.maximum(new, -made), 1 - made)
+        following = 0.5 * (1 + (1 + 4 * t * t) ** 0.5)
+        z = new + (t - 1) / following * (new - nu)
+        nu, t = new, following
+    return (made + (nu if basis is None else nu @ basis)).clamp(0, 1)

@@ -1,0 +1,169 @@
+import cvxpy
+import pytest
+import torch
+from planted_priors import LinearPrior
+from sklearn.base import clone
+
+from apps.compressed_sensing.csgm import CSGM
+from apps.compressed_sensing.latent_search import Search, search
+from apps.compressed_sensing.lbfgs import minimise
+from apps.compressed_sensing.operators import gaussian
+from apps.compressed_sensing.residual_covariance import ResidualCovariance
+from apps.compressed_sensing.sparse_gen import SparseGen
+from core_models.errors import UserError
+
+SHAPE = (1, 4, 4)
+
+
+def signals(prior, n=6, seed=1):
+    return prior.sample(n, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+def test_a_signal_that_the_prior_makes_is_recovered_exactly_without_noise(optimiser):
+    prior = LinearPrior()
+    x = signals(prior)
+    steps = {"adam": 1500, "lbfgs": 30}[optimiser]
+    method = CSGM(gaussian(SHAPE, 5), prior, penalty=0.0, steps=steps, restarts=2, optimiser=optimiser)
+    torch.testing.assert_close(method.reconstruct(method.acquire(x)), x, rtol=0, atol=1e-3)
+
+
+def test_csgm_finds_the_ridge_solution_of_a_linear_prior():
+    prior, operator = LinearPrior(), gaussian(SHAPE, 4)
+    x = signals(prior)
+    method = CSGM(operator, prior, noise=0.1, penalty=0.3, steps=100, restarts=1, optimiser="lbfgs")
+    y = method.acquire(x, generator=torch.Generator().manual_seed(0))
+    inside = operator.matrix() @ prior.weight.detach()
+    right = (y - prior.bias.detach() @ operator.matrix().T) @ inside / 4
+    z = torch.linalg.solve(inside.T @ inside / 4 + 0.3 * torch.eye(3), right.T).T
+    torch.testing.assert_close(method.reconstruct(y), prior.decode(z).detach(), rtol=0, atol=1e-4)
+
+
+def test_a_signal_is_recovered_alike_in_any_batch():
+    prior = LinearPrior()
+    method = CSGM(gaussian(SHAPE, 5), prior, steps=20, restarts=3)
+    y = method.acquire(signals(prior))
+    torch.testing.assert_close(clone(method).set_params(batch=2).reconstruct(y), method.reconstruct(y))
+
+
+def test_restarts_side_by_side_are_those_one_after_another():
+    target = torch.tensor([1.0, -2.0])
+
+    def loss(variables, signals):
+        (z,) = variables
+        return ((z.square() - 1).square().sum(1) + (z - target[signals][:, None]).square().sum(1)).float()
+
+    start = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    whole = search(loss, [start], Search(50, 4, 0.05))
+    for restart in range(4):
+        one = search(loss, [start[:, restart : restart + 1]], Search(50, 1, 0.05))
+        torch.testing.assert_close(one.loss, whole.all_losses[:, restart])
+    assert torch.equal(whole.loss, whole.all_losses.amin(1))
+
+
+def test_dropping_keeps_the_best_and_no_more_than_asked():
+    def loss(variables, signals):
+        (z,) = variables
+        return z.square().sum(1)
+
+    start = torch.tensor([[[3.0], [0.1], [2.0], [1.0]], [[0.2], [5.0], [1.0], [2.0]]])
+    found = search(loss, [start], Search(10, 4, 1e-3, ((0.1, 0.5), (0.5, 0.25))))
+    assert found.restarts_left == 1
+    torch.testing.assert_close(found.variables[0].flatten().abs(), torch.tensor([0.09, 0.19]), rtol=0, atol=0.02)
+
+
+def test_lbfgs_minimises_rows_of_their_own_curvature():
+    generator = torch.Generator().manual_seed(0)
+    roots = torch.randn(5, 8, 8, generator=generator, dtype=torch.float64)
+    matrices = roots @ roots.transpose(1, 2) + 0.1 * torch.eye(8, dtype=torch.float64)
+    right = torch.randn(5, 8, generator=generator, dtype=torch.float64)
+
+    def value_and_gradient(z):
+        image = (matrices @ z[..., None]).squeeze(-1)
+        return 0.5 * (z * image).sum(1) - (z * right).sum(1), image - right
+
+    z, _ = minimise(value_and_gradient, torch.zeros(5, 8, dtype=torch.float64), 60)
+    torch.testing.assert_close(z, torch.linalg.solve(matrices, right), rtol=0, atol=1e-5)
+
+
+def test_residual_covariance_of_a_linear_prior_is_the_exact_posterior():
+    prior, operator, noise = LinearPrior(), gaussian(SHAPE, 6), 0.2
+    generator = torch.Generator().manual_seed(3)
+    roots = 0.1 * torch.randn(16, 16, generator=generator)
+    residuals = torch.randn(4000, 16, generator=generator) @ roots.T
+    method = ResidualCovariance(
+        operator, prior, noise=noise, shrinkage=1e-6, steps=3000, restarts=2, learning_rate=0.02, clip=False
+    ).fit_residuals(residuals)
+    x = signals(prior) + residuals[:6].reshape(-1, *SHAPE)
+    y = method.acquire(x, generator=generator)
+    found = method.recover(y)
+
+    W, A = prior.weight.detach().double(), operator.matrix().double()
+    S = W @ W.T + method.covariance_
+    mean = prior.bias.detach().double() + method.mean_
+    C = A @ S @ A.T + noise**2 * torch.eye(6, dtype=torch.float64)
+    gain = torch.linalg.solve(C, A @ S).T
+    wanted = mean + (y.double() - mean @ A.T) @ gain.T
+    variance = (S - gain @ A @ S).diagonal()
+    torch.testing.assert_close(found.x.flatten(1).double(), wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found.std.flatten(1).double(), variance.sqrt().expand(6, -1), rtol=0.02, atol=1e-3)
+
+
+def test_intervals_hold_what_they_promise():
+    prior, operator = LinearPrior(), gaussian(SHAPE, 6)
+    generator = torch.Generator().manual_seed(4)
+    residuals = 0.1 * torch.randn(2000, 16, generator=generator)
+    method = ResidualCovariance(operator, prior, noise=0.2, steps=800, restarts=1, clip=False)
+    method.fit_residuals(residuals)
+    x = signals(prior, 300) + 0.1 * torch.randn(300, *SHAPE, generator=generator)
+    found = method.recover(method.acquire(x, generator=generator))
+    inside = ((found.x - x).abs() <= 1.6449 * found.std).float().mean()
+    assert 0.88 < float(inside) < 0.92  # 90 % promised, 4,800 values, correlated within a signal
+
+
+def test_sparse_gen_of_a_linear_prior_is_the_convex_problem_that_cvxpy_solves():
+    prior, operator = LinearPrior(scale=0.1), gaussian(SHAPE, 12)
+    x = signals(prior, 3)
+    x[:, 0, 1, 2] += 0.3
+    y = CSGM(operator, prior).acquire(x)
+    method = SparseGen(
+        operator, prior, penalty=0.01, sparsity=0.1, steps=4000, steps_alone=200, restarts=1, learning_rate=0.002
+    )
+    found = method.reconstruct(y)
+    for row in range(3):
+        z, nu = cvxpy.Variable(3), cvxpy.Variable(16)
+        made = prior.weight.detach().numpy() @ z + prior.bias.detach().numpy() + nu
+        fit = cvxpy.sum_squares(y[row].numpy() - operator.matrix().numpy() @ made) / 12
+        aim = fit + 0.01 * cvxpy.sum_squares(z) + 0.1 * cvxpy.norm1(nu)
+        cvxpy.Problem(cvxpy.Minimize(aim), [made >= 0, made <= 1]).solve(solver="CLARABEL")
+        wanted = torch.from_numpy(made.value).float()
+        torch.testing.assert_close(found[row].flatten(), wanted, rtol=0, atol=1e-2)
+    assert float((found - x).square().mean()) < 0.3 * float((CSGM(operator, prior).reconstruct(y) - x).square().mean())
+
+
+def test_sparse_gen_with_a_heavy_penalty_is_csgm():
+    prior, operator = LinearPrior(scale=0.1), gaussian(SHAPE, 12)
+    y = CSGM(operator, prior).acquire(signals(prior, 4))
+    common = {"penalty": 0.01, "steps": 600, "restarts": 1, "learning_rate": 0.02}
+    sparse = SparseGen(operator, prior, sparsity=100.0, steps_alone=600, **common).reconstruct(y)
+    torch.testing.assert_close(sparse, CSGM(operator, prior, **common).reconstruct(y), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: CSGM(gaussian(SHAPE, 3), None).reconstruct(torch.zeros(1, 3)), "got none"),
+        (lambda: CSGM(None, LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected an operator"),
+        (lambda: CSGM(gaussian((1, 3, 3), 3), LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected a prior of"),
+        (lambda: CSGM(gaussian(SHAPE, 3), torch.nn.Linear(2, 2)).reconstruct(torch.zeros(1, 3)), "decodes latents"),
+        (lambda: CSGM(gaussian(SHAPE, 3), LinearPrior()).reconstruct(torch.zeros(1, 4)), r"\(batch, 3\)"),
+        (lambda: CSGM(gaussian(SHAPE, 3), LinearPrior()).reconstruct(torch.full((1, 3), torch.nan)), "finite"),
+        (lambda: CSGM(gaussian(SHAPE, 3), LinearPrior(), optimiser="sgd").reconstruct(torch.zeros(1, 3)), "adam"),
+        (lambda: CSGM(gaussian(SHAPE, 3), LinearPrior(), noise=-1.0).reconstruct(torch.zeros(1, 3)), "noise of 0"),
+        (lambda: ResidualCovariance(gaussian(SHAPE, 3), LinearPrior()).recover(torch.zeros(1, 3)), "call fit"),
+        (lambda: Search(restarts=0), "one restart"),
+    ],
+)
+def test_mistakes_are_named(make, words):
+    with pytest.raises(UserError, match=words):
+        make()

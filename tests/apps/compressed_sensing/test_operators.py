@@ -1,0 +1,129 @@
+import pytest
+import torch
+
+from apps.compressed_sensing.operators import (
+    NAMES,
+    Blur,
+    Callables,
+    Mask,
+    Matrix,
+    SubsampledDCT,
+    SubsampledFourier,
+    SuperResolution,
+    build_operator,
+    gaussian,
+    measure,
+)
+from core_models.errors import UserError
+
+SHAPE = (2, 6, 4)
+
+
+def made(name):
+    return build_operator(name, SHAPE, None if name in ("blur", "super-resolution") else 17, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_adjoint_is_the_transposed_matrix(name):
+    operator = made(name)
+    by_columns = operator(torch.eye(operator.n, dtype=torch.float64).reshape(-1, *SHAPE)).T
+    by_rows = operator.adjoint(torch.eye(operator.m, dtype=torch.float64)).flatten(1)
+    torch.testing.assert_close(by_columns, by_rows)
+    torch.testing.assert_close(operator.matrix(), by_columns)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_measured_as_its_signals_one_by_one(name):
+    operator, x = made(name), torch.randn(5, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(operator(x), torch.cat([operator(one[None]) for one in x]))
+
+
+@pytest.mark.parametrize("kind", [SubsampledDCT, SubsampledFourier])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 5, 3), (1, 6, 7)])
+def test_all_coefficients_together_are_an_orthonormal_transform(kind, shape):
+    n = shape[0] * shape[1] * shape[2]
+    matrix = kind(shape, n, dtype=torch.float64).matrix()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(n, dtype=torch.float64))
+
+
+def test_the_lowest_fourier_coefficient_is_the_mean():
+    x = torch.rand(1, 1, 5, 4, dtype=torch.float64)
+    y = SubsampledFourier((1, 5, 4), 1, dtype=torch.float64)(x)
+    assert float(y) == pytest.approx(float(x.sum()) / 20**0.5)
+
+
+def test_fourier_measurements_are_the_parts_of_numpys_transform():
+    shape = (1, 6, 4)
+    operator, x = SubsampledFourier(shape, 24, dtype=torch.float64), torch.rand(1, *shape, dtype=torch.float64)
+    spectrum = torch.fft.fft2(x[0, 0], norm="ortho").flatten()
+    seen = operator(x)[0]
+    assert float(seen.square().sum()) == pytest.approx(float(spectrum.abs().square().sum()))  # Parseval
+    parts = torch.cat([spectrum.real, spectrum.imag, 2**0.5 * spectrum.real, 2**0.5 * spectrum.imag])
+    assert all(float((parts - value).abs().min()) < 1e-12 for value in seen)
+
+
+def test_known_answers():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert SuperResolution((1, 4, 4), 2)(x).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 1, 2] = mask[0, 3, 0] = True
+    assert Mask(mask)(x).tolist() == [[6.0, 12.0]]
+    kernel = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 0, 0]])  # a convolution: moves an image one pixel to the right
+    assert Blur((1, 4, 4), kernel)(x).reshape(4, 4)[0].tolist() == [0.0, 0.0, 1.0, 2.0]
+    assert float(Blur.gaussian((1, 9, 9), 1.0).kernel.sum()) == pytest.approx(1)
+
+
+def test_entries_have_the_variance_of_their_scaling():
+    unit, isometric = gaussian((1, 28, 28), 100), gaussian((1, 28, 28), 100, scaling="isometric")
+    assert float(unit.weight.var()) == pytest.approx(1, rel=0.02)
+    assert float(isometric.weight.var()) == pytest.approx(0.01, rel=0.02)
+    signs = build_operator("bernoulli", (1, 28, 28), 100).matrix()
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    assert abs(float(signs.mean())) < 0.02
+
+
+def test_noise_has_its_standard_deviation_and_is_seeded():
+    operator, x = gaussian((1, 4, 4), 8), torch.rand(4000, 1, 4, 4)
+    y = measure(operator, x, 0.1, torch.Generator().manual_seed(0))
+    assert float((y - operator(x)).std()) == pytest.approx(0.1, rel=0.02)
+    assert torch.equal(y, measure(operator, x, 0.1, torch.Generator().manual_seed(0)))
+    assert torch.equal(measure(operator, x, 0), operator(x))
+
+
+def test_rank_of_what_repeats_itself():
+    row = torch.randn(1, 6)
+    assert Matrix(torch.cat([row, row, torch.randn(1, 6)])).rank() == 2
+    assert made("mask").rank() == 17
+
+
+def test_a_function_gets_its_adjoint_from_automatic_differentiation():
+    weight = torch.randn(3, 8, dtype=torch.float64)
+    operator = Callables(lambda x: x.flatten(1) @ weight.T, signal_shape=(2, 4), dtype=torch.float64)
+    torch.testing.assert_close(operator.matrix(), weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Callables(lambda x: x[:, :2], lambda y: torch.zeros(len(y), 4), signal_shape=(4,)), "adjoint"),
+        (lambda: Callables(lambda x: x[:, :2] + 1, signal_shape=(4,)), "linear"),
+        (lambda: Callables(lambda x: x[:, :2] ** 3, signal_shape=(4,)), "linear"),
+        (lambda: Callables(lambda x: x.sum(), signal_shape=(4,)), r"\(batch, m\)"),
+        (lambda: Matrix(torch.zeros(2, 4)), "all zeros"),
+        (lambda: Matrix(torch.full((2, 4), float("nan"))), "NaN"),
+        (lambda: Matrix(torch.ones(2, 4), (1, 3, 3)), "9 columns"),
+        (lambda: build_operator("gausian", (4,), 2), "did you mean gaussian"),
+        (lambda: build_operator("gaussian", (4,)), "give m"),
+        (lambda: build_operator("mask", (1, 2, 2), 5), "1 to 4"),
+        (lambda: build_operator("super-resolution", (1, 5, 4)), "divides"),
+        (lambda: build_operator("blur", (4,)), "images"),
+        (lambda: build_operator("super-resolution", (1, 4, 4), 5), "makes 4"),
+        (lambda: Mask(torch.zeros(4, dtype=torch.bool)), "keeps none"),
+        (lambda: gaussian((4,), 2)(torch.zeros(1, 5)), "shape"),
+        (lambda: gaussian((4,), 2).adjoint(torch.zeros(1, 3)), r"\(batch, 2\)"),
+        (lambda: measure(gaussian((4,), 2), torch.zeros(1, 4), -1), "noise of 0 or more"),
+    ],
+)
+def test_mistakes_are_named(make, words):
+    with pytest.raises(UserError, match=words):
+        make()

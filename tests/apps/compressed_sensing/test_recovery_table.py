@@ -1,0 +1,90 @@
+"""The table of recovery and its choice of settings, tiny, on the digits that scikit-learn carries."""
+
+import json
+
+import pytest
+import torch
+
+import core_models
+from apps.common.cells import read_cells
+from apps.compressed_sensing import benchmark as table
+from apps.compressed_sensing import rows
+from apps.compressed_sensing.csgm import CSGM
+from apps.compressed_sensing.gaussian import Wiener
+from apps.compressed_sensing.lasso import LASSO
+from core_models.data import load
+from core_models.errors import UserError
+from core_models.latent import VAE, VAEConfig
+
+
+@pytest.fixture(autouse=True)
+def small_table(tmp_path, monkeypatch):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        core_models.save(VAE(VAEConfig(event_shape=(1, 8, 8), latent=2, hidden=(8,))), tmp_path / "prior")
+    monkeypatch.setitem(rows.PRIORS, rows.PAPER, {"digits": str(tmp_path / "prior")})
+    small = {
+        "LASSO": rows.Row(LASSO, {"box": True}, {"alpha": [10.0, 0.01]}),
+        "CSGM": rows.Row(CSGM, {"steps": 5, "restarts": 2}, prior=rows.PAPER),
+        "Wiener": rows.Row(Wiener, fits=True),
+    }
+    monkeypatch.setattr(rows, "ROWS", small)
+    monkeypatch.setattr(table, "ROWS", small)
+    monkeypatch.setattr(table, "errors", lambda a, b: {"mse": (a - b).double().square().flatten(1).mean(1)})
+    table._prior.cache_clear()
+
+
+def fill(tmp_path, **options):
+    settings = {"data": "digits", "m": [20], "images": 6, "group": 3, "results": tmp_path / "results", **options}
+    table.benchmark(**settings)
+    return {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
+
+
+def test_cells_hold_the_error_of_the_first_test_images_and_stand(tmp_path, capsys):
+    cells = fill(tmp_path)
+    assert set(cells) == {"LASSO", "CSGM", "Wiener"}
+    x = load("digits").images("test")[:6]
+    operators = [table.gaussian((1, 8, 8), 20, seed=seed) for seed in (0, 1)]
+    own = []
+    train, held = table._training("digits")
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[held] = False
+    for seed, operator in enumerate(operators):
+        y = table.measure(operator, x[3 * seed : 3 * seed + 3], 0.1, torch.Generator().manual_seed(seed))
+        own.append(Wiener(operator).fit(train[kept]).reconstruct(y))
+    assert cells["Wiener"].value == pytest.approx(float((torch.cat(own) - x).square().mean()), rel=1e-5)
+    assert set(cells["Wiener"].extra["coverage"]) == {"0.5", "0.9", "0.95"}
+    capsys.readouterr()
+    fill(tmp_path)
+    assert capsys.readouterr().out.count("stands") == 3
+
+
+def test_settings_are_chosen_on_validation_and_used(tmp_path, monkeypatch):
+    out = tmp_path / "chosen.json"
+    monkeypatch.setattr(table, "_test_images", lambda *_: pytest.fail("test images were looked at"))
+    table.tune(data="digits", m=[20], images=5, out=out)
+    told = json.loads(out.read_text())["digits"]
+    assert set(told) == {"LASSO"}  # the others have nothing to choose
+    assert told["LASSO"]["20"]["settings"] == {"alpha": 0.01}  # a penalty of 10 leaves nothing of any image
+    assert rows.chosen("digits", "LASSO", 25, out) == {"alpha": 0.01}
+    assert rows.chosen("other", "LASSO", 25, out) == {"alpha": 10.0}
+
+
+def test_other_settings_are_another_configuration(tmp_path, monkeypatch):
+    before = fill(tmp_path, methods=["LASSO"])["LASSO"]
+    monkeypatch.setattr(table, "chosen", lambda *_: {"alpha": 0.01})
+    after = fill(tmp_path, methods=["LASSO"])["LASSO"]
+    assert before.config_hash != after.config_hash and after.value < before.value
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"methods": ["LASO"]}, "did you mean 'LASSO'"),
+        ({"images": 0}, "--images: expected at least 1"),
+        ({"images": 100_000}, "test images of digits"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, options, words):
+    with pytest.raises(UserError, match=words):
+        fill(tmp_path, **options)

@@ -188,7 +188,7 @@ def _recovered(
                         setattr(method, name, value)
             batch = x[first : first + group]
             y = measure(operator, batch, NOISE, Generator().manual_seed(number))
-            parts.append(method.recover(y))
+            parts.append(method.recover(y, first))
             bar.update(first + len(batch), last=first + len(batch) == len(x))
     std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
     details = {name: torch.cat([part.details[name] for part in parts]) for name in parts[0].details}

@@ -88,9 +88,12 @@ class CSGM(Recovery):
                 parts.append(self._search(y[rows], first, own).variables[0])
         return torch.cat(parts)
 
+    def _starts(self, batch: int, first: int) -> Tensor:
+        return starts(self.prior, batch, self.restarts, self.random_state, first)
+
     def _search(self, y: Measurements, first: int, extra: Tensor | None = None) -> Found:
         prior, operator = self.prior, self.measuring
-        start = starts(prior, len(y), self.restarts, self.random_state, first).to(y)
+        start = self._starts(len(y), first).to(y)
         start = start if extra is None else torch.cat([extra, start], 1)
         plan = Search(self.steps, start.shape[1], self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ from typing import Any
 from core_models.errors import UserError
 
 from .csgm import CSGM
+from .flow_prior import FlowPrior
 from .gaussian import GaussianMixture, Wiener
 from .lasso import BPDN, LASSO
 from .recovery import Recovery
@@ -69,6 +70,7 @@ METHODS = {
         Method("lasso", LASSO, "least squares with an l1 penalty in a basis", ("objective", "gap", "converged")),
         Method("bpdn", BPDN, "the least l1 norm within the noise", ("objective", "gap", "violation", "converged")),
         Method("csgm", CSGM, "the nearest signal that a prior can make", ("loss",)),
+        Method("flow-prior", FlowPrior, "the latents of a flow, from zero", ("loss",)),
         Method("sparse-gen", SparseGen, "a prior with sparse deviations", ("loss", "deviation")),
         Method("residual-covariance", ResidualCovariance, "a prior and a Gaussian for the rest", ("loss",), std=True),
         Method("gmm", GaussianMixture, "the mean under a Gaussian mixture", ("log_evidence",), std=True),

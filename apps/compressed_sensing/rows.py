@@ -16,6 +16,7 @@ from core_models.errors import UserError
 from core_models.files import read_json
 
 from .csgm import CSGM, HALVING
+from .flow_prior import FlowPrior
 from .gaussian import GaussianMixture, Wiener
 from .lasso import BPDN, LASSO
 from .recovery import Recovery
@@ -45,12 +46,13 @@ class Row:
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
 
-PAPER, STRONG = "paper", "strong"
+PAPER, STRONG, FLOW = "paper", "strong", "flow"
 PRIORS = {
     PAPER: {"mnist": "runs/compressed_sensing/vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot"},
     STRONG: {"mnist": "zoo:vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot_strong"},
+    FLOW: {"mnist": "runs/compressed_sensing/real_nvp_mnist", "omniglot": "runs/compressed_sensing/real_nvp_omniglot"},
 }
-"""The generative prior of each data set: that of the papers (784-500-500-20), and a stronger one (50 latents)."""
+"""The generative prior of each data set: that of the papers (784-500-500-20), a stronger one (50 latents), a flow."""
 
 _SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 0.03, 0.01]}
 ROWS: dict[str, Row] = {
@@ -66,6 +68,7 @@ ROWS: dict[str, Row] = {
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", "drop": HALVING}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", "drop": HALVING}, _SPARSE, prior=PAPER),
     "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "Flow prior": Row(FlowPrior, {}, {"penalty": [0.0, 0.001, 0.01], "steps": [50, 150]}, prior=FLOW),
     "Wiener": Row(Wiener, fits=True),
     "GMM-40": Row(GaussianMixture, {"components": 40}, fits=True),
     "Residual covariance": Row(ResidualCovariance, {}, {"shrinkage": [1e-4, 1e-3]}, prior=PAPER, fits=True),

@@ -97,7 +97,7 @@ def evaluate(
     kept = _Kept.open(trained, data_set, split, estimator, chosen, seed, size, len(pixels), again)
     number = min(limit or len(pixels), len(pixels))
     _fill(kept, model, pixels, estimator, seed, size, number)
-    found = record(summarise(kept.values[:number], estimator, model.event_shape), model, chosen)
+    found = record(summarise(kept.values[:number], estimator, model.event_shape), model, chosen, pixels.levels)
     print(in_words(found, f"{data_set.name} {split}"))
     if cell:
         place = next(model.parameters()).device

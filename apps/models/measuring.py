@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log2
 from typing import Any
 
 from torch import Generator
@@ -13,7 +14,7 @@ from core_models.evaluation import Estimate, Estimator
 from core_models.evaluation import evaluate as average
 from core_models.training import seed_of
 
-from .pixels import Pixels, density_over
+from .pixels import Pixels, density_over, spreads
 
 
 def default_estimator(model: GenerativeModel) -> Estimator:
@@ -44,7 +45,7 @@ def measure(
     )
 
 
-def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisation) -> dict[str, Any]:
+def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisation, levels: int = 256) -> dict[str, Any]:
     """Returns an estimate as plain values; bits/dim only where the density is known to be a mass over levels."""
     found: dict[str, Any] = {
         "nats": estimate.nats,
@@ -55,6 +56,9 @@ def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisatio
     }
     if density_over(model) in ("binary", "levels"):
         found["bits_per_dim"] = estimate.bits_per_dim
+    elif spreads(model):
+        # the mass of a level is at least the mean density over its share, which is 1 / levels wide
+        found["bits_per_dim"] = estimate.bits_per_dim + log2(levels)
     return found
 
 

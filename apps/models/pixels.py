@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from core_models.base import GenerativeModel, Variational
+from core_models.base import ExactLikelihood, GenerativeModel, Variational
 from core_models.data import Binarisation, DataSet, Split, binarise
+from core_models.data.pixels import dequantise
 from core_models.errors import UserError
 from core_models.latent import DiscretisedLogistic
 from core_models.training import PixelBatches, TensorBatches, held_out
@@ -34,13 +35,15 @@ class Pixels:
     """Number of levels: a pixel is level / (levels - 1)."""
     redraw: bool
     """Whether zeros and ones are still to be drawn, anew at every step."""
+    spread: bool = False
+    """Whether levels are still to be dequantised, anew at every step."""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def part(self, index: Tensor) -> Pixels:
         """Returns some of the images."""
-        return Pixels(self.x[index], None if self.y is None else self.y[index], self.levels, self.redraw)
+        return Pixels(self.x[index], None if self.y is None else self.y[index], self.levels, self.redraw, self.spread)
 
     def mean(self) -> Tensor:
         """Returns the mean image, in [0, 1]."""
@@ -54,6 +57,8 @@ class Pixels:
     def events(self, seed: int) -> Tensor:
         """Returns what the likelihood is taken of: the images, with one seeded draw where they are to be drawn."""
         x = self.floats()
+        if self.spread:
+            return dequantise(x, self.levels, Generator().manual_seed(seed))
         return binarise(x, "dynamic", Generator().manual_seed(seed)) if self.redraw else x
 
     def batches(self, batch_size: int, seed: int) -> PixelBatches:
@@ -85,6 +90,11 @@ def density_over(model: GenerativeModel) -> Kind:
     if isinstance(base, torch.distributions.Bernoulli):
         return "binary"
     return "levels" if isinstance(base, DiscretisedLogistic) else "continuous"
+
+
+def spreads(model: GenerativeModel) -> bool:
+    """Tells whether pixels are dequantised for a model: its exact density is over continuous values."""
+    return isinstance(model, ExactLikelihood) and getattr(model, "density_over", None) == "continuous"
 
 
 def classes_of(model: nn.Module) -> int:
@@ -133,7 +143,7 @@ def prepare(data: DataSet, split: Split, model: GenerativeModel, binarisation: B
     if binarisation in ("static", "threshold"):
         # a whole split at once: a static draw depends on an image's place in it
         x, levels = binarise(to_floats(x, levels), binarisation).to(torch.uint8), 2
-    return Pixels(x, _labels(data, split, classes_of(model)), levels, binarisation == "dynamic")
+    return Pixels(x, _labels(data, split, classes_of(model)), levels, binarisation == "dynamic", spreads(model))
 
 
 def _labels(data: DataSet, split: Split, classes: int) -> Tensor | None:

@@ -77,6 +77,7 @@ def train(
         "dynamic" if pixels.redraw else "none",
         importance_samples=importance_samples,
         kl_warmup_steps=kl_warmup_epochs * batches.steps_per_epoch,
+        levels=pixels.levels,
     )
     settings: dict[str, Any] = {
         "data": data,
@@ -106,7 +107,7 @@ def train(
         return
     run.write_config(settings)
     core_models.save(net.eval(), run.path)
-    found = record(measure(net, test, seed=training.seed, batch_size=batch_size), net, chosen)
+    found = record(measure(net, test, seed=training.seed, batch_size=batch_size), net, chosen, test.levels)
     summary = {
         "data": data_set.name,
         "source": data_set.source,

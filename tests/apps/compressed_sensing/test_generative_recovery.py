@@ -5,6 +5,7 @@ from planted_priors import LinearPrior
 from sklearn.base import clone
 
 from apps.compressed_sensing.csgm import CSGM
+from apps.compressed_sensing.flow_prior import FlowPrior
 from apps.compressed_sensing.latent_search import Search, search
 from apps.compressed_sensing.lbfgs import minimise
 from apps.compressed_sensing.operators import gaussian
@@ -37,6 +38,17 @@ def test_csgm_finds_the_ridge_solution_of_a_linear_prior():
     right = (y - prior.bias.detach() @ operator.matrix().T) @ inside / 4
     z = torch.linalg.solve(inside.T @ inside / 4 + 0.3 * torch.eye(3), right.T).T
     torch.testing.assert_close(method.reconstruct(y), prior.decode(z).detach(), rtol=0, atol=1e-4)
+
+
+def test_a_flow_prior_explains_the_measurements_of_any_signal_and_moves_no_more_than_it_must():
+    """From z = 0 and without a penalty a linear prior gives the nearest explanation: the least ||z||."""
+    prior = LinearPrior(latent=16, scale=0.5)
+    x = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    method = FlowPrior(gaussian(SHAPE, 6), prior, steps=60)
+    y = method.acquire(x)
+    inside = method.operator.matrix() @ prior.weight.detach()
+    z = (y - prior.bias.detach() @ method.operator.matrix().T) @ torch.linalg.pinv(inside).T
+    torch.testing.assert_close(method.reconstruct(y), prior.decode(z).detach(), rtol=0, atol=2e-3)
 
 
 def test_a_signal_is_recovered_alike_in_any_batch():

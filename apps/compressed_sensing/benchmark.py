@@ -52,6 +52,7 @@ def benchmark(
     group: int = 100,
     seeds: list[int] = [0],  # noqa: B006
     prior: str | None = None,
+    prior_of: str | None = None,
     results: Path = Path("docs/results"),
     threads: int | None = 1,
     again: bool = False,
@@ -66,6 +67,7 @@ def benchmark(
         group: Images that share a matrix.
         seeds: One cell each: of matrices, noise and starts.
         prior: A run folder or zoo:NAME in place of the row's own prior.
+        prior_of: The data set that priors know, where it is another than that of the signals: the table of transfer.
         results: Where cells are filed.
         threads: CPU threads.
         again: Measure again what stands.
@@ -75,7 +77,7 @@ def benchmark(
     for row in _known(methods):
         for number in m:
             for seed in seeds:
-                _cell(data, row, number, images, group, seed, prior, results, again)
+                _cell(data, row, number, images, group, seed, prior, prior_of or data, results, again)
 
 
 def tune(
@@ -117,25 +119,33 @@ def tune(
 
 
 def _cell(
-    data: str, row: str, m: int, images: int, group: int, seed: int, prior: str | None, results: Path, again: bool
-) -> None:
+    data: str, row: str, m: int, images: int, group: int, seed: int, prior: str | None, known: str, results: Path,
+    again: bool,
+) -> None:  # fmt: skip
     settings = {**ROWS[row].settings, **chosen(data, row, m)}
-    used = prior or (PRIORS[str(ROWS[row].prior)][data] if ROWS[row].prior else None)
+    used = prior or (PRIORS[str(ROWS[row].prior)][known] if ROWS[row].prior else None)
+    title = row if known == data else f"{row}, {known} -> {data}"
     own = (images, group) != (1000, 100)
     column = f"{m}, {images} images, a matrix per {group}" if own else str(m)
     config = {
         "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
         "noise": NOISE, "settings": {name: repr(value) for name, value in settings.items()},
-        "prior": _hash_of_prior(used) if used else None,
+        "prior": _hash_of_prior(used) if used else None, "known": known,
     }  # fmt: skip
-    place: dict[str, Any] = {"app": APP, "table": data, "row": row, "column": column, "draw": seed}
+    place: dict[str, Any] = {
+        "app": APP,
+        "table": data if known == data else "transfer",
+        "row": title,
+        "column": column,
+        "draw": seed,
+    }
     standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
     if standing and not again:
-        print(f"{row}, m = {column}, seed {seed}: stands, {standing.value:.5f}", flush=True)
+        print(f"{title}, m = {column}, seed {seed}: stands, {standing.value:.5f}", flush=True)
         return
     x = _test_images(data, images)
     start = time.monotonic()
-    found = _recovered(data, row, chosen(data, row, m), x, m, group, seed, prior, words=f"{row}, m = {m}")
+    found = _recovered(known, row, chosen(data, row, m), x, m, group, seed, prior, words=f"{title}, m = {m}")
     seconds = time.monotonic() - start
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
@@ -145,6 +155,7 @@ def _cell(
     options = {"data": data, "methods": f"['{row}']", "m": f"[{m}]", "seeds": f"[{seed}]"}
     options |= {"images": str(images), "group": str(group)} if own else {}
     options |= {"prior": prior} if prior else {}
+    options |= {"prior_of": known} if known != data else {}
     words = ["genapps compressed-sensing benchmark", *(f"--{k} {shlex.quote(v)}" for k, v in options.items())]
     write_cell(
         results,
@@ -155,7 +166,7 @@ def _cell(
         ),
     )  # fmt: skip
     print(
-        f"{row}, m = {column}, seed {seed}: {told['mse']['mean']:.5f} ± {told['mse']['half_width']:.5f} (95 %), "
+        f"{title}, m = {column}, seed {seed}: {told['mse']['mean']:.5f} ± {told['mse']['half_width']:.5f} (95 %), "
         f"{seconds:.0f} s",
         flush=True,
     )

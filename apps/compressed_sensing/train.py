@@ -19,6 +19,7 @@ from core_models import registry
 from core_models.base import Decodable, ExactLikelihood, GenerativeModel, Objective, Variational
 from core_models.data import Binarisation, DataSet, binarise
 from core_models.data import load as load_data
+from core_models.data.pixels import dequantise
 from core_models.errors import UserError
 from core_models.latent import NegativeELBO
 from core_models.objectives import NegativeLogLikelihood
@@ -134,10 +135,12 @@ def train_prior(
     if getattr(net, "classes", 0):
         raise UserError("expected a prior without classes: signals to recover have none; leave classes out")
     objective: Objective
+    levels = 0  # to dequantise
     if isinstance(net, Variational):
         objective = NegativeELBO(net, binarisation=binarisation)
     elif isinstance(net, ExactLikelihood):
-        objective = NegativeLogLikelihood(net, binarisation=binarisation)
+        levels = data_set.levels if getattr(net, "density_over", None) == "continuous" else 0
+        objective = NegativeLogLikelihood(net, binarisation=binarisation, dequantise=levels)
     else:
         raise UserError(f"expected a model with a likelihood or a bound to train by, got {type(net).__name__}")
     validation = _default_validation(data_set, validation)
@@ -155,7 +158,7 @@ def train_prior(
         start(data_set.train_x[kept].to(torch.float32).mean(0) / (data_set.levels - 1))
 
     def validate(objective: Objective) -> Mapping[str, float]:
-        return {"validation_nats": float(_bounds(net, held, binarisation, training.seed).mean())}
+        return {"validation_nats": float(_bounds(net, held, binarisation, levels, training.seed).mean())}
 
     history = _fit(objective, data_set, run, settings, validation, batch_size, training, going_on, resume, validate)
     if history is None:
@@ -164,7 +167,7 @@ def train_prior(
     x = held[:representation_images]
     error = representation_error(net, x, nearest_latents(net, x, random_state=training.seed))
     nearest = {"mse": summary(error.square() / x[0].numel()), "l2": summary(error)}
-    bound = summary(_bounds(net, held, binarisation, training.seed))
+    bound = summary(_bounds(net, held, binarisation, levels, training.seed))
     print(
         f"images held out: bound {bound['mean']:.2f} ± {bound['half_width']:.2g} nats; representation error, mean "
         f"square of a pixel, {nearest['mse']['mean']:.5f} ± {nearest['mse']['half_width']:.2g} on {len(x)}"
@@ -250,13 +253,14 @@ def _squared_errors(model: UncertaintyAutoencoderModel, x: Tensor, seed: int) ->
 
 
 @torch.no_grad()
-def _bounds(net: GenerativeModel, x: Tensor, binarisation: Binarisation, seed: int) -> Tensor:
+def _bounds(net: GenerativeModel, x: Tensor, binarisation: Binarisation, levels: int, seed: int) -> Tensor:
     """Returns the log-likelihood (n,) of images, or its bound [nats], by the same draws every time."""
     place = next(net.parameters()).device
     generator = Generator(place).manual_seed(seed_of(seed, "validation draws"))
     parts = []
     for own in x.split(CHUNK):
         own = binarise(own.to(place), binarisation, generator)
+        own = dequantise(own, levels, generator) if levels else own
         score = net.elbo(own, generator=generator) if isinstance(net, Variational) else net.log_prob(own)  # type: ignore[operator]
         parts.append(score.cpu())
     return torch.cat(parts)

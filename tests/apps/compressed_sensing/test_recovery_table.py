@@ -88,3 +88,14 @@ def test_other_settings_are_another_configuration(tmp_path, monkeypatch):
 def test_mistakes_are_named(tmp_path, options, words):
     with pytest.raises(UserError, match=words):
         fill(tmp_path, **options)
+
+
+def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path):
+    rows.PRIORS[rows.PAPER]["others"] = rows.PRIORS[rows.PAPER]["digits"]
+    table.benchmark(
+        data="digits", methods=["CSGM"], m=[20], images=6, group=3, prior_of="others", results=tmp_path / "results"
+    )
+    (cell,) = read_cells(tmp_path / "results", app="compressed_sensing")
+    assert (cell.table, cell.row) == ("transfer", "CSGM, others -> digits")
+    assert "--prior_of others" in cell.command
+    rows.PRIORS[rows.PAPER].pop("others")

@@ -1,0 +1,233 @@
+"""The tables of learnt acquisition: uncertainty autoencoders beside PCA, and classifiers on their measurements.
+
+Protocol 1. All measure with noise of standard deviation 0.1 and, but for rows that say otherwise, an encoder of the
+norm of a random Gaussian matrix, sqrt(m n). `PCA` takes the leading principal directions and recovers by the best
+linear map fitted to noisy measurements of the training images. The value of `learned_acquisition` is the mean squared
+error of a pixel over all test images; that of `downstream` the accuracy of a classifier [%] trained on measurements of
+training images and tested on those of the test images, both noisy.
+
+Source: Grover and Ermon, "Uncertainty autoencoders", 2019, sections 5.1 to 5.3.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+from torch import Generator, Tensor
+
+import core_models
+from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.machine import set_threads
+from apps.common.provenance import device_words
+from core_models.data import load as load_data
+from core_models.errors import UserError
+from core_models.files import hash_of
+from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, held_out, seed_of
+
+from .metrics import errors, summary
+from .uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
+
+APP, PROTOCOL = "compressed_sensing", "1"
+NOISE = 0.1
+TRAINING = TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")
+UAES: dict[str, dict[str, Any]] = {
+    "UAE": {},
+    "UAE, wide": {"hidden": (1500, 1500)},
+    "UAE, no linear path": {"linear_path": False},
+    "UAE, norm free": {"norm_matched": False, "linear_path": False},
+}
+"""Rows that are autoencoders: what differs from `UAEConfig`'s defaults. The paper's is the last: no norm is held."""
+PCA = "PCA"
+CLASSIFIERS: dict[str, Callable[[], Any]] = {
+    "kNN": lambda: KNeighborsClassifier(),
+    "decision tree": lambda: DecisionTreeClassifier(random_state=0),
+    "random forest": lambda: RandomForestClassifier(random_state=0),
+    "MLP": lambda: make_pipeline(StandardScaler(), MLPClassifier(random_state=0, max_iter=50, early_stopping=True)),
+    "AdaBoost": lambda: AdaBoostClassifier(random_state=0),
+    "naive Bayes": lambda: GaussianNB(),
+    "QDA": lambda: QuadraticDiscriminantAnalysis(),
+    "SVM": lambda: make_pipeline(StandardScaler(), SVC()),
+}
+"""Those of the paper's section 5.3, as scikit-learn sets them."""
+
+
+def learned(
+    data: str = "mnist",
+    methods: list[str] | None = None,
+    m: list[int] = [10, 25, 50, 100],  # noqa: B006
+    table: Literal["learned_acquisition", "downstream"] = "learned_acquisition",
+    seeds: list[int] = [0],  # noqa: B006
+    work: Path = Path("runs/compressed_sensing"),
+    training: TrainingConfig = TRAINING,
+    batch_size: int = 100,
+    examples: int = 10_000,
+    results: Path = Path("docs/results"),
+    threads: int | None = 1,
+    again: bool = False,
+) -> None:
+    """Trains uncertainty autoencoders where they are missing, and fills the cells of a table of learnt acquisition.
+
+    Args:
+        data: mnist or omniglot.
+        methods: Rows: UAE, "UAE, wide", "UAE, no linear path", "UAE, norm free", PCA; all when left out.
+        m: Numbers of measurements.
+        table: learned_acquisition, how far signals are recovered, or downstream, classifiers on measurements.
+        seeds: One cell each: of weights and noise.
+        work: The folder of trained autoencoders, each in a run folder of its own; stopped, they go on.
+        training: Settings of the training loop; its seed is the cell's.
+        batch_size: Images in a batch.
+        examples: Training images that classifiers learn from, the first ones.
+        results: Where cells are filed.
+        threads: CPU threads.
+        again: Measure again what stands.
+    """
+    set_threads(threads)
+    known = [*UAES, PCA]
+    for row in methods or known:
+        if row not in known:
+            raise UserError(f"--methods: expected some of {'; '.join(known)}; got {row!r}")
+    for row in methods or known:
+        for number in m:
+            for seed in seeds:
+                _cells(data, row, number, table, seed, work, training, batch_size, examples, results, again)
+
+
+def _cells(
+    data: str, row: str, m: int, table: str, seed: int, work: Path, training: TrainingConfig, batch_size: int,
+    examples: int, results: Path, again: bool,
+) -> None:  # fmt: skip
+    rows = [row] if table == "learned_acquisition" else [f"{name}, {row}" for name in CLASSIFIERS]
+    settings: dict[str, Any] = {
+        "data": data, "row": row, "m": m, "noise": NOISE, "batch_size": batch_size,
+        "epochs": training.epochs, "learning_rate": training.learning_rate, "schedule": training.schedule,
+        "settings": {name: repr(value) for name, value in UAES.get(row, {}).items()},
+        "examples": examples if table == "downstream" else None,
+    }  # fmt: skip
+    column = str(m) if data == "mnist" else f"{data} {m}"
+    config_hash = hash_of(settings)
+    place: dict[str, Any] = {"app": APP, "table": table, "column": column, "draw": seed}
+    standing = [find_cell(results, row=name, **place, config_hash=config_hash, protocol=PROTOCOL) for name in rows]
+    if all(standing) and not again:
+        print(f"{row}, m = {column}, seed {seed}: stands", flush=True)
+        return
+    start = time.monotonic()
+    if row == PCA:
+        encoder, decode = _pca(data, m, seed)
+    else:
+        model = _autoencoder(data, row, m, seed, work, training, batch_size)
+        encoder, decode = model.encoder().detach(), model.decode_measurements
+    found = (
+        [_recovery(data, encoder, decode, seed)]
+        if table == "learned_acquisition"
+        else _accuracies(data, encoder, examples, seed)
+    )
+    seconds = time.monotonic() - start
+    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(repr([row]))}"]
+    words += [f"--m '[{m}]'", f"--table {table}", f"--seeds '[{seed}]'", f"--training.epochs {training.epochs}"]
+    words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
+    extra = {
+        "encoder_norm": float(encoder.norm()),
+        "gaussian_norm": float(encoder.numel() ** 0.5),
+        "settings": settings,
+    }
+    better, unit = ("lower", "mean squared error of a pixel") if len(rows) == 1 else ("higher", "% right")
+    for name, (value, told) in zip(rows, found, strict=True):
+        write_cell(
+            results,
+            Cell(
+                row=name, **place, value=value, unit=unit, better=better, seed=seed,  # type: ignore[arg-type]
+                config_hash=config_hash, protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds,
+                command=" ".join(words), extra={**extra, **told},
+            ),
+        )  # fmt: skip
+        print(f"{name}, m = {column}, seed {seed}: {value:.5g}", flush=True)
+
+
+def _autoencoder(
+    data: str, row: str, m: int, seed: int, work: Path, training: TrainingConfig, batch_size: int
+) -> UncertaintyAutoencoderModel:
+    """Returns a trained autoencoder, from its run folder or trained into it."""
+    name = row.lower().replace(", ", "_").replace(" ", "_")
+    run = RunFolder(work / f"{name}_{data}_{m}_{seed}_{hash_of([training.epochs, batch_size])[:6]}")
+    if (run.path / "model.json").exists():
+        found: UncertaintyAutoencoderModel = core_models.load(run.path)
+        return found
+    images, held = _training(data)
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[held] = False
+    config = UAEConfig(tuple(images.shape[1:]), m, noise=NOISE, **UAES[row])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "initial weights"))
+        model = UncertaintyAutoencoderModel(config)
+    own = replace(training, seed=seed)
+    batches = TensorBatches({"x": images[kept]}, min(batch_size, int(kept.sum())), seed)
+    fit(RecoveryError(model), batches, own, run=run, resume=run.checkpoint().exists())
+    core_models.save(model.eval(), run.path)
+    return model
+
+
+def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Returns the leading principal directions, (m, n), normed as a Gaussian matrix, and the best linear decoder."""
+    images, held = _training(data)
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[held] = False
+    x = images[kept].flatten(1).double()
+    mean = x.mean(0)
+    _, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    encoder = (directions.T.flip(0)[:m] * x.shape[1] ** 0.5).float()
+    y = _measured(images[kept], encoder, seed, "PCA").double()
+    design = torch.cat([y, y.new_ones(len(y), 1)], 1)
+    weights = torch.linalg.lstsq(design, x).solution.float()
+    shape = tuple(images.shape[1:])
+    return encoder, lambda measured: (measured @ weights[:-1] + weights[-1]).unflatten(1, shape)
+
+
+def _recovery(
+    data: str, encoder: Tensor, decode: Callable[[Tensor], Tensor], seed: int
+) -> tuple[float, dict[str, Any]]:
+    x = load_data(data).images("test")
+    with torch.no_grad():
+        parts = [decode(own).clamp(0, 1) for own in _measured(x, encoder, seed, "test").split(1000)]
+    told = {name: summary(values) for name, values in errors(torch.cat(parts), x).items()}
+    return told["mse"]["mean"], {"errors": told, "n_test": len(x)}
+
+
+def _accuracies(data: str, encoder: Tensor, examples: int, seed: int) -> list[tuple[float, dict[str, Any]]]:
+    data_set = load_data(data)
+    train = _measured(data_set.images("train")[:examples], encoder, seed, "classifiers").numpy()
+    test = _measured(data_set.images("test"), encoder, seed, "test").numpy()
+    y, truth = data_set.labels("train")[:examples].numpy(), data_set.labels("test").numpy()
+    found = []
+    for make in CLASSIFIERS.values():
+        share = float(np.mean(make().fit(train, y).predict(test) == truth))
+        half = 196 * (share * (1 - share) / len(truth)) ** 0.5
+        found.append((100 * share, {"half_width": half, "n_test": len(truth), "examples": len(y)}))
+    return found
+
+
+def _measured(x: Tensor, encoder: Tensor, seed: int, what: str) -> Tensor:
+    y = x.flatten(1) @ encoder.T
+    return y + NOISE * torch.randn(y.shape, generator=Generator().manual_seed(seed_of(seed, what)))
+
+
+@cache
+def _training(data: str) -> tuple[Tensor, Tensor]:
+    images = load_data(data).images("train")
+    return images, held_out(len(images), min(5000, len(images) // 10), 0)[1]

@@ -25,7 +25,7 @@ __all__ = ["Published", "published"]
 TABLES = {
     "semi_supervised": ("mnist", "later"),
     "models": ("density",),
-    "imitation": ("gail", "infogail", "library"),
+    "imitation": ("gail", "torcs", "library"),
     "pixeldefend": ("fashion_mnist", "cifar10"),
 }
 """The tables of each app, in the order in which they are shown."""

@@ -77,7 +77,7 @@ def test_json_is_a_list_of_records(run):
 def test_csv_and_markdown(run):
     lines = list(csv.DictReader(io.StringIO(run("--format", "csv")[1])))
     assert {line["table"] for line in lines} == {
-        "mnist", "later", "density", "gail", "infogail", "library", "fashion_mnist", "cifar10",
+        "mnist", "later", "density", "gail", "torcs", "library", "fashion_mnist", "cifar10",
     }  # fmt: skip
     _, out, _ = run("--app", "semi-supervised")
     assert out.startswith("## semi_supervised: mnist\n\n| method ")
@@ -116,7 +116,7 @@ def test_an_app_of_ones_own_needs_no_published_figures(run, folder):
         ),
         (
             ["--table", "minst"],
-            "--table: expected one of mnist, later, density, gail, infogail, library, fashion_mnist, cifar10, got 'minst'",
+            "--table: expected one of mnist, later, density, gail, torcs, library, fashion_mnist, cifar10, got 'minst'",
         ),
         (["--format", "xml"], "--format: expected one of markdown, csv, json, got 'xml'"),
         (["--write", "--json"], "--write writes whole pages: expected no --table, --format or --json beside it"),

@@ -21,11 +21,13 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.demonstrations.checking import check_spaces
 from core_models.errors import UserError
+
+from .side_by_side import SideBySide
 
 EXTRAS = {"box2d": "gymnasium[box2d]", "mujoco": "gymnasium[mujoco]", "pygame": "gymnasium[classic-control]"}
 """What to install for a module that is missing, where the two are not called alike."""
@@ -112,7 +114,7 @@ def vector_env(
         first.close()
         envs = SubprocVecEnv([make] * environments)
     else:
-        envs = DummyVecEnv([lambda: Monitor(first), *([make] * (environments - 1))])
+        envs = SideBySide([lambda: Monitor(first), *([make] * (environments - 1))])
     envs.seed(seed)
     return envs
 

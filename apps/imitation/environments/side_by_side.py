@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -20,7 +21,7 @@ class SideBySide(DummyVecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Steps each environment; begins anew where an episode ended."""
         for i, env in enumerate(self.envs):
-            obs, self.buf_rews[i], terminated, truncated, info = env.step(self.actions[i])  # type: ignore[assignment]
+            obs, self.buf_rews[i], terminated, truncated, info = env.step(self.actions[i])
             self.buf_dones[i] = over = terminated or truncated
             info = {**info, "TimeLimit.truncated": truncated and not terminated}
             if over:
@@ -28,6 +29,7 @@ class SideBySide(DummyVecEnv):
                 obs, self.reset_infos[i] = env.reset()
             self.buf_infos[i] = info
             self._save_obs(i, obs)
-        plain = self.buf_obs.get(None) if len(self.buf_obs) == 1 else None
+        alone: Any = None  # the key of what is no dict of observations
+        plain = self.buf_obs.get(alone)
         seen = self._obs_from_buf() if plain is None else plain.copy()
         return seen, np.copy(self.buf_rews), np.copy(self.buf_dones), [dict(info) for info in self.buf_infos]

@@ -146,6 +146,7 @@ register(
 )
 register("resnet", "core_models.classifiers.ResNet", "pre-activation residual network (He et al. 2016)", Classifier)
 register("vgg", "core_models.classifiers.VGG", "VGG-16 with batch norm (Simonyan and Zisserman 2015)", Classifier)
+register("wgan-gp", "core_models.adversarial.WGANGP", "Wasserstein GAN with gradient penalty (Gulrajani et al. 2017)")
 register("real-nvp", "core_models.flows.RealNVP", "flow of affine couplings (Dinh et al. 2017)")
 register(
     "pixel-cnn", "core_models.autoregressive.PixelCNN", "PixelCNN, masked convolutions (van den Oord et al. 2016a)"

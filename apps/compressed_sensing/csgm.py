@@ -70,22 +70,25 @@ class CSGM(Recovery):
         x, loss, error = (torch.cat(part) for part in zip(*parts, strict=True))
         return Recovered(x, None, {"loss": loss, "measurement_error": error})
 
-    def search_latents(self, y: Measurements, encoded: Tensor | None = None) -> Float[Tensor, "batch ..."]:
+    def search_latents(
+        self, y: Measurements, encoded: Tensor | None = None, *, first: int = 0
+    ) -> Float[Tensor, "batch ..."]:
         """Returns the latents (batch, *latent_shape) of the least loss.
 
         Args:
             y: measurements (batch, m).
             encoded: signals whose encoding by the prior is one start more.
+            first: place of the first signal among all, which decides its starts.
         """
         parts = []
         with frozen(self.prior):
-            for first in range(0, len(y), self.batch):
-                rows = slice(first, first + self.batch)
+            for start in range(0, len(y), self.batch):
+                rows = slice(start, start + self.batch)
                 own = None
                 if encoded is not None:
                     with torch.no_grad():
                         own = self.prior.encode(encoded[rows]).mean[:, None]
-                parts.append(self._search(y[rows], first, own).variables[0])
+                parts.append(self._search(y[rows], first + start, own).variables[0])
         return torch.cat(parts)
 
     def _starts(self, batch: int, first: int) -> Tensor:

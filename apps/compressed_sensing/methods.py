@@ -17,6 +17,7 @@ from core_models.errors import UserError
 from .csgm import CSGM
 from .flow_prior import FlowPrior
 from .gaussian import GaussianMixture, Wiener
+from .intermediate_layers import IntermediateLayers
 from .lasso import BPDN, LASSO
 from .recovery import Recovery
 from .residual_covariance import ResidualCovariance
@@ -71,6 +72,7 @@ METHODS = {
         Method("bpdn", BPDN, "the least l1 norm within the noise", ("objective", "gap", "violation", "converged")),
         Method("csgm", CSGM, "the nearest signal that a prior can make", ("loss",)),
         Method("flow-prior", FlowPrior, "the latents of a flow, from zero", ("loss",)),
+        Method("intermediate-layers", IntermediateLayers, "what a GAN's stages hand on, near its range", ("loss",)),
         Method("sparse-gen", SparseGen, "a prior with sparse deviations", ("loss", "deviation")),
         Method("residual-covariance", ResidualCovariance, "a prior and a Gaussian for the rest", ("loss",), std=True),
         Method("gmm", GaussianMixture, "the mean under a Gaussian mixture", ("log_evidence",), std=True),

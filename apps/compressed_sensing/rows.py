@@ -18,6 +18,7 @@ from core_models.files import read_json
 from .csgm import CSGM, HALVING
 from .flow_prior import FlowPrior
 from .gaussian import GaussianMixture, Wiener
+from .intermediate_layers import IntermediateLayers
 from .lasso import BPDN, LASSO
 from .recovery import Recovery
 from .residual_covariance import ResidualCovariance
@@ -46,13 +47,15 @@ class Row:
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
 
-PAPER, STRONG, FLOW = "paper", "strong", "flow"
+PAPER, STRONG, FLOW, GAN = "paper", "strong", "flow", "gan"
 PRIORS = {
     PAPER: {"mnist": "runs/compressed_sensing/vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot"},
     STRONG: {"mnist": "zoo:vae_mnist", "omniglot": "runs/compressed_sensing/vae_omniglot_strong"},
+    GAN: {"mnist": "runs/compressed_sensing/wgan_gp_mnist", "omniglot": "runs/compressed_sensing/wgan_gp_omniglot"},
     FLOW: {"mnist": "runs/compressed_sensing/real_nvp_mnist", "omniglot": "runs/compressed_sensing/real_nvp_omniglot"},
 }
-"""The generative prior of each data set: that of the papers (784-500-500-20), a stronger one (50 latents), a flow."""
+"""The generative prior of each data set: that of the papers (784-500-500-20), a stronger one (50 latents), a
+GAN and a flow."""
 
 _SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 0.03, 0.01]}
 ROWS: dict[str, Row] = {
@@ -68,6 +71,10 @@ ROWS: dict[str, Row] = {
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", "drop": HALVING}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", "drop": HALVING}, _SPARSE, prior=PAPER),
     "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "GAN": Row(CSGM, {"drop": HALVING}, {"penalty": [0.1, 0.01, 0.001]}, prior=GAN),
+    "GAN, intermediate layers": Row(
+        IntermediateLayers, {}, {"penalty": [0.1, 0.01], "radii": [(0.02, 0.02), (0.1, 0.1)]}, prior=GAN
+    ),
     "Flow prior": Row(FlowPrior, {}, {"penalty": [0.0, 0.001, 0.01], "steps": [50, 150]}, prior=FLOW),
     "Wiener": Row(Wiener, fits=True),
     "GMM-40": Row(GaussianMixture, {"components": 40}, fits=True),

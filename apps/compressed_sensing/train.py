@@ -16,6 +16,7 @@ from apps.common.building import build_model
 from apps.common.machine import set_threads
 from apps.common.provenance import command_line, commit, device_words
 from core_models import registry
+from core_models.adversarial import WGANGP, WassersteinLoss
 from core_models.base import Decodable, ExactLikelihood, GenerativeModel, Objective, Variational
 from core_models.data import Binarisation, DataSet, binarise
 from core_models.data import load as load_data
@@ -138,6 +139,8 @@ def train_prior(
     levels = 0  # to dequantise
     if isinstance(net, Variational):
         objective = NegativeELBO(net, binarisation=binarisation)
+    elif isinstance(net, WGANGP):
+        objective = WassersteinLoss(net)
     elif isinstance(net, ExactLikelihood):
         levels = data_set.levels if getattr(net, "density_over", None) == "continuous" else 0
         objective = NegativeLogLikelihood(net, binarisation=binarisation, dequantise=levels)
@@ -160,17 +163,22 @@ def train_prior(
     def validate(objective: Objective) -> Mapping[str, float]:
         return {"validation_nats": float(_bounds(net, held, binarisation, levels, training.seed).mean())}
 
-    history = _fit(objective, data_set, run, settings, validation, batch_size, training, going_on, resume, validate)
+    scored = not isinstance(net, WGANGP)  # a GAN has no likelihood
+    history = _fit(
+        objective, data_set, run, settings, validation, batch_size, training, going_on, resume,
+        validate if scored else None,
+    )  # fmt: skip
     if history is None:
         return
     net.cpu().eval()
     x = held[:representation_images]
     error = representation_error(net, x, nearest_latents(net, x, random_state=training.seed))
     nearest = {"mse": summary(error.square() / x[0].numel()), "l2": summary(error)}
-    bound = summary(_bounds(net, held, binarisation, levels, training.seed))
+    bound = summary(_bounds(net, held, binarisation, levels, training.seed)) if scored else None
+    told = f"bound {bound['mean']:.2f} ± {bound['half_width']:.2g} nats; " if bound else ""
     print(
-        f"images held out: bound {bound['mean']:.2f} ± {bound['half_width']:.2g} nats; representation error, mean "
-        f"square of a pixel, {nearest['mse']['mean']:.5f} ± {nearest['mse']['half_width']:.2g} on {len(x)}"
+        f"images held out: {told}representation error, mean square of a pixel, {nearest['mse']['mean']:.5f} ± "
+        f"{nearest['mse']['half_width']:.2g} on {len(x)}"
     )
     _finish(
         net, data_set, run, settings, history, training, {"validation_nats": bound, "representation_error": nearest}
@@ -201,7 +209,7 @@ def _held(data_set: DataSet, validation: int, seed: int) -> Tensor:
 
 def _fit(
     objective: Objective, data_set: DataSet, run: RunFolder, settings: dict[str, Any], validation: int, batch_size: int,
-    training: TrainingConfig, going_on: bool, resume: bool, validate: Validate,
+    training: TrainingConfig, going_on: bool, resume: bool, validate: Validate | None,
 ) -> Any:  # fmt: skip
     """Trains; returns the history, or None for a run that had ended before."""
     kept, _ = held_out(len(data_set.train_x), validation, training.seed)

@@ -6,11 +6,13 @@ from sklearn.base import clone
 
 from apps.compressed_sensing.csgm import CSGM
 from apps.compressed_sensing.flow_prior import FlowPrior
+from apps.compressed_sensing.intermediate_layers import IntermediateLayers, project_on_l1_ball
 from apps.compressed_sensing.latent_search import Search, search
 from apps.compressed_sensing.lbfgs import minimise
 from apps.compressed_sensing.operators import gaussian
 from apps.compressed_sensing.residual_covariance import ResidualCovariance
 from apps.compressed_sensing.sparse_gen import SparseGen
+from core_models.adversarial import WGANGP, WGANGPConfig
 from core_models.errors import UserError
 
 SHAPE = (1, 4, 4)
@@ -161,9 +163,39 @@ def test_sparse_gen_with_a_heavy_penalty_is_csgm():
     torch.testing.assert_close(sparse, CSGM(operator, prior, **common).reconstruct(y), rtol=0, atol=1e-5)
 
 
+def test_the_projection_on_an_l1_ball_is_what_cvxpy_finds():
+    v = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v[3] *= 0.01  # inside
+    found = project_on_l1_ball(v, 0.7)
+    for row in range(4):
+        w = cvxpy.Variable(6)
+        cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(w - v[row].numpy())), [cvxpy.norm1(w) <= 0.7]).solve(
+            solver="CLARABEL"
+        )
+        torch.testing.assert_close(found[row], torch.from_numpy(w.value), rtol=0, atol=1e-5)
+
+
+def test_intermediate_layers_reach_what_the_range_does_not_and_stay_in_their_ball():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        prior = WGANGP(WGANGPConfig(event_shape=SHAPE, latent=2, hidden=(12, 16))).eval()
+    x = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    operator = gaussian(SHAPE, 8)
+    y = operator(x)
+    common = {"penalty": 1e-3, "steps": 300, "restarts": 2}
+    alone = CSGM(operator, prior, **common).recover(y)
+    stay = IntermediateLayers(operator, prior, radii=(0.0, 0.0), stage_steps=20, **common).recover(y)
+    torch.testing.assert_close(stay.details["measurement_error"], alone.details["measurement_error"], rtol=0.1, atol=0)
+    near = IntermediateLayers(operator, prior, radii=(0.05, 0.05), **common).recover(y)
+    far = IntermediateLayers(operator, prior, radii=(1.0, 1.0), **common).recover(y)
+    errors = [found.details["measurement_error"] for found in (stay, near, far)]
+    assert bool((errors[0] > errors[1]).all()) and bool((errors[1] > errors[2]).all())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: IntermediateLayers(gaussian(SHAPE, 3), LinearPrior()).reconstruct(torch.zeros(1, 3)), "in stages"),
         (lambda: CSGM(gaussian(SHAPE, 3), None).reconstruct(torch.zeros(1, 3)), "got none"),
         (lambda: CSGM(None, LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected an operator"),
         (lambda: CSGM(gaussian((1, 3, 3), 3), LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected a prior of"),

@@ -56,6 +56,21 @@ def test_a_prior_tells_its_representation_error_on_images_held_out(tmp_path, cal
     assert told["representation_error"]["mse"]["n"] == 10
 
 
+@pytest.mark.parametrize(
+    ("model", "config", "scored"),
+    [("real-nvp", "{couplings: 2, hidden: [8]}", True), ("wgan-gp", "{latent: 4, hidden: [8, 8]}", False)],
+)
+def test_flows_and_gans_are_priors_too(tmp_path, call, model, config, scored):
+    out = tmp_path / "prior"
+    given = ["train", "prior", "--data", "digits", "--model", model, "--model_config", config, "--binarisation", "none"]
+    status, told, error = call(*given, "--training.epochs", 1, "--representation_images", 5, "--out", out)
+    assert status == 0, error
+    summary = summary_of(out)
+    assert summary["representation_error"]["mse"]["mean"] > 0
+    assert (summary["validation_nats"] is not None) == scored == ("bound" in told)
+    assert core_models.load(out).decode(torch.zeros(2, *core_models.load(out).latent_shape)).shape == (2, 1, 8, 8)
+
+
 def test_mistakes_in_training(tmp_path, refused):
     assert "at least one measurement" in refused(*UAE, "--m", 0, "--out", "no", "--training.epochs", 1)
     assert "noise of 0 or more" in refused(*UAE, "--noise", -1, "--out", "no", "--training.epochs", 1)

@@ -25,14 +25,14 @@ from torch import nn
 from apps.common.cells import write_cell
 from apps.common.cli import run_cli
 from apps.common.provenance import device_words
-from apps.imitation.benchmark import find_demonstrations
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import vector_env
-from apps.imitation.learners.dac import DAC
-from apps.imitation.learners.off_policy import OffPolicyLearner
-from apps.imitation.learners.sac import SAC
-from apps.imitation.learners.sac_reference import ReferenceSAC
+from apps.imitation.learners.off_policy.dac import DAC
+from apps.imitation.learners.off_policy.learner import OffPolicyLearner
+from apps.imitation.learners.off_policy.sac import SAC
+from apps.imitation.learners.off_policy.sac_reference import ReferenceSAC
 from apps.imitation.policies import Algorithm
+from apps.imitation.tables.gail import find_demonstrations
 from core_models.errors import UserError
 from core_models.files import hash_of
 

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from apps.imitation.benchmark import find_demonstrations
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import make_env, vector_env
-from apps.imitation.learners import rollouts
-from apps.imitation.learners.gail import GAIL
+from apps.imitation.learners.on_policy import rollouts
+from apps.imitation.learners.on_policy.gail import GAIL
 from apps.imitation.policies import Algorithm
+from apps.imitation.tables.gail import find_demonstrations
 from core_models.errors import UserError
 
 from .imitation_peer import Peer

@@ -23,13 +23,13 @@ from core_models.files import require_writable
 from core_models.training import RunFolder
 from core_models.training.progress import Progress
 
-from .benchmark import without_meaning
 from .demonstrations import Demonstrations, Policy
 from .environments.making import vector_env
 from .evaluation import returns_of
 from .learners import BC, GAIL, Learner
 from .report import page
 from .shipped import located
+from .tables.gail import without_meaning
 from .train import finish, fit
 from .trained import POLICY
 

@@ -30,9 +30,9 @@ from .demonstrations.identity import imports_nothing
 from .environments.making import make_env
 from .evaluation import Returns, check_film, random_returns, returns_of
 from .evaluation import film as write_film
-from .random_returns import fraction_of_expert
 from .shipped import located
 from .statistics import interquartile_mean, stratified_bootstrap
+from .tables.random_returns import fraction_of_expert
 from .trained import Trained, open_policy, policies_at
 
 Record = Mapping[str, Any]

@@ -29,11 +29,11 @@ from core_models.errors import UserError
 from .codes import one_hot, with_code
 from .demonstrations import Demonstrations
 from .learners import AIRL, DAC, GAIL, InfoGAIL, OnPolicyLearner
-from .learners.absorbing import absorbing_state
-from .learners.airl import ShapedReward
-from .learners.apprenticeship import Apprenticeship, LinearReward
 from .learners.base import expert_pairs
-from .learners.rollouts import AT_A_TIME, evaluate
+from .learners.off_policy.absorbing import absorbing_state
+from .learners.on_policy.airl import ShapedReward
+from .learners.on_policy.apprenticeship import Apprenticeship, LinearReward
+from .learners.on_policy.rollouts import AT_A_TIME, evaluate
 from .networks import learnt_reward, observations_to_tensor
 from .networks.encoder import Observed, rows
 from .spaces_as_json import Spaces

@@ -26,7 +26,7 @@ from .environments.making import vector_env
 from .evaluate import Scale
 from .evaluation import random_returns, returns_of
 from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
-from .learners.off_policy import OffPolicyLearner
+from .learners.off_policy.learner import OffPolicyLearner
 from .learners.resuming import restore_state, save_state
 from .seeds import train_seeds
 from .shipped import located

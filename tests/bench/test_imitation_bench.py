@@ -5,8 +5,8 @@ import pytest
 
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import make_env
-from apps.imitation.learners.dac import DAC
-from apps.imitation.learners.stacked_mlp import StackedMLP
+from apps.imitation.learners.off_policy.dac import DAC
+from apps.imitation.learners.off_policy.stacked_mlp import StackedMLP
 from bench import imitation
 from core_models.errors import UserError
 

@@ -10,8 +10,8 @@ from stable_baselines3 import SAC as PlainSAC
 
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import make_env
-from apps.imitation.learners import rollouts
-from apps.imitation.learners.sac import SAC
+from apps.imitation.learners.off_policy.sac import SAC
+from apps.imitation.learners.on_policy import rollouts
 from bench import imitation, imitation_gail, imitation_peer, timed
 from bench.imitation_gail import Loop, Ours, against_the_peer, parts_timed, same_work, share
 from bench.imitation_worker import COUNTED

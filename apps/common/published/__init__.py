@@ -7,9 +7,9 @@ One file per table, `<app>_<table>.csv`, with the columns
 - `ours`: "run" where the app has this method, "quoted" where the row stands in the table as published only;
 - `source`: authors, year, title and table.
 
-Beside them lie the figures that `imitation_gail.csv` was computed from (apps/imitation/published_fractions.py): returns
-as published in `imitation_gail_returns.csv`, and those of random actions, measured here, in
-`imitation_random_returns.csv` (apps/imitation/random_returns.py).
+Beside them lie the figures that `imitation_gail.csv` was computed from: returns as published in
+`imitation_gail_returns.csv`, and those of random actions, measured here, in `imitation_random_returns.csv`. The modules
+that compute both are `published_fractions` and `random_returns` of apps/imitation/tables.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from ..networks.encoder import Observed, rows
 from ..policies import normaliser_of, policy_name, policy_settings, without_environment
 from ..spaces_as_json import Spaces
 from .base import expert_pairs
+from .on_policy.rollouts import AT_A_TIME
 from .over_sb3 import OverSB3
-from .rollouts import AT_A_TIME
 
 
 class BC(OverSB3):

@@ -26,8 +26,8 @@ from core_models.training.checkpoint import (
     save_checkpoint,
 )
 
-from .info_gail import InfoGAIL, Trajectory
-from .on_policy import OnPolicyLearner
+from .on_policy.info_gail import InfoGAIL, Trajectory
+from .on_policy.learner import OnPolicyLearner
 from .over_sb3 import constructor_settings
 
 MONITORED = ("r", "l", "t")

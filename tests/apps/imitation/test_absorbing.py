@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_control import demonstrate, linear_expert, point
 
-from apps.imitation.learners.absorbing import absorbing_transitions
-from apps.imitation.learners.dac import DAC
+from apps.imitation.learners.off_policy.absorbing import absorbing_transitions
+from apps.imitation.learners.off_policy.dac import DAC
 
 
 def test_one_transition_more_for_each_terminated_episode_and_none_for_a_truncated_one():

@@ -9,12 +9,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tiny_control import demonstrate, linear_expert, mean_return, point
 from torch.nn.functional import softplus
 
-from apps.imitation.learners.absorbing import with_indicator
-from apps.imitation.learners.dac import DAC
-from apps.imitation.learners.dac_discriminator import DACDiscriminator
-from apps.imitation.learners.plain_sac import plain_sac
-from apps.imitation.learners.sac import SAC
-from apps.imitation.learners.sac_reference import plain
+from apps.imitation.learners.off_policy.absorbing import with_indicator
+from apps.imitation.learners.off_policy.dac import DAC
+from apps.imitation.learners.off_policy.dac_discriminator import DACDiscriminator
+from apps.imitation.learners.off_policy.plain_sac import plain_sac
+from apps.imitation.learners.off_policy.sac import SAC
+from apps.imitation.learners.off_policy.sac_reference import plain
 from apps.imitation.networks import learnt_reward
 from core_models.errors import UserError
 

@@ -9,13 +9,13 @@ import yaml
 
 from apps.common.cells import read_cells
 from apps.common.presets import find_config
-from apps.imitation import benchmark_modes as table
 from apps.imitation.__main__ import main
 from apps.imitation.environments.circles import CENTRES, RADII, circle_expert
 from apps.imitation.environments.demonstrating import expert_demonstrations
 from apps.imitation.environments.difficulty import Difficulty
 from apps.imitation.learners import BC
-from apps.imitation.mode_evaluation import (
+from apps.imitation.tables import modes as table
+from apps.imitation.tables.mode_evaluation import (
     ModeRollout,
     code_accuracy,
     expert_rollouts,
@@ -24,7 +24,7 @@ from apps.imitation.mode_evaluation import (
     radial_error,
     roll_out,
 )
-from apps.imitation.mode_figures import paths_as_text, paths_of_text
+from apps.imitation.tables.mode_figures import paths_as_text, paths_of_text
 from core_models.errors import UserError
 
 TINY = {"steps": 40, "hidden": (8,), "judge_hidden": (8,), "critic_steps": 2, "posterior_steps": 2, "cloning_epochs": 1}

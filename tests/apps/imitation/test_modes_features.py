@@ -12,7 +12,7 @@ from apps.imitation.environments.demonstrating import expert_demonstrations
 from apps.imitation.environments.making import vector_env
 from apps.imitation.environments.road import FRAME, SHARPEST, TOP_SPEED
 from apps.imitation.learners import InfoGAIL
-from apps.imitation.pixel_features import (
+from apps.imitation.tables.pixel_features import (
     TRUSTED,
     UNITS,
     Drives,

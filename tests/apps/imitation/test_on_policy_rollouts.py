@@ -10,8 +10,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from tiny_environments import Line, Signs, demonstrate
 from torch.distributions import kl_divergence
 
-from apps.imitation.learners.gail import GAIL
-from apps.imitation.learners.rollouts import sampler
+from apps.imitation.learners.on_policy.gail import GAIL
+from apps.imitation.learners.on_policy.rollouts import sampler
 
 
 def collected(kind, seed=0, envs=2, steps=60, **more):

@@ -9,8 +9,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tiny_environments import Line, Signs, demonstrate
 
-from apps.imitation.learners.gail import GAIL
-from apps.imitation.learners.rollouts import compute_advantages
+from apps.imitation.learners.on_policy.gail import GAIL
+from apps.imitation.learners.on_policy.rollouts import compute_advantages
 
 
 @pytest.mark.parametrize("envs", [1, 3])

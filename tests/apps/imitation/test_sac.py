@@ -16,15 +16,15 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tiny_control import Point, mean_return, point
 
-from apps.imitation.learners.off_policy import Diverged
-from apps.imitation.learners.plain_sac import plain_sac
-from apps.imitation.learners.policy import Normaliser, SquashedPolicy
-from apps.imitation.learners.products import as_exact, fast_products
-from apps.imitation.learners.replay import Replay
-from apps.imitation.learners.sac import SAC
-from apps.imitation.learners.sac_reference import ReferenceSAC, plain
-from apps.imitation.learners.sac_update import SACUpdate
-from apps.imitation.learners.stacked_mlp import StackedMLP
+from apps.imitation.learners.off_policy.learner import Diverged
+from apps.imitation.learners.off_policy.plain_sac import plain_sac
+from apps.imitation.learners.off_policy.policy import Normaliser, SquashedPolicy
+from apps.imitation.learners.off_policy.products import as_exact, fast_products
+from apps.imitation.learners.off_policy.replay import Replay
+from apps.imitation.learners.off_policy.sac import SAC
+from apps.imitation.learners.off_policy.sac_reference import ReferenceSAC, plain
+from apps.imitation.learners.off_policy.sac_update import SACUpdate
+from apps.imitation.learners.off_policy.stacked_mlp import StackedMLP
 from core_models.errors import UserError
 
 

@@ -13,9 +13,9 @@ from tiny_environments import Line, demonstrate
 
 from apps.common.cells import read_cells
 from apps.common.presets import find_config, preset_names
-from apps.imitation import benchmark as table
 from apps.imitation.__main__ import main
 from apps.imitation.demonstrations import Demonstrations
+from apps.imitation.tables import gail as table
 
 QUICK = ["--evaluation_episodes", "2", "--environments", "2"]
 PRESETS = [name for name in preset_names() if re.match(r"imitation/(bc|gail|dac|info_gail)_", name)]

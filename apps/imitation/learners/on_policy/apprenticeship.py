@@ -27,10 +27,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from ..networks import Encoder, RewardForm
-from ..networks.discriminator import check_form
-from ..networks.encoder import Observed, rows
-from .on_policy import OnPolicyLearner
+from ...networks import Encoder, RewardForm
+from ...networks.discriminator import check_form
+from ...networks.encoder import Observed, rows
+from .learner import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
 
 SQUARED = 0.01

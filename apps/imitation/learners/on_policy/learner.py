@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from core_models.errors import UserError
 from core_models.training.batches import seed_of
 
-from ..demonstrations import Demonstrations
-from ..networks import Normaliser
-from ..networks.encoder import Observed
-from ..policies import (
+from ...demonstrations import Demonstrations
+from ...networks import Normaliser
+from ...networks.encoder import Observed
+from ...policies import (
     Algorithm,
     algorithm_class,
     normaliser_of,
@@ -37,9 +37,9 @@ from ..policies import (
     policy_settings,
     without_environment,
 )
-from ..spaces_as_json import Spaces
-from .base import expert_pairs
-from .over_sb3 import OverSB3
+from ...spaces_as_json import Spaces
+from ..base import expert_pairs
+from ..over_sb3 import OverSB3
 from .rollouts import LearntRewards, Rollout
 
 AfterIteration = Callable[["OnPolicyLearner"], None]

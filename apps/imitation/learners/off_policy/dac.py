@@ -26,14 +26,14 @@ from torch import Generator, Tensor
 from core_models.errors import UserError
 from core_models.training import seed_of
 
-from ..demonstrations import Demonstrations
-from ..networks import RewardForm, learnt_reward
+from ...demonstrations import Demonstrations
+from ...networks import RewardForm, learnt_reward
+from ..base import Learner
+from ..spaces import check_spaces, to_unit
 from .absorbing import absorbing_state, absorbing_transitions, with_indicator
-from .base import Learner
 from .dac_discriminator import DACDiscriminator
 from .policy import Normaliser
 from .sac import SACLearner
-from .spaces import check_spaces, to_unit
 from .stacked_mlp import Activation
 
 

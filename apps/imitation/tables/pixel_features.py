@@ -25,8 +25,8 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 
-from .demonstrations import Demonstrations
-from .environments.road import FRAME, SHARPEST, TOP_SPEED
+from ..demonstrations import Demonstrations
+from ..environments.road import FRAME, SHARPEST, TOP_SPEED
 
 AT_A_TIME = 500
 """Frames in one pass."""

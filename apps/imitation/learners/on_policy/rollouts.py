@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from ..networks.encoder import Observed, rows
+from ...networks.encoder import Observed, rows
 
 AT_A_TIME = 2048
 """Observations in one pass of the networks, so that images fit in the memory."""

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..networks import Discriminator, RewardForm, gradient_penalty, learnt_reward
-from ..networks.discriminator import check_form, logistic_loss
-from ..networks.encoder import rows
-from .on_policy import OnPolicyLearner
+from ...networks import Discriminator, RewardForm, gradient_penalty, learnt_reward
+from ...networks.discriminator import check_form, logistic_loss
+from ...networks.encoder import rows
+from .learner import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from core_models.errors import UserError
 
+from ..spaces import from_unit
 from .absorbing import with_indicator
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN
-from .spaces import from_unit
 from .stacked_mlp import StackedMLP
 
 CONSTANT = 1e-3

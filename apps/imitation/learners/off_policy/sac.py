@@ -22,14 +22,14 @@ from core_models.errors import UserError
 from core_models.training import seed_of
 from core_models.training.checkpoint import optimizer_tensors, restore_optimizer
 
-from ..spaces_as_json import space_from_json, space_to_json
-from .archive import read_archive, write_archive
-from .off_policy import OffPolicyLearner
+from ...spaces_as_json import space_from_json, space_to_json
+from ..archive import read_archive, write_archive
+from ..spaces import check_spaces
+from .learner import OffPolicyLearner
 from .plain_sac import plain_sac
 from .policy import Normaliser, SquashedPolicy
 from .replay import Replay
 from .sac_update import SACUpdate
-from .spaces import check_spaces
 
 
 class SACLearner(OffPolicyLearner):

@@ -6,7 +6,7 @@ others are one run each). The table shows (mean - random) / (expert - random), w
 policy measured in today's environment. Their CartPole ends after 200 steps, where the expert's 200 is the most that
 there is; random actions never come that far, so that the same random return serves for it.
 
-`python -m apps.imitation.published_fractions` writes apps/common/published/imitation_gail.csv again.
+`python -m apps.imitation.tables.published_fractions` writes apps/common/published/imitation_gail.csv again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def published_fractions(out: Path = Path("apps/common/published/imitation_gail.c
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    return run_cli(published_fractions, prog="python -m apps.imitation.published_fractions", argv=argv)
+    return run_cli(published_fractions, prog="python -m apps.imitation.tables.published_fractions", argv=argv)
 
 
 if __name__ == "__main__":

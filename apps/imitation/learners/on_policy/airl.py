@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from core_models.errors import UserError
 
-from ..networks import Encoder, Normaliser, RewardForm, learnt_reward, observations_to_tensor
-from ..networks.discriminator import check_form, logistic_loss, perceptron
-from ..networks.encoder import Observed, rows
-from .on_policy import OnPolicyLearner
+from ...networks import Encoder, Normaliser, RewardForm, learnt_reward, observations_to_tensor
+from ...networks.discriminator import check_form, logistic_loss, perceptron
+from ...networks.encoder import Observed, rows
+from .learner import OnPolicyLearner
 from .rollouts import Rollout, evaluate
 
 

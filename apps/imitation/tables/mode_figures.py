@@ -16,8 +16,8 @@ from apps.common.cells import cell_at
 from apps.common.figures import OKABE_ITO, canvas
 from core_models.errors import UserError
 
-from .environments.circles import CENTRES, RADII
-from .environments.road import HALF_WIDTH
+from ..environments.circles import CENTRES, RADII
+from ..environments.road import HALF_WIDTH
 from .mode_evaluation import ModeRollout, expert_rollouts
 
 SHOWN = ("BC", "GAIL", "InfoGAIL")

@@ -30,14 +30,14 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 
-from ..codes import CodedVecEnv, one_hot, with_code
-from ..demonstrations import Demonstrations
-from ..networks import Discriminator, Normaliser, Posterior, gradient_penalty, learnt_reward
-from ..networks.discriminator import logistic_loss
-from ..networks.encoder import Observed, rows
-from ..policies import takes_vectors
-from .base import expert_pairs
-from .on_policy import OnPolicyLearner
+from ...codes import CodedVecEnv, one_hot, with_code
+from ...demonstrations import Demonstrations
+from ...networks import Discriminator, Normaliser, Posterior, gradient_penalty, learnt_reward
+from ...networks.discriminator import logistic_loss
+from ...networks.encoder import Observed, rows
+from ...policies import takes_vectors
+from ..base import expert_pairs
+from .learner import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
 
 Critic = Literal["wasserstein", "wasserstein-clip", "gan"]

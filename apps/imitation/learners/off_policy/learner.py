@@ -30,11 +30,11 @@ from core_models.files import require_writable
 from core_models.training import seed_of
 from core_models.training.checkpoint import Checkpoint, TrainingState, check_same, load_checkpoint, save_checkpoint
 
+from ..spaces import as_vec_env, describe_env, from_unit
 from .policy import SquashedPolicy
 from .products import fast_products
 from .replay import Replay
 from .sac_update import SACUpdate
-from .spaces import as_vec_env, describe_env, from_unit
 
 CHECK_EVERY = 1000
 """Steps between looks at whether all is finite; the policy at the last look is the last good one."""

@@ -5,7 +5,7 @@ from a random policy to the expert, (return - random) / (expert - random), each 
 Ermon's figures, "Generative adversarial imitation learning", NIPS 2016, are scaled so too, with the random policy
 measured in today's environment, since theirs was not published.
 
-`python -m apps.imitation.random_returns` measures them again; what it wrote last ships as
+`python -m apps.imitation.tables.random_returns` measures them again; what it wrote last ships as
 apps/common/published/imitation_random_returns.csv.
 """
 
@@ -27,8 +27,8 @@ from apps.common.cli import run_cli
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
-from .demonstrations import RandomPolicy, record
-from .environments.making import make_env
+from ..demonstrations import RandomPolicy, record
+from ..environments.making import make_env
 
 SHIPPED = "imitation_random_returns.csv"
 EPISODES, SEED = 100, 0
@@ -138,7 +138,7 @@ def random_returns(out: Path | None = None, only: list[str] | None = None, episo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    return run_cli(random_returns, prog="python -m apps.imitation.random_returns", argv=argv)
+    return run_cli(random_returns, prog="python -m apps.imitation.tables.random_returns", argv=argv)
 
 
 if __name__ == "__main__":

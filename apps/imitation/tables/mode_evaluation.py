@@ -17,14 +17,14 @@ from jaxtyping import Float
 
 from core_models.errors import UserError
 
-from .codes import one_hot, with_code
-from .demonstrations import Demonstrations
-from .demonstrations.recording import Policy
-from .environments import circles, driving
-from .environments.experts import ScriptedDriver
-from .environments.making import make_env
-from .environments.modes import matched_accuracy
-from .learners import InfoGAIL
+from ..codes import one_hot, with_code
+from ..demonstrations import Demonstrations
+from ..demonstrations.recording import Policy
+from ..environments import circles, driving
+from ..environments.experts import ScriptedDriver
+from ..environments.making import make_env
+from ..environments.modes import matched_accuracy
+from ..learners import InfoGAIL
 
 See = Callable[[Any], Any]
 """Makes of a batch of observations what a policy takes: the features of images."""

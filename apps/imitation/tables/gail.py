@@ -28,14 +28,14 @@ from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training.progress import Progress
 
-from .demonstrations import Demonstrations
-from .environments.making import vector_env
-from .evaluation import returns_of
-from .learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
-from .learners.off_policy import OffPolicyLearner
-from .learners.over_sb3 import constructor_settings
+from ..demonstrations import Demonstrations
+from ..environments.making import vector_env
+from ..evaluation import returns_of
+from ..learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
+from ..learners.off_policy.learner import OffPolicyLearner
+from ..learners.over_sb3 import constructor_settings
+from ..shipped import FOLDER
 from .random_returns import fraction_of_expert, random_return
-from .shipped import FOLDER
 
 APP, TABLE, PROTOCOL = "imitation", "gail", "1"
 UNIT = "fraction of expert"

@@ -33,14 +33,14 @@ from apps.common.provenance import device_words
 from core_models.files import hash_of
 from core_models.training.progress import Progress
 
-from .benchmark import _known
-from .demonstrations import Demonstrations
-from .environments.demonstrating import expert_demonstrations
-from .environments.difficulty import Difficulty, measure_difficulty
-from .environments.making import vector_env
-from .learners import BC, GAIL, InfoGAIL, OnPolicyLearner
-from .learners.base import Learner
-from .learners.over_sb3 import OverSB3
+from ..demonstrations import Demonstrations
+from ..environments.demonstrating import expert_demonstrations
+from ..environments.difficulty import Difficulty, measure_difficulty
+from ..environments.making import vector_env
+from ..learners import BC, GAIL, InfoGAIL, OnPolicyLearner
+from ..learners.base import Learner
+from ..learners.over_sb3 import OverSB3
+from .gail import _known
 from .mode_evaluation import (
     ModeRollout,
     See,

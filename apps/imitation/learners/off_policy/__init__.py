@@ -1,0 +1,1 @@
+"""Learners that learn from what any policy did: SAC, and DAC on top of it."""

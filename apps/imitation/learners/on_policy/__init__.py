@@ -1,0 +1,1 @@
+"""Learners that act by the policy they learn: TRPO or PPO on a learnt reward."""

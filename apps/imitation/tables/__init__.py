@@ -1,0 +1,1 @@
+"""The tables of the papers: GAIL, InfoGAIL, and what they are computed from."""

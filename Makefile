@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   M1+M2 and its supervised baseline, PixelDefend, and GAIL from one demonstration; runs/demo/report.html"
+	@echo "make demo   M1+M2 and its supervised baseline, PixelDefend, GAIL, digits from few measurements; runs/demo/report.html"
 	@echo "make test   all tests"
 	@echo "make check  format, lint, types, and the arrows between packages"
 	@echo "make bench  speed, as ratios measured in one run (installs a peer into .bench-venv)"
@@ -24,6 +24,7 @@ demo: $(VENV)/.installed
 	$(PY) -m apps semi-supervised demo --out runs/demo
 	$(PY) -m apps pixeldefend demo --out runs/demo
 	$(PY) -m apps imitation demo --out runs/demo
+	$(PY) -m apps compressed-sensing demo --out runs/demo
 
 test: $(VENV)/.installed
 	$(PY) -m pytest -n 2 --dist loadfile

@@ -1,1 +1,66 @@
-"""Signals recovered from few measurements: LASSO, generative priors, learned acquisition, and what they are worth."""
+"""Signals recovered from few measurements: LASSO, generative priors, learned acquisition, and what they are worth.
+
+Example:
+    >>> from apps.compressed_sensing import LASSO, build_operator
+    >>> from core_models.data import load
+    >>> x = load("digits").images("test")[:5]
+    >>> method = LASSO(build_operator("gaussian", (1, 8, 8), 32, seed=0), noise=0.1, alpha=0.03)
+    >>> method.reconstruct(method.acquire(x)).shape
+    torch.Size([5, 1, 8, 8])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .csgm import CSGM as CSGM
+    from .diagnosis import coverage as coverage
+    from .diagnosis import diagnose as diagnose
+    from .gaussian import GaussianMixture as GaussianMixture
+    from .gaussian import Wiener as Wiener
+    from .lasso import BPDN as BPDN
+    from .lasso import LASSO as LASSO
+    from .metrics import errors as errors
+    from .operators import Blur as Blur
+    from .operators import Callables as Callables
+    from .operators import LinearOperator as LinearOperator
+    from .operators import Mask as Mask
+    from .operators import Matrix as Matrix
+    from .operators import SubsampledDCT as SubsampledDCT
+    from .operators import SubsampledFourier as SubsampledFourier
+    from .operators import SuperResolution as SuperResolution
+    from .operators import build_operator as build_operator
+    from .recovery import Recovered as Recovered
+    from .recovery import Recovery as Recovery
+    from .residual_covariance import ResidualCovariance as ResidualCovariance
+    from .sparse_gen import SparseGen as SparseGen
+    from .uncertainty_autoencoder import UncertaintyAutoencoder as UncertaintyAutoencoder
+
+_OPERATORS = ("Blur", "Callables", "LinearOperator", "Mask", "Matrix", "SubsampledDCT", "SubsampledFourier",
+              "SuperResolution", "build_operator")  # fmt: skip
+_HOME = {
+    "CSGM": "csgm",
+    **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
+    **dict.fromkeys(("GaussianMixture", "Wiener"), "gaussian"),
+    **dict.fromkeys(("BPDN", "LASSO"), "lasso"),
+    "errors": "metrics",
+    **dict.fromkeys(_OPERATORS, "operators"),
+    **dict.fromkeys(("Recovered", "Recovery"), "recovery"),
+    "ResidualCovariance": "residual_covariance",
+    "SparseGen": "sparse_gen",
+    "UncertaintyAutoencoder": "uncertainty_autoencoder",
+}
+"""The module of each name."""
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    # torch and scikit-learn are imported only when something of theirs is wanted, so that --help answers at once
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

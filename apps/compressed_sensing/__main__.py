@@ -17,6 +17,11 @@ VERBS: dict[str, Verb | Verbs] = {
     ),
     "acquire": Verb("apps.compressed_sensing.verbs:acquire", "measure the signals of a data set, folder or .npz"),
     "recover": Verb("apps.compressed_sensing.verbs:recover", "recover signals from measurements, with error bars"),
+    "demo": Verb("apps.compressed_sensing.verbs:demo", "digits from an eighth of their measurements, in a minute"),
+    "tune": Verb("apps.compressed_sensing.verbs:tune", "choose the settings of the tables on validation images"),
+    "benchmark": Verb("apps.compressed_sensing.verbs:benchmark", "fill the cells of a table of recovery"),
+    "learned": Verb("apps.compressed_sensing.verbs:learned", "fill the cells of the tables of learnt acquisition"),
+    "report": Verb("apps.compressed_sensing.verbs:report", "draw the figures of a run of recover, or of a table"),
 }
 
 

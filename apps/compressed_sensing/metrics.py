@@ -22,7 +22,7 @@ _WINDOW, _SIGMA = 11, 1.5
 
 
 def errors(found: Images, true: Images) -> dict[str, PerImage]:
-    """Returns the errors of each image by name: mse, rmse, l1 (per pixel), l2, linf, psnr [dB] and ssim.
+    """Returns the errors of each image: mse, rmse, l1 (per pixel), l2, linf, psnr [dB] and, if large enough, ssim.
 
     Raises:
         UserError: when the shapes differ.
@@ -35,7 +35,7 @@ def errors(found: Images, true: Images) -> dict[str, PerImage]:
         "mse": mse, "rmse": mse.sqrt(), "l2": away.norm(dim=1), "l1": away.abs().mean(1), "linf": away.abs().amax(1),
         "psnr": -10 * torch.log10(mse.clamp(min=1e-20)),
     }  # fmt: skip
-    if found.ndim == 4:
+    if found.ndim == 4 and min(found.shape[-2:]) >= _WINDOW:
         told["ssim"] = ssim(found.double(), true.double())
     return told
 

@@ -90,6 +90,8 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
         columns = [record["column"] for record in group]
         for part in sorted({word for column in columns for word in _ends(column)}):
             own_part = [record for record in group if part in _ends(record["column"])]
+            told = {record["row"] for record in own_part if (record["value"], record["published"]) != (None, None)}
+            own_part = [record for record in own_part if record["row"] in told]
             if len({record["column"] for record in own_part}) > 1:
                 shown = [fact for fact in facts if part in _ends(fact.column)]
                 old = [cell for cell in stale if part in _ends(cell.column)]

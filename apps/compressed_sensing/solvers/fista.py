@@ -12,11 +12,13 @@ and Candes, "Adaptive restart for accelerated gradient schemes", 2015, section 3
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from core_models.errors import UserError
 
@@ -43,6 +45,14 @@ class Momentum:
         """Returns a start without momentum."""
         return cls(w, w, w.new_ones(len(w), 1))
 
+    def of(self, rows: Tensor) -> Momentum:
+        """Returns that of some rows (a mask or indices)."""
+        return Momentum(self.w[rows], self.z[rows], self.t[rows])
+
+    def to(self, dtype: torch.dtype) -> Momentum:
+        """Returns the same in another precision."""
+        return Momentum(self.w.to(dtype), self.z.to(dtype), self.t.to(dtype))
+
 
 class Fista:
     """Steps of FISTA on problems that share a design matrix D = A B.
@@ -61,9 +71,20 @@ class Fista:
         self.design = problem.design
         n = self.design.shape[1]
         self.gram: Tensor | None = self.design.T @ self.design / self.m if 2 * self.m >= n else None
-        square = self.gram if self.gram is not None else self.design @ self.design.T / self.m
-        self.lipschitz = float(torch.linalg.eigvalsh(square.double())[-1])
-        self.back = problem.y @ self.design / self.m
+        smaller = self.design @ self.design.T / self.m if self.m < n or self.gram is None else self.gram
+        self.lipschitz = float(torch.linalg.eigvalsh(smaller.double())[-1])
+        self.y, self.back = problem.y, problem.y @ self.design / self.m
+
+    def single(self) -> Fista:
+        """Returns the same steps in single precision, which take half the time and come as far as it goes."""
+        other = copy(self)
+        other.design, other.y, other.back = self.design.float(), self.y.float(), self.back.float()
+        other.gram = None if self.gram is None else self.gram.float()
+        return other
+
+    def curvature(self, w: Coefficients) -> Coefficients:
+        """Returns D^T D w / m."""
+        return w @ self.gram if self.gram is not None else (w @ self.design.T) @ self.design / self.m
 
     def gradient(self, w: Coefficients, back: Coefficients) -> Coefficients:
         """Returns the gradient of 1/(2m) ||y - D w||^2, `back` being y D / m."""
@@ -72,19 +93,24 @@ class Fista:
         return torch.addmm(-1 * back, w @ self.design.T, self.design, alpha=1 / self.m)
 
     def proximal(self, v: Coefficients) -> Coefficients:
-        """Returns the proximal map of the penalty and the box at step 1 / L."""
+        """Returns the proximal map of the penalty and the box at step 1 / L, in the place of v."""
         if self.box:
-            return (v - self.alpha / self.lipschitz).clamp_(0, 1)
-        return shrink(v, self.alpha / self.lipschitz)
+            return v.sub_(self.alpha / self.lipschitz).clamp_(0, 1)
+        return softshrink(v, self.alpha / self.lipschitz)
 
     def run(self, state: Momentum, rows: Tensor, steps: int) -> Momentum:
         """Takes steps for the signals `rows` (indices into the batch), whose state is given."""
         w, z, t = state.w, state.z, state.t
-        back = self.back[rows]
+        # the step is written for few passes over memory: they take as long as the products
+        y, back, step = self.y[rows], self.back[rows], 1 / self.lipschitz
         for _ in range(steps):
-            new = self.proximal(torch.sub(z, self.gradient(z, back), alpha=1 / self.lipschitz))
+            if self.gram is not None:
+                v = torch.addmm(z, z, self.gram, alpha=-step).add_(back, alpha=step)
+            else:
+                v = torch.addmm(z, torch.addmm(y, z, self.design.T, beta=-1), self.design, alpha=-step / self.m)
+            new = self.proximal(v)
             moved = new - w
-            uphill = ((z - new) * moved).sum(1, keepdim=True) > 0
+            uphill = torch.linalg.vecdot(z - new, moved)[:, None] > 0
             following = 0.5 * (1 + torch.sqrt(1 + 4 * t.square()))
             z = torch.addcmul(new, torch.where(uphill, 0.0, (t - 1) / following), moved)
             t = torch.where(uphill, 1.0, following)

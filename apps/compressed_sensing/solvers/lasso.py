@@ -1,6 +1,8 @@
 """The LASSO's engine: FISTA until the support shows, Newton steps on it, and a duality gap that proves the end.
 
-Signals that are done leave the batch. With a box in a basis other than pixels ADMM takes over.
+Signals that are done leave the batch. The first steps of FISTA, which only have to find the support, are taken in
+single precision; Newton steps and gaps are in that of the problem. With a box in a basis other than pixels ADMM takes
+over.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from .problem import Coefficients, Lasso, PerSignal
 FIRST_STEPS = 100
 """Of FISTA before the first Newton steps; each round takes half as many again."""
 NEWTON_STEPS = 8
+SINGLE_STEPS = 1000
+"""Of FISTA in single precision at most; who isn't done by then may need more digits than it has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,22 +73,24 @@ def allowed_gap(problem: Lasso, objective: PerSignal, tolerance: float) -> PerSi
 
 def _solve(problem: Lasso, tolerance: float, max_steps: int, start: Tensor | None) -> Solution:
     fista = Fista(problem)
-    newton = Newton(fista)
+    newton, fast = Newton(fista), fista.single()
     batch, n = len(problem.y), problem.A.shape[1]
     best = problem.y.new_zeros(batch, n) if start is None else start.to(problem.y)
     if problem.box:
         best = best.clamp(0, 1)
     objective, gap = problem.objective(best), problem.gap(best)
     rows = (gap > allowed_gap(problem, objective, tolerance)).nonzero().squeeze(1)
-    state = Momentum.at(best[rows])
+    state = Momentum.at(best[rows]).to(torch.float32)
     taken, steps = 0, FIRST_STEPS
     while len(rows) and taken < max_steps:
         steps = min(steps, max_steps - taken)
-        state = fista.run(state, rows, steps)
+        if taken >= SINGLE_STEPS:
+            state, fast = state.to(problem.y.dtype), fista
+        state = fast.run(state, rows, steps)
         taken += steps
         steps += steps // 2
-        _keep_better(problem, rows, state.w, best, objective, gap)
-        w, live = state.w, torch.arange(len(rows), device=rows.device)
+        w, live = state.w.to(problem.y.dtype), torch.arange(len(rows), device=rows.device)
+        _keep_better(problem, rows, w, best, objective, gap)
         for _ in range(NEWTON_STEPS):
             w = newton.step(w, rows[live])
             if problem.box:
@@ -99,8 +105,7 @@ def _solve(problem: Lasso, tolerance: float, max_steps: int, start: Tensor | Non
             if len(live) == 0:
                 break
         left = gap[rows] > allowed_gap(_part(problem, rows), objective[rows], tolerance)
-        rows = rows[left]
-        state = Momentum(state.w[left], state.z[left], state.t[left])
+        rows, state = rows[left], state.of(left)
     done = gap <= allowed_gap(problem, objective, tolerance)
     return Solution(best, objective, gap, done, taken)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from apps.common.cells import read_cells
 from apps.compressed_sensing.csgm import CSGM
 from bench import compressed_sensing, cs_deepinv, cs_lasso, cs_search
 from bench.ratios import Stopwatch
@@ -152,7 +153,7 @@ def test_measures_become_cells_of_the_table_of_speed(tiny, tmp_path):
     compressed_sensing.bench(**options)
     assert not list(tmp_path.iterdir())
     compressed_sensing.bench(**options, write=True)
-    cells = load_cells(tmp_path)
+    cells = read_cells(tmp_path)
     assert {(cell.app, cell.table, cell.column) for cell in cells} == {("compressed_sensing", "speed", "CPU")}
     assert sorted(cell.row.split(",")[0] for cell in cells) == ["CSGM", "LASSO in pixels"]
     assert all(len(cell.extra["rounds"]) == 3 and "batch of 1 over that in a batch of 2" in cell.row for cell in cells)

@@ -253,6 +253,7 @@ def test_every_method_is_registered_with_what_it_says():
         "lasso": (False, False, False), "bpdn": (False, False, False), "csgm": (True, False, False),
         "sparse-gen": (True, False, False), "residual-covariance": (True, True, False), "gmm": (False, True, False),
         "wiener": (False, True, False), "uae": (False, False, True),
+        "flow-prior": (True, False, False), "intermediate-layers": (True, False, False),
     }  # fmt: skip
     assert find_method("CSGM") is find_method("csgm") and "steps" in find_method("csgm").settings
     assert not {"operator", "prior", "noise"} & set(find_method("csgm").settings)

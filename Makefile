@@ -41,6 +41,8 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(PY) -m bench.semi_supervised
 	$(PY) -m bench.pixeldefend
+	$(PY) -m bench.imitation
+	$(PY) -m bench.compressed_sensing
 
 results: $(VENV)/.installed
 	$(PY) -m apps results --write

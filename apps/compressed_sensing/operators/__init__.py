@@ -3,6 +3,7 @@
 from .base import LinearOperator as LinearOperator
 from .base import measure as measure
 from .callable import Callables as Callables
+from .deepinv import from_deepinv as from_deepinv
 from .dense import Matrix as Matrix
 from .dense import bernoulli as bernoulli
 from .dense import gaussian as gaussian

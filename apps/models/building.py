@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core_models.adversarial import WGANGP
 from core_models.base import ExactLikelihood, GenerativeModel, Objective, Variational
 from core_models.data import Binarisation
 from core_models.errors import UserError
@@ -36,6 +37,10 @@ def build_objective(
     if isinstance(model, Variational):
         return NegativeELBO(
             model, binarisation=binarisation, importance_samples=importance_samples, kl_warmup_steps=kl_warmup_steps
+        )
+    if isinstance(model, WGANGP):
+        raise UserError(
+            "a GAN has no likelihood to train by or to measure: train it as a prior by genapps compressed-sensing train"
         )
     raise UserError(
         f"expected a model with an exact likelihood or a variational bound, {type(model).__name__} has neither: "

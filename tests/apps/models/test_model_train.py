@@ -272,7 +272,7 @@ def test_ones_own_images(model, refused, tmp_path):
     [
         (
             ["--model", "vea"],
-            "vae or a class path, got 'vea'; did you mean 'vae'?",
+            "vae, wgan-gp or a class path, got 'vea'; did you mean 'vae'?",
         ),
         (["--data", "minst"], "did you mean mnist?"),
         (["--model_config.latnt", "2"], "VAEConfig has no field 'latnt'; did you mean 'latent'?"),
@@ -287,6 +287,7 @@ def test_ones_own_images(model, refused, tmp_path):
         ),
         (["--binarisation", "none"], "expected zeros and ones for a Bernoulli likelihood, digits has 17 grey levels"),
         (["--binarisation", "dynamic", "--model_config.likelihood", "gaussian"], "expected pixels as they are"),
+        (["--model", "wgan-gp", "--model_config", "{latent: 2, hidden: [4]}"], "a GAN has no likelihood"),
         (["--validation", "1437"], "expected a validation set smaller than the 1437 training images, got 1437"),
         (["--model_config.classes", "3"], "expected a model of 10 classes, as digits has, got 3"),
         (["--importance_samples", "0"], "expected importance_samples of at least 1, got 0"),

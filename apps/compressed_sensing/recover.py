@@ -218,6 +218,8 @@ def _source(
         raise UserError(
             "UncertaintyAutoencoder measures by its own encoder: leave out --operator, --matrix and --learned"
         )
+    if name.endswith(".npz") and not Path(name).is_file():
+        raise UserError(f"expected a .npz of measurements or images, found nothing at {name}: check --input")
     if learned is None and not given.given:
         raise UserError(f"{name} holds signals, not measurements: expected what is to measure them, got none: give "
                         "--operator NAME and --m, --matrix FILE or --learned FOLDER")  # fmt: skip

@@ -186,3 +186,4 @@ def test_unknown_kinds_of_file(tmp_path, refused):
     assert "expected a whole .npy or .npz" in refused(*RECOVER, "y.npz", *LASSO)
     np.savez(tmp_path / "y.npz", z=np.zeros(3))
     assert "expected measurements y or signals x, found the arrays z" in refused(*RECOVER, "y.npz", *LASSO)
+    assert "found nothing at none.npz" in refused(*RECOVER, "none.npz", *LASSO)

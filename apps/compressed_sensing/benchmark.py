@@ -28,7 +28,6 @@ from apps.common.provenance import command_line, device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of, read_json, write_json
-from core_models.training import held_out
 from core_models.training.progress import Progress
 
 from .diagnosis import coverage
@@ -36,10 +35,10 @@ from .metrics import errors, summary
 from .operators import gaussian, measure
 from .recovery import Recovered, Recovery
 from .rows import CHOSEN, MEASUREMENTS, PRIORS, ROWS, chosen
+from .splits import training as _training
 
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1
-VALIDATION = 5000
 VALIDATION_SEED = 1_000_000
 """Added to the seeds of validation's matrices."""
 
@@ -204,13 +203,6 @@ def _recovered(
     std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
     details = {name: torch.cat([part.details[name] for part in parts]) for name in parts[0].details}
     return Recovered(torch.cat([part.x for part in parts]), std, details)
-
-
-@cache
-def _training(data: str) -> tuple[Tensor, Tensor]:
-    """Returns all training images and which of them are for validation: those that `train` holds out by seed 0."""
-    images = load_data(data).images("train")
-    return images, held_out(len(images), min(VALIDATION, len(images) // 10), 0)[1]
 
 
 def _test_images(data: str, images: int) -> Tensor:

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from apps.common.streaming import Batch, Done, ImagesOut, Job
-from apps.common.streaming.job import UNREADABLE
+from apps.common.streaming import Batch, ImagesOut, Job
 from core_models.training.progress import LINE_SECONDS
 
 from .measurements import Measured
@@ -20,27 +19,13 @@ BatchWorker = Callable[[Measured], tuple[Sequence[Mapping[str, object]], Any]]
 class RecoveryJob(Job):
     """A pass over measurements; its worker is handed the batch, from which a signal's place follows."""
 
+    unit = "signal"
     watched: str = "measurement_error"
     """The column whose mean is said on the way."""
     _sum: float = 0.0
     _seen: int = -1
     _said: float = 0.0
     _again: bool = False
-
-    def say_end(self, done: Done) -> None:
-        """Says how fast it went, and how many images were passed over."""
-        if done.already:
-            print(f"{self.out} is finished: there was nothing left to do")
-        elif done.processed:
-            rate = done.processed / max(done.seconds, 1e-9)
-            print(f"{done.processed:,} signals in {done.seconds:.1f} s, {rate:.{0 if rate >= 10 else 2}f} signals/s")
-        if done.unreadable:
-            first = next(row["image"] for row in self.records if row["status"] == UNREADABLE)
-            print(
-                f"{done.unreadable:,} of {done.images:,} images could not be read or are of another kind, the first is "
-                f"{first}: their status in {self.records.path} is {UNREADABLE}",
-                file=sys.stderr,
-            )
 
     def means(self) -> dict[str, dict[str, float | None]]:
         """Returns mean, half width of its 95 % interval and number of signals of every column that holds figures."""

@@ -15,7 +15,6 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +38,10 @@ from apps.common.provenance import device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of
-from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, held_out, seed_of
+from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 
 from .metrics import errors, summary
+from .splits import training as _training
 from .uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 
 APP, PROTOCOL = "compressed_sensing", "1"
@@ -225,9 +225,3 @@ def _accuracies(data: str, encoder: Tensor, examples: int, seed: int) -> list[tu
 def _measured(x: Tensor, encoder: Tensor, seed: int, what: str) -> Tensor:
     y = x.flatten(1) @ encoder.T
     return y + NOISE * torch.randn(y.shape, generator=Generator().manual_seed(seed_of(seed, what)))
-
-
-@cache
-def _training(data: str) -> tuple[Tensor, Tensor]:
-    images = load_data(data).images("train")
-    return images, held_out(len(images), min(5000, len(images) // 10), 0)[1]

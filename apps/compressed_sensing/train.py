@@ -38,6 +38,7 @@ from core_models.training.trainer import Validate
 
 from .diagnosis import nearest_latents, representation_error
 from .metrics import summary
+from .splits import number_held_out
 from .uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 
 CHUNK = 1000
@@ -195,7 +196,7 @@ def _open_run(out: Path, training: TrainingConfig, resume: bool) -> tuple[RunFol
 
 
 def _default_validation(data_set: DataSet, validation: int | None) -> int:
-    number = min(5000, len(data_set.train_x) // 10) if validation is None else validation
+    number = number_held_out(len(data_set.train_x)) if validation is None else validation
     if number < 1:
         raise UserError(f"--validation: expected at least 1 image to hold out, got {number}")
     return number

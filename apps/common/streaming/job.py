@@ -85,6 +85,9 @@ class Job:
         self.settings = {**settings, "batch_size": batch_size, **source.identity()}
         self._batch_size, self._description = batch_size, description
 
+    unit: str = "image"
+    """What is counted, in the progress and at the end."""
+
     @property
     def settings_file(self) -> Path:
         """What the pass was asked for, JSON."""
@@ -118,7 +121,7 @@ class Job:
         try:
             if images and lost:
                 self._make_again(lost, work, images)
-            with Progress(self._description, total, done, unit="image") as shown:
+            with Progress(self._description, total, done, unit=self.unit) as shown:
                 for batch in self.source.batches(self._batch_size, done):
                     self._do(batch, work, images)
                     done += len(batch.names)
@@ -138,7 +141,8 @@ class Job:
             print(f"{self.out} is finished: there was nothing left to do")
         elif done.processed:
             rate = done.processed / max(done.seconds, 1e-9)
-            print(f"{done.processed:,} images in {done.seconds:.1f} s, {rate:.{0 if rate >= 10 else 2}f} images/s")
+            told = f"{rate:.{0 if rate >= 10 else 2}f} {self.unit}s/s"
+            print(f"{done.processed:,} {self.unit}s in {done.seconds:.1f} s, {told}")
         if done.unreadable:
             first = next(row["image"] for row in self._faulty())
             print(
@@ -161,7 +165,7 @@ class Job:
         """Makes the images of some batches again, whose rows stand."""
         print(f"{images.path}: images that were made are missing or damaged, and are made again", file=sys.stderr)
         made, total = 0, sum(lost.values())
-        with Progress("making again", total, unit="image") as shown:
+        with Progress("making again", total, unit=self.unit) as shown:
             for batch in self.source.batches(self._batch_size, min(lost)):
                 if batch.start in lost:
                     self._work(batch, work, images)

@@ -29,7 +29,7 @@ import core_models
 from apps.common.cells import write_cell
 from apps.common.cli import run_cli
 from apps.common.provenance import ROOT, device_words
-from apps.compressed_sensing.csgm import checked_prior
+from apps.compressed_sensing.generative.csgm import checked_prior
 from apps.compressed_sensing.operators import gaussian, measure
 from core_models.data import load as load_data
 from core_models.errors import UserError

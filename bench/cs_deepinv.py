@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from apps.common.provenance import ROOT
-from apps.compressed_sensing.csgm import CSGM
+from apps.compressed_sensing.generative.csgm import CSGM
 from core_models.data import user_cache
 from core_models.errors import UserError
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from apps.compressed_sensing.csgm import CSGM, HALVING, starts
-from apps.compressed_sensing.latent_search import Search, frozen, search
+from apps.compressed_sensing.generative.csgm import CSGM, HALVING, starts
+from apps.compressed_sensing.generative.latent_search import Search, frozen, search
 from apps.compressed_sensing.operators import gaussian, measure
 from apps.compressed_sensing.solvers.lasso import solve_lasso
 

@@ -13,11 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .csgm import CSGM as CSGM
     from .diagnosis import coverage as coverage
     from .diagnosis import diagnose as diagnose
     from .gaussian import GaussianMixture as GaussianMixture
     from .gaussian import Wiener as Wiener
+    from .generative.csgm import CSGM as CSGM
+    from .generative.posterior_sampling import PosteriorSampling as PosteriorSampling
+    from .generative.residual_covariance import ResidualCovariance as ResidualCovariance
+    from .generative.sparse_gen import SparseGen as SparseGen
+    from .generative.uncertainty_autoencoder import UncertaintyAutoencoder as UncertaintyAutoencoder
     from .lasso import BPDN as BPDN
     from .lasso import LASSO as LASSO
     from .metrics import errors as errors
@@ -32,23 +36,21 @@ if TYPE_CHECKING:
     from .operators import build_operator as build_operator
     from .recovery import Recovered as Recovered
     from .recovery import Recovery as Recovery
-    from .residual_covariance import ResidualCovariance as ResidualCovariance
-    from .sparse_gen import SparseGen as SparseGen
-    from .uncertainty_autoencoder import UncertaintyAutoencoder as UncertaintyAutoencoder
 
 _OPERATORS = ("Blur", "Callables", "LinearOperator", "Mask", "Matrix", "SubsampledDCT", "SubsampledFourier",
               "SuperResolution", "build_operator")  # fmt: skip
 _HOME = {
-    "CSGM": "csgm",
+    "CSGM": "generative.csgm",
     **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
     **dict.fromkeys(("GaussianMixture", "Wiener"), "gaussian"),
     **dict.fromkeys(("BPDN", "LASSO"), "lasso"),
     "errors": "metrics",
     **dict.fromkeys(_OPERATORS, "operators"),
     **dict.fromkeys(("Recovered", "Recovery"), "recovery"),
-    "ResidualCovariance": "residual_covariance",
-    "SparseGen": "sparse_gen",
-    "UncertaintyAutoencoder": "uncertainty_autoencoder",
+    "PosteriorSampling": "generative.posterior_sampling",
+    "ResidualCovariance": "generative.residual_covariance",
+    "SparseGen": "generative.sparse_gen",
+    "UncertaintyAutoencoder": "generative.uncertainty_autoencoder",
 }
 """The module of each name."""
 

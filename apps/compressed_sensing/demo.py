@@ -29,10 +29,10 @@ from core_models.files import atomic, require_writable
 from core_models.latent import VAE, NegativeELBO, VAEConfig
 from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 
-from .csgm import CSGM, HALVING
-from .curves import TITLES
 from .diagnosis import coverage
 from .figures import error_bars, recovery_grid
+from .generative.csgm import CSGM, HALVING
+from .generative.residual_covariance import ResidualCovariance
 from .lasso import LASSO
 from .methods import settings_of
 from .metrics import summary as summed
@@ -40,8 +40,8 @@ from .operators import gaussian, measure
 from .operators.base import Signals
 from .outputs import errors_of
 from .recovery import Recovered, Recovery
-from .residual_covariance import ResidualCovariance
-from .rows import ROWS, chosen
+from .tables.curves import TITLES
+from .tables.rows import ROWS, chosen
 
 NAME = "compressed_sensing"
 """Of the section on the page, and of the folder."""

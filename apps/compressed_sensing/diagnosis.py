@@ -28,7 +28,7 @@ from torch import Generator, Tensor
 
 from core_models.errors import UserError
 
-from .csgm import CSGM, checked_prior
+from .generative.csgm import CSGM, checked_prior
 from .operators import LinearOperator, Mask
 from .operators.base import Measurements, Signals
 from .recovery import Recovered

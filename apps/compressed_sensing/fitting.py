@@ -14,9 +14,9 @@ from core_models.persistence import load_tensors, save_tensors
 from core_models.training import seed_of
 
 from .diagnosis import nearest_latents
+from .generative.residual_covariance import ResidualCovariance
 from .methods import method_of, settings_of
 from .recovery import Recovery
-from .residual_covariance import ResidualCovariance
 from .signals import Signals
 
 SEARCHED = 500

@@ -14,15 +14,16 @@ from typing import Any
 
 from core_models.errors import UserError
 
-from .csgm import CSGM
-from .flow_prior import FlowPrior
 from .gaussian import GaussianMixture, Wiener
-from .intermediate_layers import IntermediateLayers
+from .generative.csgm import CSGM
+from .generative.flow_prior import FlowPrior
+from .generative.intermediate_layers import IntermediateLayers
+from .generative.posterior_sampling import PosteriorSampling
+from .generative.residual_covariance import ResidualCovariance
+from .generative.sparse_gen import SparseGen
+from .generative.uncertainty_autoencoder import UncertaintyAutoencoder
 from .lasso import BPDN, LASSO
 from .recovery import Recovery
-from .residual_covariance import ResidualCovariance
-from .sparse_gen import SparseGen
-from .uncertainty_autoencoder import UncertaintyAutoencoder
 
 Builder = Callable[[Any], Recovery]
 """From the first argument of a method's constructor, an operator or a trained model, to the method."""
@@ -75,6 +76,13 @@ METHODS = {
         Method("intermediate-layers", IntermediateLayers, "what a GAN's stages hand on, near its range", ("loss",)),
         Method("sparse-gen", SparseGen, "a prior with sparse deviations", ("loss", "deviation")),
         Method("residual-covariance", ResidualCovariance, "a prior and a Gaussian for the rest", ("loss",), std=True),
+        Method(
+            "posterior-sampling",
+            PosteriorSampling,
+            "the mean of samples: a prior, a Gaussian for the rest",
+            ("log_evidence",),
+            std=True,
+        ),
         Method("gmm", GaussianMixture, "the mean under a Gaussian mixture", ("log_evidence",), std=True),
         Method("wiener", Wiener, "the best linear estimate", ("log_evidence",), std=True),
         Method("uae", UncertaintyAutoencoder, "learned measurements and what recovers from them"),

@@ -14,7 +14,7 @@ from apps.common.building import working_folder_importable
 from core_models import registry
 from core_models.errors import UserError
 
-from .uncertainty_autoencoder import UncertaintyAutoencoderModel
+from .generative.uncertainty_autoencoder import UncertaintyAutoencoderModel
 
 
 def load_model(name: str) -> nn.Module:

@@ -17,8 +17,9 @@ from core_models.data import Split
 from core_models.errors import UserError
 from core_models.files import write_json
 
-from .csgm import checked_prior
 from .fitting import fit_or_load
+from .generative.csgm import checked_prior
+from .generative.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
 from .job import BatchWorker, RecoveryJob
 from .measurements import Measured, Simulated, Stored, holds_measurements
 from .measuring import Measuring, described, rank_of
@@ -29,7 +30,6 @@ from .outputs import RecoveredOut, coverage_of, error_columns, errors_of, join
 from .priors import fingerprint, load_autoencoder, load_prior
 from .recovery import Recovered, Recovery
 from .signals import open_signals
-from .uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
 
 
 def recover(

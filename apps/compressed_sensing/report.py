@@ -18,10 +18,10 @@ from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder
 
-from .curves import draw_table
 from .diagnosis import LEVELS
 from .figures import measurement_errors, recovery_grid
 from .signals import open_signals
+from .tables.curves import draw_table
 
 CHUNK = 100
 """Signals read at a time."""

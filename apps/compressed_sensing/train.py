@@ -37,9 +37,9 @@ from core_models.training import (
 from core_models.training.trainer import Validate
 
 from .diagnosis import nearest_latents, representation_error
+from .generative.uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from .metrics import summary
 from .splits import number_held_out
-from .uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 
 CHUNK = 1000
 UAE_TRAINING = TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")

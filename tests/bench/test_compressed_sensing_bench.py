@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from apps.common.cells import read_cells
-from apps.compressed_sensing.csgm import CSGM
+from apps.compressed_sensing.generative.csgm import CSGM
 from bench import compressed_sensing, cs_deepinv, cs_lasso, cs_search
 from bench.ratios import Stopwatch
 from core_models.base import Decodable

@@ -7,11 +7,12 @@ from PIL import Image
 
 from apps.common.cells import Cell, read_cells, write_cell
 from apps.common.published import Published
-from apps.compressed_sensing import benchmark as table
-from apps.compressed_sensing import curves, figures, rows
+from apps.compressed_sensing import figures
 from apps.compressed_sensing import report as report_module
 from apps.compressed_sensing.figures import Curve, Point
 from apps.compressed_sensing.lasso import LASSO
+from apps.compressed_sensing.tables import benchmark as table
+from apps.compressed_sensing.tables import curves, rows
 from core_models.data import load
 from core_models.errors import UserError
 

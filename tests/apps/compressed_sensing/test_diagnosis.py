@@ -2,8 +2,8 @@ import pytest
 import torch
 from planted_priors import LinearPrior
 
-from apps.compressed_sensing.csgm import CSGM
 from apps.compressed_sensing.diagnosis import coverage, diagnose, nearest_latents, representation_error, s_rec
+from apps.compressed_sensing.generative.csgm import CSGM
 from apps.compressed_sensing.operators import Matrix, gaussian
 from apps.compressed_sensing.recovery import Recovered
 from core_models.errors import UserError

@@ -4,14 +4,14 @@ import torch
 from planted_priors import LinearPrior
 from sklearn.base import clone
 
-from apps.compressed_sensing.csgm import CSGM
-from apps.compressed_sensing.flow_prior import FlowPrior
-from apps.compressed_sensing.intermediate_layers import IntermediateLayers, project_on_l1_ball
-from apps.compressed_sensing.latent_search import Search, search
-from apps.compressed_sensing.lbfgs import minimise
+from apps.compressed_sensing.generative.csgm import CSGM
+from apps.compressed_sensing.generative.flow_prior import FlowPrior
+from apps.compressed_sensing.generative.intermediate_layers import IntermediateLayers, project_on_l1_ball
+from apps.compressed_sensing.generative.latent_search import Search, search
+from apps.compressed_sensing.generative.lbfgs import minimise
+from apps.compressed_sensing.generative.residual_covariance import ResidualCovariance
+from apps.compressed_sensing.generative.sparse_gen import SparseGen
 from apps.compressed_sensing.operators import gaussian
-from apps.compressed_sensing.residual_covariance import ResidualCovariance
-from apps.compressed_sensing.sparse_gen import SparseGen
 from core_models.adversarial import WGANGP, WGANGPConfig
 from core_models.errors import UserError
 

@@ -6,7 +6,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
 from apps.common.cells import read_cells
-from apps.compressed_sensing import learned as table
+from apps.compressed_sensing.tables import learned as table
 from core_models.data import load
 from core_models.errors import UserError
 from core_models.training import TrainingConfig

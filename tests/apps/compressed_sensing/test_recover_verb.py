@@ -10,19 +10,19 @@ from verb_targets import SHAPE, column, files_of, rows_of, summary_of
 import core_models
 from apps.common.streaming import Records
 from apps.compressed_sensing import recover as recover_module
-from apps.compressed_sensing.csgm import CSGM
 from apps.compressed_sensing.diagnosis import coverage
 from apps.compressed_sensing.gaussian import Wiener
-from apps.compressed_sensing.lasso import LASSO
-from apps.compressed_sensing.methods import METHODS, find_method
-from apps.compressed_sensing.metrics import errors as metrics_of
-from apps.compressed_sensing.operators import build_operator
-from apps.compressed_sensing.sparse_gen import SparseGen
-from apps.compressed_sensing.uncertainty_autoencoder import (
+from apps.compressed_sensing.generative.csgm import CSGM
+from apps.compressed_sensing.generative.sparse_gen import SparseGen
+from apps.compressed_sensing.generative.uncertainty_autoencoder import (
     UAEConfig,
     UncertaintyAutoencoder,
     UncertaintyAutoencoderModel,
 )
+from apps.compressed_sensing.lasso import LASSO
+from apps.compressed_sensing.methods import METHODS, find_method
+from apps.compressed_sensing.metrics import errors as metrics_of
+from apps.compressed_sensing.operators import build_operator
 from core_models.data import load
 from core_models.errors import UserError
 
@@ -254,6 +254,7 @@ def test_every_method_is_registered_with_what_it_says():
         "sparse-gen": (True, False, False), "residual-covariance": (True, True, False), "gmm": (False, True, False),
         "wiener": (False, True, False), "uae": (False, False, True),
         "flow-prior": (True, False, False), "intermediate-layers": (True, False, False),
+        "posterior-sampling": (True, True, False),
     }  # fmt: skip
     assert find_method("CSGM") is find_method("csgm") and "steps" in find_method("csgm").settings
     assert not {"operator", "prior", "noise"} & set(find_method("csgm").settings)

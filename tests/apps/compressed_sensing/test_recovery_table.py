@@ -7,11 +7,11 @@ import torch
 
 import core_models
 from apps.common.cells import read_cells
-from apps.compressed_sensing import benchmark as table
-from apps.compressed_sensing import rows
-from apps.compressed_sensing.csgm import CSGM
 from apps.compressed_sensing.gaussian import Wiener
+from apps.compressed_sensing.generative.csgm import CSGM
 from apps.compressed_sensing.lasso import LASSO
+from apps.compressed_sensing.tables import benchmark as table
+from apps.compressed_sensing.tables import rows
 from core_models.data import load
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig

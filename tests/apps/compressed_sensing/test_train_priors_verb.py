@@ -6,7 +6,10 @@ from verb_targets import summary_of
 
 import core_models
 from apps.compressed_sensing.diagnosis import nearest_latents, representation_error
-from apps.compressed_sensing.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
+from apps.compressed_sensing.generative.uncertainty_autoencoder import (
+    UncertaintyAutoencoder,
+    UncertaintyAutoencoderModel,
+)
 from core_models.data import load
 from core_models.training import RunFolder, held_out
 

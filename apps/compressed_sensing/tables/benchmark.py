@@ -30,12 +30,12 @@ from core_models.errors import UserError
 from core_models.files import hash_of, read_json, write_json
 from core_models.training.progress import Progress
 
-from .diagnosis import coverage
-from .metrics import errors, summary
-from .operators import gaussian, measure
-from .recovery import Recovered, Recovery
+from ..diagnosis import coverage
+from ..metrics import errors, summary
+from ..operators import gaussian, measure
+from ..recovery import Recovered, Recovery
+from ..splits import training as _training
 from .rows import CHOSEN, MEASUREMENTS, PRIORS, ROWS, chosen
-from .splits import training as _training
 
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1

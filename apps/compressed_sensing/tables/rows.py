@@ -15,14 +15,15 @@ from typing import Any
 from core_models.errors import UserError
 from core_models.files import read_json
 
-from .csgm import CSGM, HALVING
-from .flow_prior import FlowPrior
-from .gaussian import GaussianMixture, Wiener
-from .intermediate_layers import IntermediateLayers
-from .lasso import BPDN, LASSO
-from .recovery import Recovery
-from .residual_covariance import ResidualCovariance
-from .sparse_gen import SparseGen
+from ..gaussian import GaussianMixture, Wiener
+from ..generative.csgm import CSGM, HALVING
+from ..generative.flow_prior import FlowPrior
+from ..generative.intermediate_layers import IntermediateLayers
+from ..generative.posterior_sampling import PosteriorSampling
+from ..generative.residual_covariance import ResidualCovariance
+from ..generative.sparse_gen import SparseGen
+from ..lasso import BPDN, LASSO
+from ..recovery import Recovery
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 MEASUREMENTS = (10, 25, 50, 100, 200, 300, 400, 500, 750)
@@ -83,6 +84,8 @@ ROWS: dict[str, Row] = {
         ResidualCovariance, {"restarts": 20, "modes": 12, "drop": ()}, {"shrinkage": [1e-4, 1e-3]}, prior=STRONG,
         fits=True,
     ),
+    "Posterior sampling": Row(PosteriorSampling, {"low_precision": True}, prior=PAPER, fits=True),
+    "Posterior sampling, 50 latents": Row(PosteriorSampling, {"low_precision": True}, prior=STRONG, fits=True),
 }  # fmt: skip
 
 

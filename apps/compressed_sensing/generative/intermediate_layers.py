@@ -20,11 +20,11 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
+from ..operators import LinearOperator
+from ..operators.base import Measurements
+from ..recovery import Recovered, Recovery
 from .csgm import CSGM, HALVING, checked_prior
 from .latent_search import Search, frozen, search
-from .operators import LinearOperator
-from .operators.base import Measurements
-from .recovery import Recovered, Recovery
 
 
 class IntermediateLayers(Recovery):

@@ -12,7 +12,7 @@ from apps.common.cells import Cell, read_cells, split_stale
 from apps.common.published import Published, published
 from core_models.errors import UserError
 
-from .figures import Curve, Point, error_curves
+from ..figures import Curve, Point, error_curves
 from .rows import ROWS
 
 APP = "compressed_sensing"

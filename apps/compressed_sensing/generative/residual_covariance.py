@@ -27,12 +27,12 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
+from ..gaussian import mean_and_covariance
+from ..operators import LinearOperator
+from ..operators.base import Measurements, Signals
+from ..recovery import Recovered, Recovery
 from .csgm import checked_prior, starts
-from .gaussian import mean_and_covariance
 from .latent_search import Found, Search, frozen, search
-from .operators import LinearOperator
-from .operators.base import Measurements, Signals
-from .recovery import Recovered, Recovery
 
 
 class ResidualCovariance(Recovery):
@@ -77,7 +77,6 @@ class ResidualCovariance(Recovery):
         parts = []
         with torch.no_grad():
             for own in X.split(1000):
-                # what a search leaves depends on the posterior's spread, too: one draw, not its mean
                 parts.append((own - prior.decode(prior.encode(own).mean)).flatten(1))
         return self.fit_residuals(torch.cat(parts))
 
@@ -92,7 +91,7 @@ class ResidualCovariance(Recovery):
             raise UserError("ResidualCovariance: expected fitted residuals: call fit(X) with signals first")
         if not self.noise > 0:
             raise UserError(f"expected a noise above 0, got {self.noise}")
-        posterior = _Residual(operator.matrix(), self.noise, self.mean_, self.covariance_)
+        posterior = ResidualPosterior(operator.matrix(), self.noise, self.mean_, self.covariance_)
         parts = []
         with frozen(prior):
             for start in range(0, len(y), self.batch):
@@ -102,7 +101,7 @@ class ResidualCovariance(Recovery):
         shape = operator.signal_shape
         return Recovered(x.to(y).unflatten(1, shape), std.to(y).unflatten(1, shape), {"loss": loss})
 
-    def _search(self, posterior: _Residual, y: Measurements, first: int) -> Found:
+    def _search(self, posterior: ResidualPosterior, y: Measurements, first: int) -> Found:
         prior = self.prior
         whitened = posterior.whiten(y)
 
@@ -114,7 +113,7 @@ class ResidualCovariance(Recovery):
         plan = Search(self.steps, self.restarts, self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
         return search(loss, [starts(prior, len(y), self.restarts, self.random_state, first).to(y)], plan)
 
-    def _part(self, posterior: _Residual, y: Measurements, found: Found) -> tuple[Tensor, Tensor, Tensor]:
+    def _part(self, posterior: ResidualPosterior, y: Measurements, found: Found) -> tuple[Tensor, Tensor, Tensor]:
         """Averages the modes of a part of the signals; returns signals, standard deviations, losses."""
         modes = min(self.modes, found.restarts_left)
         losses, order = found.all_losses.sort(1)
@@ -145,8 +144,15 @@ class ResidualCovariance(Recovery):
         return mean, variance.clamp(min=0).sqrt(), losses[:, 0]
 
 
-class _Residual:
-    """The residual's part: W = L^-1 A whitens measurements, C = L L^T; gain K with r = K (W-whitened residual)."""
+class ResidualPosterior:
+    """The residual's part: W = L^-1 A whitens measurements, C = L L^T; gain K with r = K (W-whitened residual).
+
+    Args:
+        A: the operator's matrix (m, n).
+        noise: standard deviation of each measurement's noise.
+        mean: of residuals, (n,).
+        covariance: of residuals, (n, n).
+    """
 
     def __init__(self, A: Tensor, noise: float, mean: Tensor, covariance: Tensor) -> None:
         wide, covariance = A.double(), covariance.double()
@@ -160,7 +166,14 @@ class _Residual:
         half = torch.linalg.solve_triangular(self.factor, cross.T, upper=False)  # L^-1 A S, (m, n)
         self.gain = half.T.to(A)
         self.variance = (covariance.diagonal() - half.square().sum(0)).clamp(min=0).to(A)
+        self.half_log_determinant = float(self.factor.diagonal().log().sum())
+        self.covariance, self.half = covariance, half
         self.inverse = torch.linalg.inv(self.factor).to(A)
+
+    def spread(self) -> Tensor:
+        """Returns B (n, n) with B B^T the residual's posterior covariance, S - S A^T C^-1 A S."""
+        values, vectors = torch.linalg.eigh(self.covariance - self.half.T @ self.half)
+        return (vectors * values.clamp(min=0).sqrt()).to(self.gain)
 
     def whiten(self, y: Tensor) -> Tensor:
         """Returns L^-1 (y - A mean)."""

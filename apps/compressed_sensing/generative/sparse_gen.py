@@ -21,13 +21,13 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
-from .bases import build_basis
+from ..bases import build_basis
+from ..operators import LinearOperator
+from ..operators.base import Measurements
+from ..recovery import Recovered, Recovery
+from ..solvers.fista import shrink
 from .csgm import checked_prior, starts
 from .latent_search import Search, frozen, search
-from .operators import LinearOperator
-from .operators.base import Measurements
-from .recovery import Recovered, Recovery
-from .solvers.fista import shrink
 
 REFINE_STEPS = 500
 

@@ -28,9 +28,9 @@ from core_models.base import GenerativeModel, Labels, Metrics, Objective, Scalar
 from core_models.errors import UserError
 from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit
 
-from .operators import Matrix
-from .operators.base import Measurements, Signals
-from .recovery import Recovered, Recovery
+from ..operators import Matrix
+from ..operators.base import Measurements, Signals
+from ..recovery import Recovered, Recovery
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 
-from .metrics import errors, summary
-from .splits import training as _training
-from .uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
+from ..generative.uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
+from ..metrics import errors, summary
+from ..splits import training as _training
 
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..operators import LinearOperator
 from .csgm import CSGM, starts
-from .operators import LinearOperator
 
 
 class FlowPrior(CSGM):

@@ -20,10 +20,10 @@ from torch import Generator, Tensor
 from core_models.base import Decodable
 from core_models.errors import UserError
 
+from ..operators import LinearOperator
+from ..operators.base import Measurements
+from ..recovery import Recovered, Recovery
 from .latent_search import Found, Search, frozen, search
-from .operators import LinearOperator
-from .operators.base import Measurements
-from .recovery import Recovered, Recovery
 
 HALVING = ((0.05, 0.5), (0.15, 0.3), (0.4, 0.1))
 """Early dropping that leaves the error as it is: half the restarts from a twentieth of the steps on, and so on."""

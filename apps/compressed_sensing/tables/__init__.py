@@ -1,0 +1,1 @@
+"""The benchmark's tables: rows, what validation chose for them, cells, curves."""

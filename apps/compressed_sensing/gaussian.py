@@ -45,16 +45,19 @@ class GaussianMixture(Recovery):
         components: normal densities in the mixture; 1 is the Wiener filter.
         shrinkage: added to the diagonal of every covariance [variance of a value].
         iterations: of EM.
+        subspace: leading principal directions in which signals are shared out among the components, much faster than
+            by all their values; means and covariances have all values in the end. None for no such short cut.
         clip: whether means are clipped to [0, 1], where signals lie.
         random_state: seed of the start.
     """
 
     def __init__(
         self, operator: LinearOperator | None = None, *, noise: float = 0.1, components: int = 40,
-        shrinkage: float = 1e-3, iterations: int = 30, clip: bool = True, random_state: int = 0,
+        shrinkage: float = 1e-3, iterations: int = 30, subspace: int | None = None, clip: bool = True,
+        random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.noise, self.components, self.shrinkage = operator, noise, components, shrinkage
-        self.iterations, self.clip, self.random_state = iterations, clip, random_state
+        self.iterations, self.subspace, self.clip, self.random_state = iterations, subspace, clip, random_state
 
     def fit(self, X: Signals | None = None, y: Any = None) -> Self:
         """Fits the mixture to signals (n, *signal_shape).
@@ -66,10 +69,11 @@ class GaussianMixture(Recovery):
             raise UserError(f"expected at least {self.components} signals to fit to, got {0 if X is None else len(X)}")
         x = X.flatten(1)
         generator = Generator().manual_seed(self.random_state)
-        share = _assigned(x, self.components, generator)
+        seen = x if self.subspace is None else _leading(x, self.subspace)
+        share = _assigned(seen, self.components, generator)
         for _ in range(self.iterations if self.components > 1 else 1):
-            self._maximise(x, share)
-            share = self._shares(x)
+            self._maximise(seen, share)
+            share = self._shares(seen)
         self._maximise(x, share)
         return self
 
@@ -154,6 +158,13 @@ def condition(
     log_evidence = -0.5 * (white.square().sum(0) + m * torch.log(torch.tensor(2 * torch.pi)).double())
     log_evidence = log_evidence - factor.diagonal().log().sum()
     return log_evidence, mean + white.T @ half, (covariance.diagonal() - half.square().sum(0)).clamp(min=0)
+
+
+def _leading(x: Float[Tensor, "n d"], directions: int) -> Float[Tensor, "n k"]:
+    """Returns the coordinates of rows along the leading principal directions of them all."""
+    _, covariance = mean_and_covariance(x, 0.0)
+    vectors = torch.linalg.eigh(covariance)[1].flip(1)[:, :directions]
+    return x @ vectors.to(x)
 
 
 def _assigned(x: Tensor, components: int, generator: Generator) -> Float[Tensor, "n k"]:

@@ -27,6 +27,7 @@ TABLES = {
     "models": ("density",),
     "imitation": ("gail", "torcs", "library"),
     "pixeldefend": ("fashion_mnist", "cifar10"),
+    "compressed_sensing": ("mnist_300_by_50", "learned_acquisition"),
 }
 """The tables of each app, in the order in which they are shown."""
 

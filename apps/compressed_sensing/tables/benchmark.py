@@ -4,7 +4,7 @@ Protocol 1: the first test images of a data set, in groups of 100 that each have
 of variance 1, seeded by draw and group), noise of standard deviation 0.1 in each measurement; the value is the mean
 squared error of a pixel. Settings come from `tune`: the first validation images, training images that the papers'
 priors never saw, with matrices of other seeds. The protocol of Bora et al. (300 images, a matrix per 50) is
-`--images 300 --group 50`, in columns of its own.
+`--images 300 --group 50`, a table of its own, `mnist_300_by_50`.
 
 Source of the protocol: Bora, Jalal, Price and Dimakis 2017, section 6.1; the noise is theirs too.
 """
@@ -125,7 +125,8 @@ def _cell(
     used = prior or (PRIORS[str(ROWS[row].prior)][known] if ROWS[row].prior else None)
     title = row if known == data else f"{row}, {known} -> {data}"
     own = (images, group) != (1000, 100)
-    column = f"{m}, {images} images, a matrix per {group}" if own else str(m)
+    table = (data if known == data else "transfer") + (f"_{images}_by_{group}" if own else "")
+    column = str(m)
     config = {
         "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
         "noise": NOISE, "settings": {name: repr(value) for name, value in settings.items()},
@@ -133,7 +134,7 @@ def _cell(
     }  # fmt: skip
     place: dict[str, Any] = {
         "app": APP,
-        "table": data if known == data else "transfer",
+        "table": table,
         "row": title,
         "column": column,
         "draw": seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -22,8 +21,7 @@ TITLES = {"mnist": "MNIST", "omniglot": "Omniglot"}
 def draw_table(table: str, figures: Path, results: Path, methods: Sequence[str] | None = None) -> list[Path]:
     """Draws errors against measurements from the cells of a table; returns the figures.
 
-    Columns are numbers of measurements; those with words after the number ("25, 300 images, a matrix per 50") are
-    another protocol, with a figure of its own.
+    Columns are numbers of measurements; others are passed over.
 
     Args:
         table: which.
@@ -36,22 +34,16 @@ def draw_table(table: str, figures: Path, results: Path, methods: Sequence[str] 
     """
     cells, _ = split_stale(read_cells(results, APP, table))
     facts = [fact for fact in published(APP) if fact.table == table]
-    protocols = dict.fromkeys(words for cell in cells if (words := _column(cell.column)[1]) is not None)
-    if not protocols:
-        raise UserError(f"expected cells of the table {table} in {results}, whose columns are numbers of measurements, "
-                        f"found none: genapps compressed-sensing benchmark --data {table}")  # fmt: skip
-    drawn = []
-    for words in sorted(protocols, key=str):
-        own = [cell for cell in cells if _column(cell.column)[1] == words]
-        curves = [*curves_of(own), *_published_curves(fact for fact in facts if _column(fact.column)[1] == words)]
-        curves = _ordered(curves, methods, strict=not words)
-        if not curves:
-            continue
-        name = "_".join([table, *re.findall(r"[a-z0-9]+", str(words).lower())])
-        title = TITLES.get(table, table.replace("_", " ")) + (f", {words}" if words else "")
-        counted = "" if words else _counted(own)
-        drawn.append(error_curves(curves, figures / f"{name}.png", unit=own[0].unit, title=f"{title}{counted}"))
-    return drawn
+    own = [cell for cell in cells if cell.column.isdecimal()]
+    if not own:
+        raise UserError(f"expected cells of the table {table} in {results}, whose columns are numbers of "
+                        "measurements, found none: genapps compressed-sensing benchmark --data "
+                        f"{table.partition('_')[0]}")  # fmt: skip
+    curves = [*curves_of(own), *_published_curves(fact for fact in facts if fact.column.isdecimal())]
+    curves = _ordered(curves, methods)
+    data, _, rest = table.partition("_")
+    title = TITLES.get(data, data) + (f", {rest.replace('_', ' ')}" if rest else "") + _counted(own)
+    return [error_curves(curves, figures / f"{table}.png", unit=own[0].unit, title=title)]
 
 
 def curves_of(cells: Sequence[Cell]) -> list[Curve]:
@@ -61,8 +53,7 @@ def curves_of(cells: Sequence[Cell]) -> list[Curve]:
     """
     found: dict[str, dict[int, list[Cell]]] = {}
     for cell in cells:
-        m, _ = _column(cell.column)
-        found.setdefault(cell.row, {}).setdefault(m, []).append(cell)
+        found.setdefault(cell.row, {}).setdefault(int(cell.column), []).append(cell)
     curves = []
     for row, columns in found.items():
         points = []
@@ -76,11 +67,11 @@ def curves_of(cells: Sequence[Cell]) -> list[Curve]:
     return curves
 
 
-def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None, *, strict: bool) -> list[Curve]:
+def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None) -> list[Curve]:
     """Returns the curves of some rows, in their order, or all in the benchmark's.
 
     Raises:
-        UserError: when a row has none and `strict` is set.
+        UserError: when a row has none.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
     if methods is None:
@@ -88,7 +79,7 @@ def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None, *, strict: 
     else:
         order = list(methods)
         unknown = [name for name in order if name not in names]
-        if strict and unknown:
+        if unknown:
             raise UserError(f"--methods: expected rows that have cells ({'; '.join(names)}), got {unknown[0]!r}")
     return [curve for name in order for curve in curves if curve.name == name]
 
@@ -96,14 +87,8 @@ def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None, *, strict: 
 def _published_curves(facts: Iterable[Published]) -> list[Curve]:
     found: dict[str, list[Point]] = {}
     for fact in facts:
-        found.setdefault(fact.row, []).append(Point(_column(fact.column)[0], fact.value))
+        found.setdefault(fact.row, []).append(Point(int(fact.column), fact.value))
     return [Curve(row, points, published=True) for row, points in found.items()]
-
-
-def _column(text: str) -> tuple[int, str | None]:
-    """Returns the number of measurements and the words after it; 0 and None for a column that begins otherwise."""
-    found = re.fullmatch(r"(\d+)(?:, (.+))?", text)
-    return (int(found[1]), found[2] or "") if found else (0, None)
 
 
 def _counted(cells: Sequence[Cell]) -> str:

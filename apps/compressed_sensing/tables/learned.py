@@ -39,10 +39,16 @@ from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, seed_of
+from core_models.training.progress import Progress
 
+from ..diagnosis import coverage
+from ..generative.posterior_sampling import PosteriorSampling
 from ..generative.uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from ..metrics import errors, summary
+from ..operators import Matrix
+from ..recovery import Recovered
 from ..splits import training as _training
+from .rows import PRIORS, STRONG
 
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1
@@ -55,6 +61,10 @@ UAES: dict[str, dict[str, Any]] = {
 }
 """Rows that are autoencoders: what differs from `UAEConfig`'s defaults. The paper's is the last: no norm is held."""
 PCA = "PCA"
+SAMPLED = "posterior sampling"
+"""What recovers in rows of the form `PCA, posterior sampling`: samples of the posterior, in place of a decoder,
+under the strong prior of the benchmark."""
+SAMPLED_IMAGES = 1000
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "kNN": lambda: KNeighborsClassifier(),
     "decision tree": lambda: DecisionTreeClassifier(random_state=0),
@@ -86,7 +96,9 @@ def learned(
 
     Args:
         data: mnist or omniglot.
-        methods: Rows: UAE, "UAE, wide", "UAE, no linear path", "UAE, norm free", PCA; all when left out.
+        methods: Rows: UAE, "UAE, wide", "UAE, no linear path", "UAE, norm free", PCA, and "UAE, posterior sampling" and
+            "PCA, posterior sampling", which recover the first 1,000 test images by samples of the posterior; all when
+            left out.
         m: Numbers of measurements.
         table: learned_acquisition, how far signals are recovered, or downstream, classifiers on measurements.
         seeds: One cell each: of weights and noise.
@@ -99,7 +111,8 @@ def learned(
         again: Measure again what stands.
     """
     set_threads(threads)
-    known = [*UAES, PCA]
+    sampled = [f"{row}, {SAMPLED}" for row in ("UAE", PCA)] if table == "learned_acquisition" else []
+    known = [*UAES, PCA, *sampled]
     for row in methods or known:
         if row not in known:
             raise UserError(f"--methods: expected some of {'; '.join(known)}; got {row!r}")
@@ -120,12 +133,16 @@ def _cells(
         "settings": {name: repr(value) for name, value in UAES.get(row, {}).items()},
         "examples": examples if table == "downstream" else None,
     }  # fmt: skip
+    named, row, by_samples = row, row.removesuffix(f", {SAMPLED}"), row.endswith(SAMPLED)
+    if by_samples:
+        rows = [f"{row}, {SAMPLED}"]
+        settings["sampled"] = {"images": SAMPLED_IMAGES, "prior": PRIORS[STRONG][data]}
     column = str(m) if data == "mnist" else f"{data} {m}"
     config_hash = hash_of(settings)
     place: dict[str, Any] = {"app": APP, "table": table, "column": column, "draw": seed}
     standing = [find_cell(results, row=name, **place, config_hash=config_hash, protocol=PROTOCOL) for name in rows]
     if all(standing) and not again:
-        print(f"{row}, m = {column}, seed {seed}: stands", flush=True)
+        print(f"{rows[0]}, m = {column}, seed {seed}: stands", flush=True)
         return
     start = time.monotonic()
     if row == PCA:
@@ -133,13 +150,14 @@ def _cells(
     else:
         model = _autoencoder(data, row, m, seed, work, training, batch_size)
         encoder, decode = model.encoder().detach(), model.decode_measurements
-    found = (
-        [_recovery(data, encoder, decode, seed)]
-        if table == "learned_acquisition"
-        else _accuracies(data, encoder, examples, seed)
-    )
+    if by_samples:
+        found = [_sampled(data, encoder, seed)]
+    elif table == "learned_acquisition":
+        found = [_recovery(data, encoder, decode, seed)]
+    else:
+        found = _accuracies(data, encoder, examples, seed)
     seconds = time.monotonic() - start
-    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(repr([row]))}"]
+    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(repr([named]))}"]
     words += [f"--m '[{m}]'", f"--table {table}", f"--seeds '[{seed}]'", f"--training.epochs {training.epochs}"]
     words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
     extra = {
@@ -207,6 +225,27 @@ def _recovery(
         parts = [decode(own).clamp(0, 1) for own in _measured(x, encoder, seed, "test").split(1000)]
     told = {name: summary(values) for name, values in errors(torch.cat(parts), x).items()}
     return told["mse"]["mean"], {"errors": told, "n_test": len(x)}
+
+
+def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, Any]]:
+    """Recovers test images by samples of the posterior, whose residuals are fitted to training images."""
+    images, held = _training(data)
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[held] = False
+    x = load_data(data).images("test")[:SAMPLED_IMAGES]
+    operator = Matrix(encoder, tuple(x.shape[1:]))
+    prior = core_models.load(PRIORS[STRONG][data]).eval()
+    method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed).fit(images[kept])
+    y = _measured(x, encoder, seed, "test")
+    with Progress(f"samples of the posterior, m = {operator.m}", len(x)) as bar:
+        parts = []
+        for first in range(0, len(x), method.batch):
+            parts.append(method.recover(y[first : first + method.batch], first))
+            bar.update(first + len(parts[-1].x), last=first + method.batch >= len(x))
+    found = Recovered(torch.cat([p.x for p in parts]), torch.cat([p.std for p in parts if p.std is not None]))
+    told = {name: summary(values) for name, values in errors(found.x, x).items()}
+    shares = {str(level): share for level, share in coverage(found, x).items()}
+    return told["mse"]["mean"], {"errors": told, "n_test": len(x), "coverage": shares}
 
 
 def _accuracies(data: str, encoder: Tensor, examples: int, seed: int) -> list[tuple[float, dict[str, Any]]]:

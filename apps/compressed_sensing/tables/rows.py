@@ -78,7 +78,7 @@ ROWS: dict[str, Row] = {
     ),
     "Flow prior": Row(FlowPrior, {}, {"penalty": [0.0, 0.001, 0.01], "steps": [50, 150]}, prior=FLOW),
     "Wiener": Row(Wiener, fits=True),
-    "GMM-40": Row(GaussianMixture, {"components": 40}, fits=True),
+    "GMM-40": Row(GaussianMixture, {"components": 40, "subspace": 150}, fits=True),
     "Residual covariance": Row(ResidualCovariance, {}, {"shrinkage": [1e-4, 1e-3]}, prior=PAPER, fits=True),
     "Residual covariance, 50 latents": Row(
         ResidualCovariance, {"restarts": 20, "modes": 12, "drop": ()}, {"shrinkage": [1e-4, 1e-3]}, prior=STRONG,

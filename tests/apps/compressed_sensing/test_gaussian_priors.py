@@ -27,6 +27,18 @@ def test_em_finds_the_components():
     assert float(fitted.means_[order[0], 0]) == pytest.approx(-2.0, abs=0.05)
 
 
+def test_sharing_signals_out_in_a_subspace_of_all_directions_changes_nothing_and_in_fewer_little():
+    x = planted()
+    common = {"components": 2, "shrinkage": 1e-4}
+    plain, whole, part = (
+        GaussianMixture(gaussian(SHAPE, 2), subspace=subspace, **common).fit(x) for subspace in (None, 6, 2)
+    )
+    torch.testing.assert_close(whole.means_, plain.means_, rtol=0, atol=1e-3)
+    torch.testing.assert_close(whole.covariances_, plain.covariances_, rtol=0, atol=1e-3)
+    assert part.means_.shape == plain.means_.shape
+    torch.testing.assert_close(part.means_, plain.means_, rtol=0, atol=0.1)
+
+
 def test_the_posterior_mean_is_that_of_weighted_samples():
     """Self-normalised importance sampling: prior samples weighted by the likelihood of the measurements."""
     x = planted()

@@ -96,6 +96,6 @@ def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path):
         data="digits", methods=["CSGM"], m=[20], images=6, group=3, prior_of="others", results=tmp_path / "results"
     )
     (cell,) = read_cells(tmp_path / "results", app="compressed_sensing")
-    assert (cell.table, cell.row) == ("transfer", "CSGM, others -> digits")
+    assert (cell.table, cell.row) == ("transfer_6_by_3", "CSGM, others -> digits")
     assert "--prior_of others" in cell.command
     rows.PRIORS[rows.PAPER].pop("others")

@@ -32,6 +32,7 @@ from core_models.training import PixelBatches, RunFolder, TensorBatches, Trainin
 from .diagnosis import coverage
 from .figures import error_bars, recovery_grid
 from .generative.csgm import CSGM, HALVING
+from .generative.posterior_sampling import PosteriorSampling
 from .generative.residual_covariance import ResidualCovariance
 from .lasso import LASSO
 from .methods import settings_of
@@ -52,6 +53,9 @@ EPOCHS = 60
 STEPS = {"CSGM": 1000, "residual covariance": 500}
 """Of the searches for latents."""
 SHOWN = 10
+SURE = "posterior sampling"
+"""The method whose standard deviations are shown."""
+PARTICLES = 64
 UNCERTAIN = 0.05
 """The standard deviation from which on a value counts as uncertain."""
 MSE = "mean squared error of a pixel"
@@ -176,6 +180,7 @@ def _methods(data: str, operator: Any, prior: nn.Module, m: int, seed: int) -> d
         operator, prior, noise=NOISE, steps=STEPS["residual covariance"], random_state=seed,
         **chosen(data, "Residual covariance, 50 latents", m),
     )  # fmt: skip
+    made[SURE] = PosteriorSampling(operator, prior, noise=NOISE, particles=PARTICLES, random_state=seed)
     return made
 
 
@@ -202,7 +207,7 @@ def _save(run: RunFolder, x: Signals, y: Tensor, shown: Mapping[str, _Shown]) ->
 
 def _draw(run: RunFolder, x: Signals, shown: Mapping[str, _Shown], summary: Mapping[str, Any]) -> list[Picture]:
     rows = {"truth": x} | {name: own.found.x for name, own in shown.items()}
-    std = shown["residual covariance"].found.std
+    std = shown[SURE].found.std
     assert std is not None
     counted = f"{summary['m']} measurements of {summary['n']} pixels"
     grid = recovery_grid(
@@ -212,8 +217,8 @@ def _draw(run: RunFolder, x: Signals, shown: Mapping[str, _Shown], summary: Mapp
     errors = {name: (own["mse"]["mean"], own["mse"]["half_width"]) for name, own in summary["methods"].items()}
     bars = error_bars(errors, run.figures / "errors.png", unit=MSE, title=f"{summary['images']} images, {counted}")
     return [
-        Picture(grid, "Test images, what each method made of the same measurements, and how sure the residual "
-                      "covariance is of every pixel (standard deviation, bright is uncertain)."),
+        Picture(grid, "Test images, what each method made of the same measurements, and how sure the posterior "
+                      "is of every pixel (standard deviation of its samples, bright is uncertain)."),
         Picture(bars, "Mean squared error of a pixel and its 95 % interval over images."),
     ]  # fmt: skip
 
@@ -232,13 +237,13 @@ def _page(summary: Mapping[str, Any], pictures: list[Picture]) -> dict[str, Any]
         ]
         for name, own in methods.items()
     ]
-    last = methods["residual covariance"]
+    last = methods[SURE]
     inside = [
         [f"{100 * float(level):g} %", f"{100 * share:.1f} %",
          f"{100 * last['coverage_uncertain'][level]:.1f} %" if "coverage_uncertain" in last else ""]
         for level, share in last["coverage"].items()
     ]  # fmt: skip
-    names = ("LASSO, pixels", "LASSO, DCT", "CSGM", "residual covariance")
+    names = ("LASSO, pixels", "LASSO, DCT", "CSGM", "residual covariance", SURE)
     headlines = [Headline(f"{name}: MSE", f"{methods[name]['mse']['mean']:.4f}", _bar(methods[name]["mse"]).strip())
                  for name in names]  # fmt: skip
     return {
@@ -250,7 +255,7 @@ def _page(summary: Mapping[str, Any], pictures: list[Picture]) -> dict[str, Any]
             Table(f"Errors on the first {summary['images']} test images of {data}",
                   ("method", "MSE", "95 %", "PSNR [dB]", "seconds"), rows,
                   "LASSO is held in [0, 1]. 95 %: over these images."),
-            Table("Coverage of the residual covariance", ("interval", "all pixels", f"std ≥ {UNCERTAIN:g}"), inside,
+            Table("Coverage of posterior sampling", ("interval", "all pixels", f"std ≥ {UNCERTAIN:g}"), inside,
                   "Share of pixels inside the central intervals of the posterior. "
                   f"{100 * last['uncertain']:.0f} % of pixels have a standard deviation of {UNCERTAIN:g} or more; the "
                   "others are nearly sure, most of them black, and swell the first column."),
@@ -258,8 +263,8 @@ def _page(summary: Mapping[str, Any], pictures: list[Picture]) -> dict[str, Any]
         "figures": pictures,
         "notes": [
             f"Data: {data} ({summary['source']}). Gaussian matrix with entries of variance 1, noise "
-            f"{NOISE:g} in each measurement. Prior: {summary['prior']}; the residual covariance is fitted to "
-            f"{summary['fit_number']:,} training images.",
+            f"{NOISE:g} in each measurement. Prior: {summary['prior']}; what it can't make has a covariance, "
+            f"fitted to {summary['fit_number']:,} training images.",
             f"{_alphas(methods)}: chosen on validation images by `genapps compressed-sensing tune`, where it did, else "
             "the first that it tries; nothing is chosen by these images.",
             f"All of it took {summary['seconds']:.0f} s on {summary['device']}.",

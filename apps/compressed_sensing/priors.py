@@ -13,8 +13,7 @@ import core_models
 from apps.common.building import working_folder_importable
 from core_models import registry
 from core_models.errors import UserError
-
-from .generative.uncertainty_autoencoder import UncertaintyAutoencoderModel
+from core_models.latent import UncertaintyAutoencoderModel
 
 
 def load_model(name: str) -> nn.Module:

@@ -22,7 +22,7 @@ from core_models.data import Binarisation, DataSet, binarise
 from core_models.data import load as load_data
 from core_models.data.pixels import dequantise
 from core_models.errors import UserError
-from core_models.latent import NegativeELBO
+from core_models.latent import NegativeELBO, RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from core_models.objectives import NegativeLogLikelihood
 from core_models.training import (
     PixelBatches,
@@ -37,7 +37,6 @@ from core_models.training import (
 from core_models.training.trainer import Validate
 
 from .diagnosis import nearest_latents, representation_error
-from .generative.uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from .metrics import summary
 from .splits import number_held_out
 

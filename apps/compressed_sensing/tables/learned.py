@@ -38,12 +38,12 @@ from apps.common.provenance import device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of
+from core_models.latent import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 from core_models.training.progress import Progress
 
 from ..diagnosis import coverage
 from ..generative.posterior_sampling import PosteriorSampling
-from ..generative.uncertainty_autoencoder import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
 from ..metrics import errors, summary
 from ..operators import Matrix
 from ..recovery import Recovered

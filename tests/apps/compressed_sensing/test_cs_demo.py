@@ -16,13 +16,14 @@ from apps.compressed_sensing.lasso import LASSO
 from apps.compressed_sensing.operators import gaussian
 from core_models.data import NoSourceError, load
 
-METHODS = ["LASSO, pixels", "LASSO, DCT", "CSGM", "residual covariance"]
+METHODS = ["LASSO, pixels", "LASSO, DCT", "CSGM", "residual covariance", "posterior sampling"]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(demo, "EPOCHS", 2)
     monkeypatch.setattr(demo, "STEPS", dict.fromkeys(demo.STEPS, 20))
+    monkeypatch.setattr(demo, "PARTICLES", 8)
 
 
 def summary_of(folder):
@@ -46,8 +47,8 @@ def test_it_adds_its_section_and_says_what_the_methods_are_worth(tmp_path, call)
             assert mse["mean"] == pytest.approx(errors.mean()) and mse["n"] == 12
             assert mse["half_width"] == pytest.approx(1.96 * errors.std(ddof=1) / 12**0.5)
             assert f"{mse['mean']:.5f}" in told
-        away, std = np.abs(loaded["residual covariance"] - x.numpy()), loaded["std, residual covariance"]
-        found, sure = summary["methods"]["residual covariance"], std < demo.UNCERTAIN
+        away, std = np.abs(loaded[demo.SURE] - x.numpy()), loaded[f"std, {demo.SURE}"]
+        found, sure = summary["methods"][demo.SURE], std < demo.UNCERTAIN
         assert found["coverage"]["0.95"] == pytest.approx((away <= 1.959964 * std).mean())
         assert found["coverage_uncertain"]["0.95"] == pytest.approx((away <= 1.959964 * std)[~sure].mean())
         lasso = loaded["LASSO, pixels"]
@@ -56,7 +57,7 @@ def test_it_adds_its_section_and_says_what_the_methods_are_worth(tmp_path, call)
     np.testing.assert_allclose(lasso, LASSO(operator, basis="pixels", alpha=0.1).reconstruct(y), atol=1e-4)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Of another app" in page and page.count('<section id="compressed_sensing">') == 1
-    assert page.count("data:image/png") == 2 and "residual covariance: MSE" in page
+    assert page.count("data:image/png") == 2 and "posterior sampling: MSE" in page
     assert core_models.load(tmp_path / "out" / "compressed_sensing" / "prior").latent_shape == (10,)
     assert call(*options)[0] == 0  # again: the same numbers, one section
     again = summary_of(tmp_path / "out")

@@ -19,6 +19,7 @@ and 1.2, lemma 4.3, section 6.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -29,9 +30,10 @@ from torch import Generator, Tensor
 from core_models.errors import UserError
 
 from .generative.csgm import CSGM, checked_prior
+from .metrics import summary
 from .operators import LinearOperator, Mask
 from .operators.base import Measurements, Signals
-from .recovery import Recovered
+from .recovery import Recovered, Recovery
 
 PerSignal = Float[Tensor, " batch"]
 LEVELS = (0.5, 0.9, 0.95)
@@ -79,40 +81,119 @@ def s_rec(
     }  # fmt: skip
 
 
-def diagnose(
-    method: CSGM, x: Signals, y: Measurements, found: Recovered, *, generator: Generator | None = None
-) -> dict[str, PerSignal]:
-    """Returns, signal by signal, what the error of a recovery by CSGM is made of.
+def diagnose(method: Recovery, x: Signals, y: Measurements, found: Recovered) -> dict[str, PerSignal]:
+    """Returns, signal by signal, what the error of a recovery is made of.
 
     Args:
         method: what recovered.
         x: the true signals.
         y: their measurements.
-        found: what came of them.
-        generator: unused by deterministic parts; of samples.
+        found: what was recovered; of CSGM, with its loss.
 
     Returns:
-        error, representation_error, measurement_error, noise_norm, optimisation_gap, bound: (batch,) each; norms, not
-        squares. The bound is that of theorem 1.1 with epsilon the optimisation gap's share, for a Gaussian A.
+        error, measurement_error and noise_norm, (batch,) each; norms, not squares. With a prior, representation_error.
+        For CSGM, whose signals lie in the prior's range, loss_at_nearest, the loss at the latent nearest to x,
+        optimisation_gap, and bound, that of theorem 1.1 with epsilon the gap's share, for a Gaussian A.
     """
-    prior, operator = method.prior, method.measuring
-    z = nearest_latents(prior, x)
+    operator = method.measuring
     noise = (operator(x) - y).norm(dim=1)
-    scale = (operator.n / float(operator.matrix().double().square().sum())) ** 0.5
-    nearest = representation_error(prior, x, z)
-    with torch.no_grad():
-        fit = (y - operator(prior.decode(z))).square().mean(1)
-        at_nearest = fit + method.penalty * z.square().flatten(1).sum(1)
-    gap = found.details["loss"] - at_nearest
-    epsilon = scale * (gap.clamp(min=0) * operator.m).sqrt()
-    return {
+    told = {
         "error": (found.x - x).flatten(1).norm(dim=1),
-        "representation_error": nearest,
         "measurement_error": (operator(found.x) - y).norm(dim=1),
         "noise_norm": noise,
-        "optimisation_gap": gap,
-        "bound": 6 * nearest + 3 * scale * noise + 2 * epsilon,
     }
+    prior = getattr(method, "prior", None)
+    if prior is None:
+        return told
+    z = nearest_latents(prior, x)
+    nearest = told["representation_error"] = representation_error(prior, x, z)
+    if type(method) is not CSGM:
+        return told
+    with torch.no_grad():
+        at_nearest = (y - operator(prior.decode(z))).square().mean(1) + method.penalty * z.square().flatten(1).sum(1)
+    told["loss_at_nearest"] = at_nearest
+    gap = told["optimisation_gap"] = found.details["loss"] - at_nearest
+    scale = (operator.n / float(operator.matrix().double().square().sum())) ** 0.5
+    epsilon = scale * (gap.clamp(min=0) * operator.m).sqrt()
+    told["bound"] = 6 * nearest + 3 * scale * noise + 2 * epsilon
+    return told
+
+
+PRIOR_TO_BLAME = 0.5
+"""From this share of the squared error on it is the prior's: no search in its range can halve it."""
+NOT_EXPLAINED, FITTED = 2.0, 0.5
+"""Measurement error over the noise's norm: of m normal numbers the norm is within a fifth of sigma sqrt(m) from m = 50
+on, so that twice as much is no chance, nor is half."""
+MISSED = 0.1
+"""A gap from which on a search has missed a better latent, as a share of the loss there."""
+
+
+def account(
+    method: Recovery, noise: float, found: Recovered, y: Measurements, x: Signals | None = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """Returns what can be said of where the error of a recovery comes from, as plain values.
+
+    Args:
+        method: what recovered.
+        noise: standard deviation of each measurement's noise.
+        found: what came of the measurements.
+        y: the measurements.
+        x: the true signals, where they are known.
+        seed: of the pairs of samples that S-REC is estimated from.
+
+    Returns:
+        signals, how many; per_signal, lists by name; means, each with its half_width; s_rec, with a prior; words, the
+        verdict in sentences.
+    """
+    operator, prior = method.measuring, getattr(method, "prior", None)
+    alone = {"measurement_error": (operator(found.x) - y).norm(dim=1)}
+    told = alone if x is None else diagnose(method, x, y, found)
+    means = {name: summary(values) for name, values in told.items()}
+    s_rec_told = None if prior is None else s_rec(prior, operator, generator=Generator().manual_seed(seed))
+    return {
+        "signals": len(y),
+        "means": means,
+        "per_signal": {name: [float(f"{value:.8g}") for value in values.tolist()] for name, values in told.items()},
+        "s_rec": s_rec_told,
+        "words": _verdict(told, noise, operator.m, in_range=type(method) is CSGM, prior=prior is not None),
+    }
+
+
+def _verdict(told: Mapping[str, PerSignal], noise: float, m: int, *, in_range: bool, prior: bool) -> list[str]:
+    """Says in words what the figures say."""
+    words = []
+    size = noise * m**0.5
+    away = float(told["measurement_error"].mean())
+    if size > 0:
+        ratio = away / size
+        beside = f"measurement error {away:.3g}, the noise's norm {size:.3g}"
+        if ratio > NOT_EXPLAINED:
+            words.append(f"the signals don't explain their measurements: {beside}")
+        elif ratio < FITTED:
+            words.append(f"noise was fitted: {beside}")
+        else:
+            words.append(f"the measurements are explained as far as the noise: {beside}")
+    if "error" not in told:
+        return [*words, "the true signals are not known: nothing can be said of the error itself"]
+    if "representation_error" in told:
+        share = float(told["representation_error"].square().sum() / told["error"].square().sum())
+        if in_range:
+            words.append(
+                f"{100 * min(share, 1):.0f} % of the squared error is what the prior can't make"
+                + (": a better prior helps, more measurements don't" if share >= PRIOR_TO_BLAME else "")
+            )
+        else:
+            words.append(
+                f"the prior alone comes as near as {float(told['representation_error'].mean()):.3g} to the signals, "
+                f"the recovery {float(told['error'].mean()):.3g}: what the prior can't make is recovered otherwise"
+            )
+    if "optimisation_gap" in told:
+        missed = float((told["optimisation_gap"] > MISSED * told["loss_at_nearest"]).double().mean())
+        words.append(f"the search missed a better latent for {100 * missed:.0f} % of the signals"
+                     + (": more restarts or steps" if missed > 0.1 else ""))  # fmt: skip
+    if not prior:
+        words.append("no prior with latents: representation, search and S-REC don't apply")
+    return words
 
 
 def coverage(found: Recovered, x: Signals, levels: tuple[float, ...] = LEVELS) -> dict[float, float]:

@@ -156,6 +156,31 @@ def measurement_errors(values: ArrayLike, noise: float, m: int, path: Path | str
     return Path(path)
 
 
+def error_parts(parts: Mapping[str, Sequence[float]], path: Path | str, *, title: str = "") -> Path:
+    """Draws each signal's error against its representation error, the line where both are equal, and the bound.
+
+    Args:
+        parts: `error` and `representation_error` of each signal, and `bound` where there is one.
+        path: the PNG file to write.
+        title: shown above.
+    """
+    nearest, error = (np.asarray(parts[name], np.float64) for name in ("representation_error", "error"))
+    with canvas(path, 4.6, 3.6) as figure:
+        axes = figure.add_subplot()
+        top = 1.05 * max(nearest.max(), error.max())
+        axes.plot([0, top], [0, top], color=PALETTE[3], linestyle="--", linewidth=1, label="all of it the prior's")
+        axes.plot(nearest, error, "o", color=PALETTE[0], alpha=0.8, markersize=5, label="recovered")
+        axes.set(xlabel=r"representation error $\min_z \|G(z) - x\|$", ylabel=r"error $\|\hat x - x\|$",
+                 xlim=(0, top), ylim=(0, top))  # fmt: skip
+        if "bound" in parts:
+            within = float(np.mean(error <= np.asarray(parts["bound"])))
+            axes.plot([], [], " ", label=f"within the theory's bound: {100 * within:.0f} %")
+        axes.legend(fontsize=8)
+        if title:
+            axes.set_title(title)
+    return Path(path)
+
+
 def error_curves(curves: Sequence[Curve], path: Path | str, *, unit: str, title: str = "") -> Path:
     """Draws errors against the number of measurements, both axes logarithmic: a line for each method, with 95 % bars.
 

@@ -13,10 +13,12 @@ from apps.common.machine import set_threads
 from apps.common.provenance import command_line, commit, device_words
 from apps.common.streaming import ImageSource
 from apps.common.streaming.job import check_folder
+from apps.common.streaming.npz import NpyMember
 from core_models.data import Split
 from core_models.errors import UserError
-from core_models.files import write_json
+from core_models.files import read_json, write_json
 
+from .diagnosis import account
 from .fitting import fit_or_load
 from .generative.csgm import checked_prior
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
@@ -52,6 +54,7 @@ def recover(
     number: int | None = None,
     seed: int = 0,
     batch_size: int = 100,
+    diagnose: int = 20,
     threads: int | None = None,
     resume: bool = False,
 ) -> int:
@@ -59,8 +62,9 @@ def recover(
 
     Written are recovered/000000.png and, where the method knows a standard deviation, std/000000.png (white is 0.5);
     recovered.npz with x and std; recovered.csv, a row per signal: what the method says of it, measurement_error
-    ||A x - y|| beside noise_norm, sigma sqrt(m), and its errors where the truth is known; summary.json. Memory does not
-    grow with the number of signals.
+    ||A x - y|| beside noise_norm, sigma sqrt(m), and its errors where the truth is known; summary.json, which
+    says of the first signals where their error comes from: the prior, the search or the noise. Memory does not grow
+    with the number of signals.
 
     Args:
         input: A .npz of measurements: y (signals, m) and A (m, n), or what `acquire` wrote. Or images that are measured
@@ -87,6 +91,7 @@ def recover(
         number: The first so many signals; all when left out.
         seed: Of the operator, of the noise of images, and of the draw of signals to learn from.
         batch_size: Signals at a time.
+        diagnose: The first so many signals are asked where their error comes from; 0 for none.
         threads: CPU threads.
         resume: Go on where an earlier run into the same folder stopped.
 
@@ -97,6 +102,8 @@ def recover(
     check_folder(out, resume)
     if noise is not None and not noise >= 0:
         raise UserError(f"--noise: expected 0 or more, got {noise}")
+    if diagnose < 0:
+        raise UserError(f"--diagnose: expected a number of signals, 0 for none, got {diagnose}")
     measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
     made, model = _method(method, prior)
     kind = method_of(made)
@@ -148,10 +155,15 @@ def recover(
             job.settings_file.unlink(missing_ok=True)
         raise
     means = job.means()
-    if not done.already:
+    if done.already:
+        diagnosis = read_json(job.summary_file).get("diagnosis")
+    else:
+        diagnosis = _diagnosis(made, sigma, source, images.path, job, diagnose, seed)
         seconds = round(done.seconds, 2)
         summary: dict[str, Any] = {
+            "input": {"path": input, **source.identity()},
             "signals": done.images, "unreadable": done.unreadable, "means": means, "coverage": coverage_of(means),
+            "diagnosis": diagnosis,
             "operator": {**described(measured_by), "n": measured_by.n, "rank": rank, "dot_test": "passed"},
             "noise": sigma, "method": kind.cls.__name__, "settings": settings["settings"], "prior": prior,
             "fit": fitted, "seconds": seconds,
@@ -163,6 +175,8 @@ def recover(
         if name in means:
             beside = f", the noise {sigma * measured_by.m**0.5:.5g}" if name == "measurement_error" else ""
             print(f"{name} {means[name]['mean']:.5g}{_bar(means[name]['half_width'])}{beside}")
+    if diagnosis:
+        print(f"where the error comes from, {diagnosis['signals']} signals: {'; '.join(diagnosis['words'])}")
     print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")
     job.say_end(done)
     return done.status
@@ -260,6 +274,30 @@ def _worker(
         return rows, _stacked(found, std=std)
 
     return work
+
+
+def _diagnosis(
+    method: Recovery, noise: float, source: ImageSource, path: Path, job: RecoveryJob, number: int, seed: int
+) -> dict[str, Any] | None:
+    """Returns what can be said of the first signals' errors; None where none is to be asked, or none could be read."""
+    y, truth, places = [], [], []
+    for batch in source.batches(max(number, 1)) if number else ():
+        assert isinstance(batch, Measured)
+        kept = [i for i in range(len(batch.names)) if i not in batch.faults]
+        places += [batch.start + i for i in kept]
+        y.append(batch.x)
+        truth += [] if batch.truth is None else [batch.truth]
+        if len(places) >= number:
+            break
+    places = places[:number]
+    if not places:
+        return None
+    x = next(NpyMember(path, "x").chunks(max(places) + 1))[places]
+    rows = [row for place, row in zip(range(max(places) + 1), job.records, strict=False) if place in places]
+    details = {"loss": torch.tensor([float(row["loss"]) for row in rows])} if rows[0].get("loss") else {}
+    found = Recovered(torch.from_numpy(x), None, details)
+    true = torch.cat(truth)[: len(places)] if truth else None
+    return account(method, noise, found, torch.cat(y)[: len(places)], true, seed=seed)
 
 
 def _shape_of(model: Any) -> tuple[int, ...] | None:

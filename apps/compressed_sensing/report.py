@@ -19,7 +19,7 @@ from core_models.files import read_json
 from core_models.training import RunFolder
 
 from .diagnosis import LEVELS
-from .figures import measurement_errors, recovery_grid
+from .figures import error_parts, measurement_errors, recovery_grid
 from .signals import open_signals
 from .tables.curves import draw_table
 
@@ -33,6 +33,14 @@ COLUMNS = {
     **{f"inside_{round(100 * level)}": f"share of values inside {100 * level:g} % intervals" for level in LEVELS},
 }  # fmt: skip
 """What the columns of recovered.csv are called on the page."""
+NORMS = {
+    "error": "error ||x^ - x||", "measurement_error": "measurement error ||A x^ - y||",
+    "noise_norm": "noise ||A x - y||", "representation_error": "representation error min ||G(z) - x||",
+    "loss_at_nearest": "loss at the latent nearest to x",
+    "optimisation_gap": "optimisation gap: loss found, less loss there",
+    "bound": "bound of Bora et al. 2017, theorem 1.1, for Gaussian A",
+}  # fmt: skip
+"""What the parts of a diagnosis are called on the page."""
 
 
 def report(
@@ -109,7 +117,7 @@ def write_run_report(path: Path, truth: str | None = None, images: int = 10) -> 
     run = _open(path)
     for old in run.folder.figures.glob("*.png"):
         old.unlink()
-    pictures = [*_draw_images(run, truth, images), *_draw_measurement_errors(run)]
+    pictures = [*_draw_images(run, truth, images), *_draw_measurement_errors(run), *_draw_diagnosis(run)]
     return write_report(run.folder.report, **_page(run, pictures))
 
 
@@ -198,6 +206,17 @@ def _draw_measurement_errors(run: _Run) -> list[Picture]:
     return [Picture(path, beside if noise else f"{words}; the run was told of no noise.")]
 
 
+def _draw_diagnosis(run: _Run) -> list[Picture]:
+    """Draws each signal's error beside what the prior can't make, where both are known."""
+    found = (run.summary.get("diagnosis") or {}).get("per_signal", {})
+    if "representation_error" not in found:
+        return []
+    path = error_parts(found, run.folder.figures / "diagnosis.png")
+    return [Picture(path, "Error of each signal beside the representation error, the least in the range of the prior. "
+                          "On the line the prior is all that is wrong; far above it the measurements "
+                          "or the search are; below it what is recovered beside the prior helps.")]  # fmt: skip
+
+
 def _page(run: _Run, pictures: Sequence[Picture]) -> dict[str, Any]:
     """Returns the arguments of `report_page`."""
     told, means = run.summary, run.summary["means"]
@@ -226,12 +245,27 @@ def _page(run: _Run, pictures: Sequence[Picture]) -> dict[str, Any]:
         "summary": f"Noise {noise:g} in each measurement{rank}."
         + (f" Prior: {told['prior']}." if told["prior"] else ""),
         "headlines": headlines,
-        "tables": [Table("Means over signals", ("", "mean", "95 %", "signals"), rows)],
+        "tables": [Table("Means over signals", ("", "mean", "95 %", "signals"), rows), *_diagnosis(told)],
         "figures": pictures,
         "notes": [*unreadable, f"Measured on {told['device']}, {told['seconds']:g} s."],
         "configuration": run.settings,
         "command": told["command"],
     }
+
+
+def _diagnosis(told: Mapping[str, Any]) -> list[Table]:
+    """Returns the table of where the error comes from; none of a run that wasn't asked."""
+    found = told.get("diagnosis")
+    if not found:
+        return []
+    rows = [[NORMS[name], f"{own['mean']:.4g}", _interval(own)] for name, own in found["means"].items()]
+    if found["s_rec"]:
+        least, percentile = found["s_rec"]["least"], found["s_rec"]["percentile_1"]
+        rows.append([f"S-REC: least ||A d|| / ||d|| over {found['s_rec']['pairs']:,} pairs of samples of the prior, "
+                     "A scaled to keep norms", f"{least:.4g}", f"1st percentile {percentile:.4g}"])  # fmt: skip
+    words = "; ".join(found["words"])
+    return [Table(f"Where the error comes from: the first {found['signals']} signals", ("", "mean", ""), rows,
+                  f"{words[0].upper()}{words[1:]}.")]  # fmt: skip
 
 
 def _interval(own: Mapping[str, Any]) -> str:

@@ -241,6 +241,6 @@ def test_tune_and_benchmark_are_verbs(tmp_path, call, refused, monkeypatch):
     assert "LASSO, m = 20" in told and rows.chosen("digits", "LASSO", 20, tmp_path / "chosen.json") == {"alpha": 0.01}
     options = ["--data", "digits", "--m", "[20]", "--images", 4, "--group", 2, "--results", "results"]
     assert call("benchmark", *options)[0] == 0
-    (found,) = read_cells(tmp_path / "results", "compressed_sensing", "digits")
+    (found,) = read_cells(tmp_path / "results", "compressed_sensing", "digits_4_by_2")
     assert found.row == "LASSO" and found.command.startswith("genapps compressed-sensing benchmark")
     assert "got 'LASO'" in refused("benchmark", *options, "--methods", "[LASO]")

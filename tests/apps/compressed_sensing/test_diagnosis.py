@@ -2,8 +2,10 @@ import pytest
 import torch
 from planted_priors import LinearPrior
 
-from apps.compressed_sensing.diagnosis import coverage, diagnose, nearest_latents, representation_error, s_rec
+from apps.compressed_sensing.diagnosis import account, coverage, diagnose, nearest_latents, representation_error, s_rec
 from apps.compressed_sensing.generative.csgm import CSGM
+from apps.compressed_sensing.generative.residual_covariance import ResidualCovariance
+from apps.compressed_sensing.lasso import LASSO
 from apps.compressed_sensing.operators import Matrix, gaussian
 from apps.compressed_sensing.recovery import Recovered
 from core_models.errors import UserError
@@ -57,3 +59,45 @@ def test_coverage_counts_what_lies_inside():
     assert told[0.95] == pytest.approx(0.95, abs=0.01)
     with pytest.raises(UserError, match="standard deviation"):
         coverage(Recovered(x), x)
+
+
+def planted(steps=800, away=0.05, noise=0.1, m=8):
+    prior, operator = LinearPrior(), gaussian(SHAPE, m)
+    g = torch.Generator().manual_seed(1)
+    x = prior.sample(5, generator=g) + away * torch.randn(5, *SHAPE, generator=g)
+    method = CSGM(operator, prior, noise=noise, penalty=1e-3, steps=steps, restarts=1, learning_rate=0.02)
+    return method, x, method.acquire(x, generator=g)
+
+
+def test_the_account_says_what_is_to_blame():
+    method, x, y = planted(away=0.5, m=16)
+    told = account(method, 0.1, method.recover(y), y, x)
+    share = sum(v**2 for v in told["per_signal"]["representation_error"]) / sum(
+        v**2 for v in told["per_signal"]["error"]
+    )
+    assert share > 0.5 and f"{100 * share:.0f} % of the squared error is what the prior can't make" in told["words"][1]
+    assert "a better prior helps" in told["words"][1] and "don't explain" in told["words"][0]
+    assert told["s_rec"]["least"] > 0 and told["means"]["bound"]["mean"] > told["means"]["error"]["mean"]
+
+    method, x, y = planted(steps=1, away=0.0)
+    told = account(method, 0.1, method.recover(y), y, x)
+    assert told["words"][-1] == "the search missed a better latent for 100 % of the signals: more restarts or steps"
+    assert "a better prior" not in " ".join(told["words"])
+
+    method, x, y = planted(away=0.0)
+    told = account(method, 0.1, method.recover(y), y, x)
+    assert "as far as the noise" in told["words"][0] and "for 0 % of the signals" in told["words"][-1]
+    assert "noise was fitted" in account(method, 1.0, method.recover(y), y, x)["words"][0]
+
+
+def test_the_account_claims_no_more_than_is_known():
+    method, x, y = planted()
+    told = account(method, 0.1, method.recover(y), y)
+    assert set(told["means"]) == {"measurement_error"} and "not known" in told["words"][-1]
+    lasso = LASSO(method.operator, alpha=0.01)
+    told = account(lasso, 0.1, lasso.recover(y), y, x)
+    assert told["s_rec"] is None and "don't apply" in told["words"][-1]
+    residual = ResidualCovariance(method.operator, method.prior, steps=50, restarts=1, clip=False)
+    residual.fit_residuals(0.05 * torch.randn(200, 16, generator=torch.Generator().manual_seed(0)))
+    told = account(residual, 0.1, residual.recover(y), y, x)
+    assert "bound" not in told["means"] and "recovered otherwise" in told["words"][-1]

@@ -61,6 +61,9 @@ def test_values_that_are_no_measurements(tmp_path, refused):
     assert "expected true signals x of shape (4, 64)" in refused(*RECOVER, "y.npz", *LASSO)
     written(tmp_path / "y.npz")
     assert "--noise: expected 0 or more, got -1.0" in refused(*RECOVER, "y.npz", *LASSO, "--noise", -1)
+    assert "--diagnose: expected a number of signals, 0 for none, got -1" in refused(
+        *RECOVER, "y.npz", *LASSO, "--diagnose", -1
+    )
     wiener = ["--method", "Wiener", "--fit_data", "digits", "--noise", 0]
     assert "above 0, got 0: give --noise" in refused(*RECOVER, "y.npz", *wiener)
     assert "--number: expected 1 to 4" in refused(*RECOVER, "y.npz", *LASSO, "--number", 5)

@@ -85,6 +85,32 @@ def test_errors_and_coverage_are_told_where_the_truth_is_known(tmp_path, call):
     np.testing.assert_allclose(picture, (found.std[2, 0] * 2 * 255).clamp(max=255), atol=1.1)
 
 
+def test_the_first_signals_are_asked_where_their_error_comes_from(tmp_path, call, vae):
+    operator, x, y = own_file(tmp_path / "y.npz", truth=True)
+    options = ["--input", "y.npz", "--prior", vae, "--method", "CSGM", "--method.steps", 8, "--method.restarts", 2]
+    status, out, error = call("recover", *options, "--out", "out", "--diagnose", 4)
+    assert status == 0, error
+    told = summary_of(tmp_path / "out")["diagnosis"]
+    rows = rows_of(tmp_path / "out")[:4]
+    assert told["signals"] == 4 and "where the error comes from, 4 signals: " + told["words"][0] in out
+    np.testing.assert_allclose(told["per_signal"]["error"], 8 * column(rows, "rmse"), rtol=1e-4)
+    np.testing.assert_allclose(told["per_signal"]["measurement_error"], column(rows, "measurement_error"), rtol=1e-4)
+    np.testing.assert_allclose(told["per_signal"]["noise_norm"], (operator(x) - y).norm(dim=1)[:4], rtol=1e-4)
+    gap = column(rows, "loss") - told["per_signal"]["loss_at_nearest"]
+    np.testing.assert_allclose(told["per_signal"]["optimisation_gap"], gap, rtol=1e-3, atol=1e-5)
+    assert call("recover", *options, "--out", "out", "--diagnose", 4, "--resume")[0] == 0
+    assert summary_of(tmp_path / "out")["diagnosis"] == told
+    assert summary_of(tmp_path / "out")["input"]["path"] == "y.npz"
+    assert call("report", "--run", "out")[0] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert (
+        "Where the error comes from: the first 4 signals" in page
+        and (tmp_path / "out" / "figures" / "diagnosis.png").is_file()
+    )
+    assert call("recover", *options, "--out", "none", "--diagnose", 0)[0] == 0
+    assert summary_of(tmp_path / "none")["diagnosis"] is None
+
+
 def test_images_are_measured_as_acquire_measures_them(tmp_path, call):
     shown = ["--operator", "bernoulli", "--m", 12, "--noise", 0.2, "--seed", 5, "--number", 9]
     assert call("acquire", "--input", "digits", "--out", "y.npz", *shown, "--keep_signals")[0] == 0

@@ -1,4 +1,7 @@
-"""`genapps results`: every table, made from the cells in docs/results, beside the published figures."""
+"""`genapps results`: every table, made from the cells in docs/results, beside the published figures.
+
+`genapps results verify` makes cells again.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from apps.common.tables import draws_markdown, records, tables, to_csv, to_json,
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
+from .verify import verify
+
 
 def results(
     app: str | None = None,
@@ -24,6 +29,8 @@ def results(
     write: bool = False,
 ) -> None:
     """Prints every table from its cells: mean, standard error, number of draws, and what was published.
+
+    `genapps results verify` makes cells again by the commands that they record, and compares.
 
     Args:
         app: Only this app's tables, e.g. semi_supervised.
@@ -108,7 +115,10 @@ def _ends(column: str) -> set[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `genapps results ...` and returns the exit status."""
-    return run_cli(results, prog="genapps results", argv=argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["verify"]:
+        return run_cli(verify, prog="genapps results verify", argv=arguments[1:])
+    return run_cli(results, prog="genapps results", argv=arguments)
 
 
 if __name__ == "__main__":

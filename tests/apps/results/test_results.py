@@ -78,6 +78,7 @@ def test_csv_and_markdown(run):
     lines = list(csv.DictReader(io.StringIO(run("--format", "csv")[1])))
     assert {line["table"] for line in lines} == {
         "mnist", "later", "density", "gail", "torcs", "library", "fashion_mnist", "cifar10",
+        "mnist_300_by_50", "learned_acquisition",
     }  # fmt: skip
     _, out, _ = run("--app", "semi-supervised")
     assert out.startswith("## semi_supervised: mnist\n\n| method ")
@@ -87,7 +88,9 @@ def test_csv_and_markdown(run):
 
 def test_pages_are_written_once_and_keep_their_prose(run, folder):
     page = folder / "semi_supervised.md"
-    pages = [folder / f"{app}.md" for app in ("semi_supervised", "models", "imitation", "pixeldefend")]
+    pages = [
+        folder / f"{app}.md" for app in ("semi_supervised", "models", "imitation", "pixeldefend", "compressed_sensing")
+    ]
     assert run("--write")[:2] == (0, "".join(f"{page}\n" for page in pages))
     first = page.read_text()
     assert "3.50 ± 0.50 (n=2)" in first
@@ -112,11 +115,13 @@ def test_an_app_of_ones_own_needs_no_published_figures(run, folder):
     [
         (
             ["--app", "chess"],
-            "--app: expected an app with results (semi_supervised, models, imitation, pixeldefend), got 'chess'",
+            "--app: expected an app with results (semi_supervised, models, imitation, pixeldefend, "
+            "compressed_sensing), got 'chess'",
         ),
         (
             ["--table", "minst"],
-            "--table: expected one of mnist, later, density, gail, torcs, library, fashion_mnist, cifar10, got 'minst'",
+            "--table: expected one of mnist, later, density, gail, torcs, library, fashion_mnist, cifar10, "
+            "mnist_300_by_50, learned_acquisition, got 'minst'",
         ),
         (["--format", "xml"], "--format: expected one of markdown, csv, json, got 'xml'"),
         (["--write", "--json"], "--write writes whole pages: expected no --table, --format or --json beside it"),

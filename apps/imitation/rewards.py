@@ -33,9 +33,9 @@ from .learners.base import expert_pairs
 from .learners.off_policy.absorbing import absorbing_state
 from .learners.on_policy.airl import ShapedReward
 from .learners.on_policy.apprenticeship import Apprenticeship, LinearReward
-from .learners.on_policy.rollouts import AT_A_TIME, evaluate
+from .learners.on_policy.rollouts import evaluate
 from .networks import learnt_reward, observations_to_tensor
-from .networks.encoder import Observed, rows
+from .networks.encoder import Observed
 from .spaces_as_json import Spaces
 from .trained import check_fits, open_learner
 
@@ -49,8 +49,8 @@ class RewardOf:
     Args:
         learner: GAIL, AIRL, FEM, GTAL, InfoGAIL or DAC, or the file or run folder of a saved one.
         transfer: of AIRL, g alone: without shaping, and without the log-density of its own policy.
-        demonstrations: of a saved InfoGAIL with a Wasserstein critic, whose zero is what it says of the expert on
-            average, when this is made; a learner in memory has them.
+        demonstrations: of an InfoGAIL with a Wasserstein critic, whose zero is what it says of these on average; what
+            it said of those that it learnt from when left out.
 
     Raises:
         UserError: when the learner has no learnt reward, `transfer` is asked of another than AIRL, or demonstrations
@@ -264,21 +264,24 @@ def _zero_of(learner: InfoGAIL, demonstrations: Demonstrations | None) -> float:
     """Returns what a Wasserstein critic says of the expert on average: its loss leaves the zero open."""
     if learner.critic == "gan":
         return 0.0
-    if learner.demonstrations is None and demonstrations is None:
-        raise UserError(
-            "demonstrations: expected those that the InfoGAIL learnt from, since the zero of its Wasserstein critic is "
-            "what it says of them, got none"
-        )
-    if demonstrations is None:
-        seen, taken = learner.expert_observations, learner.expert_actions
-    else:
+    if demonstrations is not None:
         space, own = learner.bare_space, demonstrations.observations
         if isinstance(space, spaces.Dict) and isinstance(own, np.ndarray):
             last: Any = demonstrations.final_observations
             demonstrations = replace(demonstrations, observations={"image": own}, final_observations={"image": last})
-        seen, taken = expert_pairs(demonstrations, space, learner.action_space, learner.generator.device)
-    parts = torch.arange(len(taken), device=taken.device).split(AT_A_TIME)
-    return float(torch.cat([learner.judges.discriminator(rows(seen, part), taken[part]) for part in parts]).mean())
+        return float(
+            learner.critic_of_expert(
+                *expert_pairs(demonstrations, space, learner.action_space, learner.generator.device)
+            )
+        )
+    if learner.demonstrations is not None:
+        return float(learner.critic_of_expert(learner.expert_observations, learner.expert_actions))
+    if learner.saved_zero is None:
+        raise UserError(
+            "demonstrations: expected those that the InfoGAIL learnt from, since the zero of its Wasserstein critic is "
+            "what it says of them, which this old archive doesn't hold, got none"
+        )
+    return learner.saved_zero
 
 
 def _shown(observations: Any, code: int | None, rewards: RewardOf) -> Any:

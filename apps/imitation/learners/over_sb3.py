@@ -36,6 +36,10 @@ class OverSB3(Learner):
     def _weights(self) -> dict[str, Tensor]:
         """Returns copies of all weights."""
 
+    def _saved(self) -> dict[str, Tensor]:
+        """Returns what an archive holds: the weights, and what else a reopened learner needs without demonstrations."""
+        return self._weights()
+
     @abstractmethod
     def _set_weights(self, tensors: dict[str, Tensor]) -> None:
         """Takes over what `_weights` returned."""
@@ -75,7 +79,7 @@ class OverSB3(Learner):
         own = {name: space_to_json(getattr(self, name)) for name in ("observation_space", "action_space")}
         settings: dict[str, Any] = {"learner": self.name, "settings": constructor_settings(self), **own}
         settings["num_timesteps"] = self.num_timesteps
-        write_archive(path, plain_algorithm(self.generator), settings, self._weights())
+        write_archive(path, plain_algorithm(self.generator), settings, self._saved())
 
     @classmethod
     def load(

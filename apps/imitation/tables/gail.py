@@ -123,26 +123,36 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
+    if expert == "own" and demonstrations is not None:
+        raise UserError(
+            "--demonstrations: expected no folder beside --expert own, whose demonstrations ship: leave one out"
+        )
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
-        path = find_demonstrations(task.env_id, demonstrations, own=expert == "own" or not task.published_expert)
+        # the folder that the user names holds the expert of every task, whatever was published
+        ours = demonstrations is None and (expert == "own" or not task.published_expert)
+        path = find_demonstrations(task.env_id, demonstrations, own=ours)
+        if path is None and demonstrations is not None:
+            print(f"{title}: no {task.env_id}.npz in {demonstrations}: record one with genapps imitation demos record")
+            continue
         if path is None:
             advice = "train one: genapps imitation expert" if expert == "own" else "give a folder with --demonstrations"
             print(f"{title}: no demonstrations of {task.env_id} by the {expert} expert to be found: {advice}")
             continue
+        origin = "own expert" if ours else "published" if demonstrations is None else str(demonstrations)
         shown = Demonstrations.load(path)
         for number in trajectories or task.trajectories[:1]:
             for method in _known("--methods", methods or ["BC", "GAIL"], METHODS):
                 for seed in seeds:
                     _cell(
-                        title, method, shown, number, seed, whole=whole, own=expert == "own",
+                        title, method, shown, number, seed, origin, whole=whole, own=expert == "own",
                         control=no_demonstrations, steps=steps, episodes=episodes, results=results, again=again,
                     )  # fmt: skip
 
 
 def _cell(
-    title: str, method: str, expert: Demonstrations, number: int, seed: int, *, whole: bool, own: bool, control: bool,
-    steps: int | None, episodes: int, results: Path, again: bool,
+    title: str, method: str, expert: Demonstrations, number: int, seed: int, origin: str, *, whole: bool, own: bool,
+    control: bool, steps: int | None, episodes: int, results: Path, again: bool,
 ) -> None:  # fmt: skip
     task = TASKS[title]
     kind, settings = METHODS[method]
@@ -182,6 +192,7 @@ def _cell(
     words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
     words += ["--whole true"] if whole else []
     words += ["--expert own"] if own else []
+    words += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ("own expert", "published") else []
     words += ["--no_demonstrations true"] if control else []
     write_cell(
         results,
@@ -190,7 +201,7 @@ def _cell(
             protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds, command=" ".join(words),
             extra={"return": found.summary(), "expert": float(expert.returns.mean()), "random": chance,
                    "steps": learner.num_timesteps, "rows": len(rows), "settings": config,
-                   "demonstrations": "own expert" if own or not task.published_expert else "published"},
+                   "demonstrations": origin},
         ),
     )  # fmt: skip
     print(f"{row}, {column}, seed {seed}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)

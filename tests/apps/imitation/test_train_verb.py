@@ -221,6 +221,16 @@ def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, mo
     assert set(cells) == {"Line 2, own expert", "Line 3"}
     assert "--expert own" in cells["Line 2, own expert"].command
     assert {cell.extra["demonstrations"] for cell in cells.values()} == {"own expert"}
+    # a folder that the user names comes before both, and is not passed over in silence
+    (tmp_path / "theirs").mkdir()
+    status, told, _ = call(*given, "--demonstrations", tmp_path / "theirs", "--again", "true")
+    assert status == 0 and f"no TinyLine-v0.npz in {tmp_path / 'theirs'}" in told
+    (tmp_path / "TinyLine-v0.npz").rename(tmp_path / "theirs" / "TinyLine-v0.npz")
+    assert call(*given, "--demonstrations", tmp_path / "theirs", "--again", "true")[0] == 0
+    (cell,) = [own for own in read_cells(tmp_path / "results", app="imitation") if own.column == "Line 3"]
+    assert cell.extra["demonstrations"] == str(tmp_path / "theirs") and "--demonstrations" in cell.command
+    status, _, error = call(*given, "--demonstrations", tmp_path / "theirs", "--expert", "own")
+    assert status == 2 and "expected no folder beside --expert own" in error
 
 
 def test_the_control_keeps_the_size_of_the_numbers_and_nothing_of_what_they_mean():

@@ -40,6 +40,8 @@ from ..base import expert_pairs
 from .learner import OnPolicyLearner
 from .rollouts import AT_A_TIME, Rollout
 
+ZERO = "critic_of_expert"
+"""Name of the zero of a Wasserstein critic in an archive."""
 Critic = Literal["wasserstein", "wasserstein-clip", "gan"]
 """wasserstein: with a penalty on the gradient (Gulrajani et al. 2017). wasserstein-clip: with its weights clipped, as
 published (Arjovsky et al. 2017). gan: the discriminator of GAIL, rewarded by -log(1 - D)."""
@@ -273,19 +275,36 @@ class InfoGAIL(OnPolicyLearner):
             some = [(rows(observations, part), rollout.actions[part], codes[part]) for part in parts]
             critic = torch.cat([judges.discriminator(o, a) for o, a, _ in some])
             told = torch.cat([judges.posterior.log_prob(o, a, c) for o, a, c in some])
-            expert = torch.cat([
-                judges.discriminator(rows(self.expert_observations, part), self.expert_actions[part])
-                for part in torch.arange(len(self.expert_actions), device=codes.device).split(AT_A_TIME)
-            ])  # fmt: skip
-        self.tell("critic_gap", float(expert.mean() - critic.mean()))
+        expert = self.critic_of_expert(self.expert_observations, self.expert_actions)
+        self.tell("critic_gap", float(expert - critic.mean()))
         self.tell("information", float(told.mean()) + log(self.codes))
         self.tell("posterior_accuracy", 100 * float((told.exp() > 0.5).float().mean()))
         # the loss leaves the zero of a Wasserstein critic open, and it decides whether it's good to be done
-        judged = learnt_reward(critic, "positive") if self.critic == "gan" else critic - expert.mean()
+        judged = learnt_reward(critic, "positive") if self.critic == "gan" else critic - expert
         rewards = self.survival + self.critic_weight * judged + self.information * told
         if self.augmentation:
             rewards = rewards + self.augmentation * rollout.true_rewards
         return rewards - self.entropy * rollout.log_probs if self.entropy else rewards
+
+    saved_zero: float | None = None
+    """What D said on average of the expert when the learner was saved; of one that was reopened."""
+
+    @torch.no_grad()
+    def critic_of_expert(self, observations: Observed, actions: Tensor) -> Tensor:
+        """Returns what D says on average of the expert's pairs, a scalar: the zero of a Wasserstein critic."""
+        parts = torch.arange(len(actions), device=actions.device).split(AT_A_TIME)
+        told = [self.judges.discriminator(rows(observations, part), actions[part]) for part in parts]
+        return torch.cat(told).mean()
+
+    def _saved(self) -> dict[str, Tensor]:
+        told = super()._saved()
+        if self.critic != "gan" and self.demonstrations is not None:
+            told[ZERO] = self.critic_of_expert(self.expert_observations, self.expert_actions)
+        return told
+
+    def _set_weights(self, tensors: dict[str, Tensor]) -> None:
+        super()._set_weights(tensors)
+        self.saved_zero = float(tensors[ZERO]) if ZERO in tensors else None
 
     def _remember(self, rollout: Rollout, observations: Observed, codes: Tensor) -> None:
         """Keeps the trajectories of a rollout."""

@@ -4,7 +4,8 @@ Protocol 1. All measure with noise of standard deviation 0.1 and, but for rows t
 norm of a random Gaussian matrix, sqrt(m n). `PCA` takes the leading principal directions and recovers by the best
 linear map fitted to noisy measurements of the training images. The value of `learned_acquisition` is the mean squared
 error of a pixel over all test images; that of `downstream` the accuracy of a classifier [%] trained on measurements of
-training images and tested on those of the test images, both noisy.
+training images and tested on those of the test images, both noisy. In `transfer` one half of an autoencoder is that
+which another data set taught, and stays as it is, while the other half is trained anew.
 
 Source: Grover and Ermon, "Uncertainty autoencoders", 2019, sections 5.1 to 5.3.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,10 @@ SAMPLED = "posterior sampling"
 """What recovers in rows of the form `PCA, posterior sampling`: samples of the posterior, in place of a decoder,
 under the strong prior of the benchmark."""
 SAMPLED_IMAGES = 1000
+KEPT = {"UAE, encoder kept": "encoder", "UAE, decoder kept": "decoder"}
+"""Rows of transfer, and which half is kept."""
+OTHER = {"mnist": "omniglot", "omniglot": "mnist"}
+"""The data set that taught the half that is kept."""
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "kNN": lambda: KNeighborsClassifier(),
     "decision tree": lambda: DecisionTreeClassifier(random_state=0),
@@ -82,7 +87,7 @@ def learned(
     data: str = "mnist",
     methods: list[str] | None = None,
     m: list[int] = [10, 25, 50, 100],  # noqa: B006
-    table: Literal["learned_acquisition", "downstream"] = "learned_acquisition",
+    table: Literal["learned_acquisition", "downstream", "transfer"] = "learned_acquisition",
     seeds: list[int] = [0],  # noqa: B006
     work: Path = Path("runs/compressed_sensing"),
     training: TrainingConfig = TRAINING,
@@ -97,10 +102,11 @@ def learned(
     Args:
         data: mnist or omniglot.
         methods: Rows: UAE, "UAE, wide", "UAE, no linear path", "UAE, norm free", PCA, and "UAE, posterior sampling" and
-            "PCA, posterior sampling", which recover the first 1,000 test images by samples of the posterior; all when
-            left out.
+            "PCA, posterior sampling", which recover the first 1,000 test images by samples of the posterior; of
+            transfer, "UAE, encoder kept" and "UAE, decoder kept". All when left out.
         m: Numbers of measurements.
-        table: learned_acquisition, how far signals are recovered, or downstream, classifiers on measurements.
+        table: learned_acquisition, how far signals are recovered; downstream, classifiers on measurements; or transfer,
+            where one half is that which the other data set taught.
         seeds: One cell each: of weights and noise.
         work: The folder of trained autoencoders, each in a run folder of its own; stopped, they go on.
         training: Settings of the training loop; its seed is the cell's.
@@ -112,21 +118,32 @@ def learned(
     """
     set_threads(threads)
     sampled = [f"{row}, {SAMPLED}" for row in ("UAE", PCA)] if table == "learned_acquisition" else []
-    known = [*UAES, PCA, *sampled]
+    known = [*KEPT] if table == "transfer" else [*UAES, PCA, *sampled]
     for row in methods or known:
         if row not in known:
             raise UserError(f"--methods: expected some of {'; '.join(known)}; got {row!r}")
+    options = _Options(work, training, batch_size, examples, results, again)
     for row in methods or known:
         for number in m:
             for seed in seeds:
-                _cells(data, row, number, table, seed, work, training, batch_size, examples, results, again)
+                _cells(data, row, number, table, seed, options)
 
 
-def _cells(
-    data: str, row: str, m: int, table: str, seed: int, work: Path, training: TrainingConfig, batch_size: int,
-    examples: int, results: Path, again: bool,
-) -> None:  # fmt: skip
-    rows = [row] if table == "learned_acquisition" else [f"{name}, {row}" for name in CLASSIFIERS]
+@dataclass(frozen=True)
+class _Options:
+    """What all cells of a call share; as the arguments of `learned`."""
+
+    work: Path
+    training: TrainingConfig
+    batch_size: int
+    examples: int
+    results: Path
+    again: bool
+
+
+def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options) -> None:
+    training, batch_size, examples, results = options.training, options.batch_size, options.examples, options.results
+    rows = [row] if table != "downstream" else [f"{name}, {row}" for name in CLASSIFIERS]
     settings: dict[str, Any] = {
         "data": data, "row": row, "m": m, "noise": NOISE, "batch_size": batch_size,
         "epochs": training.epochs, "learning_rate": training.learning_rate, "schedule": training.schedule,
@@ -137,22 +154,24 @@ def _cells(
     if by_samples:
         rows = [f"{row}, {SAMPLED}"]
         settings["sampled"] = {"images": SAMPLED_IMAGES, "prior": PRIORS[STRONG][data]}
-    column = str(m) if data == "mnist" else f"{data} {m}"
+    if row in KEPT:
+        rows = [f"{row}, {OTHER[data]} -> {data}"]
+    column = str(m) if data == "mnist" or row in KEPT else f"{data} {m}"
     config_hash = hash_of(settings)
     place: dict[str, Any] = {"app": APP, "table": table, "column": column, "draw": seed}
     standing = [find_cell(results, row=name, **place, config_hash=config_hash, protocol=PROTOCOL) for name in rows]
-    if all(standing) and not again:
+    if all(standing) and not options.again:
         print(f"{rows[0]}, m = {column}, seed {seed}: stands", flush=True)
         return
     start = time.monotonic()
     if row == PCA:
         encoder, decode = _pca(data, m, seed)
     else:
-        model = _autoencoder(data, row, m, seed, work, training, batch_size)
+        model = _transferred(data, row, m, seed, options) if row in KEPT else _autoencoder(data, row, m, seed, options)
         encoder, decode = model.encoder().detach(), model.decode_measurements
     if by_samples:
         found = [_sampled(data, encoder, seed)]
-    elif table == "learned_acquisition":
+    elif table != "downstream":
         found = [_recovery(data, encoder, decode, seed)]
     else:
         found = _accuracies(data, encoder, examples, seed)
@@ -178,39 +197,68 @@ def _cells(
         print(f"{name}, m = {column}, seed {seed}: {value:.5g}", flush=True)
 
 
-def _autoencoder(
-    data: str, row: str, m: int, seed: int, work: Path, training: TrainingConfig, batch_size: int
-) -> UncertaintyAutoencoderModel:
+def _autoencoder(data: str, row: str, m: int, seed: int, options: _Options) -> UncertaintyAutoencoderModel:
     """Returns a trained autoencoder, from its run folder or trained into it."""
-    name = row.lower().replace(", ", "_").replace(" ", "_")
-    run = RunFolder(work / f"{name}_{data}_{m}_{seed}_{hash_of([training.epochs, batch_size])[:6]}")
+    run = _run(f"{row}_{data}_{m}_{seed}", options)
     if (run.path / "model.json").exists():
         found: UncertaintyAutoencoderModel = core_models.load(run.path)
         return found
-    images, held = _training(data)
-    kept = torch.ones(len(images), dtype=torch.bool)
-    kept[held] = False
-    config = UAEConfig(tuple(images.shape[1:]), m, noise=NOISE, **UAES[row])
+    config = UAEConfig(tuple(_kept_images(data).shape[1:]), m, noise=NOISE, **UAES[row])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "initial weights"))
         model = UncertaintyAutoencoderModel(config)
-    own = replace(training, seed=seed)
-    batches = TensorBatches({"x": images[kept]}, min(batch_size, int(kept.sum())), seed)
-    fit(RecoveryError(model), batches, own, run=run, resume=run.checkpoint().exists())
-    core_models.save(model.eval(), run.path)
+    return _trained(model, data, seed, run, options)
+
+
+def _transferred(data: str, row: str, m: int, seed: int, options: _Options) -> UncertaintyAutoencoderModel:
+    """Returns an autoencoder one half of which the other data set taught and which was kept, the other half new."""
+    run = _run(f"{row}_{OTHER[data]}_{data}_{m}_{seed}", options)
+    if (run.path / "model.json").exists():
+        found: UncertaintyAutoencoderModel = core_models.load(run.path)
+        return found
+    taught = _autoencoder(OTHER[data], "UAE", m, seed, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "initial weights"))
+        model = UncertaintyAutoencoderModel(taught.config)
+    for (name, own), (_, kept) in zip(model.named_parameters(), taught.named_parameters(), strict=True):
+        if (name == "raw") == (KEPT[row] == "encoder"):
+            own.data.copy_(kept.data)
+            own.requires_grad_(False)
+    return _trained(model, data, seed, run, options)
+
+
+def _run(name: str, options: _Options) -> RunFolder:
+    plain = name.lower().replace(", ", "_").replace(" ", "_")
+    return RunFolder(options.work / f"{plain}_{hash_of([options.training.epochs, options.batch_size])[:6]}")
+
+
+def _trained(
+    model: UncertaintyAutoencoderModel, data: str, seed: int, run: RunFolder, options: _Options
+) -> UncertaintyAutoencoderModel:
+    images = _kept_images(data)
+    batches = TensorBatches({"x": images}, min(options.batch_size, len(images)), seed)
+    training = replace(options.training, seed=seed)
+    fit(RecoveryError(model), batches, training, run=run, resume=run.checkpoint().exists())
+    core_models.save(model.requires_grad_(True).eval(), run.path)
     return model
+
+
+def _kept_images(data: str) -> Tensor:
+    """Returns the training images that aren't held out."""
+    images, held = _training(data)
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[held] = False
+    return images[kept]
 
 
 def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Returns the leading principal directions, (m, n), normed as a Gaussian matrix, and the best linear decoder."""
-    images, held = _training(data)
-    kept = torch.ones(len(images), dtype=torch.bool)
-    kept[held] = False
-    x = images[kept].flatten(1).double()
+    images = _kept_images(data)
+    x = images.flatten(1).double()
     mean = x.mean(0)
     _, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
     encoder = (directions.T.flip(0)[:m] * x.shape[1] ** 0.5).float()
-    y = _measured(images[kept], encoder, seed, "PCA").double()
+    y = _measured(images, encoder, seed, "PCA").double()
     design = torch.cat([y, y.new_ones(len(y), 1)], 1)
     weights = torch.linalg.lstsq(design, x).solution.float()
     shape = tuple(images.shape[1:])
@@ -229,13 +277,12 @@ def _recovery(
 
 def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, Any]]:
     """Recovers test images by samples of the posterior, whose residuals are fitted to training images."""
-    images, held = _training(data)
-    kept = torch.ones(len(images), dtype=torch.bool)
-    kept[held] = False
     x = load_data(data).images("test")[:SAMPLED_IMAGES]
     operator = Matrix(encoder, tuple(x.shape[1:]))
     prior = core_models.load(PRIORS[STRONG][data]).eval()
-    method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed).fit(images[kept])
+    method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed).fit(
+        _kept_images(data)
+    )
     y = _measured(x, encoder, seed, "test")
     with Progress(f"samples of the posterior, m = {operator.m}", len(x)) as bar:
         parts = []

@@ -5,6 +5,7 @@ import torch
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
+import core_models
 from apps.common.cells import read_cells
 from apps.compressed_sensing.tables import learned as table
 from core_models.data import load
@@ -62,6 +63,28 @@ def test_classifiers_learn_from_measurements(tmp_path):
     assert set(cells) == {f"{name}, {row}" for name in ("kNN", "naive Bayes") for row in ("UAE", "PCA")}
     assert all(50 < cell.value <= 100 for cell in cells.values())
     assert cells["kNN, PCA"].extra["n_test"] == len(load("digits").test_x)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_in_transfer_one_half_stays_as_the_other_data_set_taught_it(tmp_path, monkeypatch, half):
+    whole = load("digits").images("train")
+    monkeypatch.setattr(table, "OTHER", {"digits": "upright"})
+    plain = table._training
+    images, held = plain("digits")
+    monkeypatch.setattr(table, "_training", lambda data: plain(data) if data == "digits" else (images.flip(2), held))
+    row = f"UAE, {half} kept"
+    options = {"data": "digits", "m": [4], "training": QUICK, "work": tmp_path / "work"}
+    table.learned(methods=[row], table="transfer", results=tmp_path / "results", **options)
+    (cell,) = read_cells(tmp_path / "results", app="compressed_sensing")
+    assert (cell.table, cell.row, cell.column) == ("transfer", f"{row}, upright -> digits", "4")
+    taught, own = (core_models.load(next((tmp_path / "work").glob(name))) for name in ("uae_upright*", "uae_*_kept_*"))
+    for (name, first), (_, second) in zip(taught.named_parameters(), own.named_parameters(), strict=True):
+        assert torch.equal(first, second) == ((name == "raw") == (half == "encoder")), name
+    x = load("digits").images("test")
+    assert cell.value < 0.95 * float((x - whole.mean(0)).square().mean())
+    table.learned(methods=["UAE"], results=tmp_path / "results", **options)
+    own_cell = next(c for c in read_cells(tmp_path / "results") if c.row == "UAE")
+    assert own_cell.value < cell.value  # both halves learnt on the digits do better than one
 
 
 def test_an_unknown_row_is_named(tmp_path):

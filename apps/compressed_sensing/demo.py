@@ -29,7 +29,7 @@ from core_models.files import atomic, require_writable
 from core_models.latent import VAE, NegativeELBO, VAEConfig
 from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 
-from .diagnosis import coverage
+from .diagnosis import UNCERTAIN, coverage
 from .figures import error_bars, recovery_grid
 from .generative.csgm import CSGM, HALVING
 from .generative.posterior_sampling import PosteriorSampling
@@ -56,8 +56,6 @@ SHOWN = 10
 SURE = "posterior sampling"
 """The method whose standard deviations are shown."""
 PARTICLES = 64
-UNCERTAIN = 0.05
-"""The standard deviation from which on a value counts as uncertain."""
 MSE = "mean squared error of a pixel"
 
 
@@ -192,8 +190,8 @@ def _told(own: _Shown, x: Signals) -> dict[str, Any]:
         told["coverage"] = {str(level): share for level, share in coverage(own.found, x).items()}
         told["uncertain"] = float(uncertain.double().mean())
         if bool(uncertain.any()):
-            part = Recovered(own.found.x[uncertain], own.found.std[uncertain])
-            told["coverage_uncertain"] = {str(level): share for level, share in coverage(part, x[uncertain]).items()}
+            shares = coverage(own.found, x, least_std=UNCERTAIN)
+            told["coverage_uncertain"] = {str(level): share for level, share in shares.items()}
     return {**told, "settings": own.settings, "seconds": round(own.seconds, 1)}
 
 

@@ -37,6 +37,8 @@ from .recovery import Recovered, Recovery
 
 PerSignal = Float[Tensor, " batch"]
 LEVELS = (0.5, 0.9, 0.95)
+UNCERTAIN = 0.05
+"""The standard deviation from which on a value of an image counts as uncertain."""
 
 
 def nearest_latents(
@@ -196,17 +198,29 @@ def _verdict(told: Mapping[str, PerSignal], noise: float, m: int, *, in_range: b
     return words
 
 
-def coverage(found: Recovered, x: Signals, levels: tuple[float, ...] = LEVELS) -> dict[float, float]:
+def coverage(
+    found: Recovered, x: Signals, levels: tuple[float, ...] = LEVELS, *, least_std: float = 0.0
+) -> dict[float, float]:
     """Returns the share of values that lie inside the central intervals of the posterior, by their level.
 
+    Args:
+        found: what was recovered, with its standard deviations.
+        x: the true signals.
+        levels: of the intervals.
+        least_std: only values count whose standard deviation is so large: of images, many values are black for sure,
+            and swell the share.
+
     Raises:
-        UserError: when the method knows no standard deviation.
+        UserError: when the method knows no standard deviation, or none is so large.
     """
     if found.std is None:
         raise UserError("expected a posterior standard deviation, this method has none: use residual covariance or GMM")
-    away = (found.x - x).abs()
+    counted = found.std >= least_std
+    if not bool(counted.any()):
+        raise UserError(f"expected a standard deviation of {least_std:g} or more, the largest is {found.std.max():g}")
+    away, std = (found.x - x).abs()[counted], found.std[counted]
     shares = {}
     for level in levels:
         reach = NormalDist().inv_cdf(0.5 + level / 2)
-        shares[level] = float((away <= reach * found.std).double().mean())
+        shares[level] = float((away <= reach * std).double().mean())
     return shares

@@ -30,7 +30,7 @@ from core_models.errors import UserError
 from core_models.files import hash_of, read_json, write_json
 from core_models.training.progress import Progress
 
-from ..diagnosis import coverage
+from ..diagnosis import UNCERTAIN, coverage
 from ..metrics import errors, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
@@ -151,6 +151,9 @@ def _cell(
     extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
     if found.std is not None:
         extra["coverage"] = {str(level): share for level, share in coverage(found, x).items()}
+        if float(found.std.max()) >= UNCERTAIN:
+            sure = coverage(found, x, least_std=UNCERTAIN)
+            extra[f"coverage where std >= {UNCERTAIN:g}"] = {str(level): share for level, share in sure.items()}
     extra |= {name: float(values.double().mean()) for name, values in found.details.items()}
     options = {"data": data, "methods": f"['{row}']", "m": f"[{m}]", "seeds": f"[{seed}]"}
     options |= {"images": str(images), "group": str(group)} if own else {}

@@ -57,8 +57,14 @@ def test_coverage_counts_what_lies_inside():
     told = coverage(Recovered(torch.zeros_like(x), torch.ones_like(x)), x)
     assert told[0.5] == pytest.approx(0.5, abs=0.02)
     assert told[0.95] == pytest.approx(0.95, abs=0.01)
+    std = torch.ones_like(x)
+    std[:, 0, 0] = 10.0  # surer than they are, and not counted
+    mixed = coverage(Recovered(torch.zeros_like(x), std), x)[0.5]
+    assert mixed > 0.7 and coverage(Recovered(torch.zeros_like(x), std), x, least_std=5.0)[0.5] > 0.99
     with pytest.raises(UserError, match="standard deviation"):
         coverage(Recovered(x), x)
+    with pytest.raises(UserError, match="of 20 or more, the largest is 10"):
+        coverage(Recovered(x, std), x, least_std=20.0)
 
 
 def planted(steps=800, away=0.05, noise=0.1, m=8):

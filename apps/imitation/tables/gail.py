@@ -79,6 +79,7 @@ METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
     "GAIL": (GAIL, {}),
     "AIRL": (AIRL, {"shaping": False}),
     "DAC": (DAC, {}),
+    "DAC, halving": (DAC, {"halving": 100_000}),
 }
 CONTROL = ", no demonstrations"
 """Ends the name of a row that is the control."""
@@ -108,7 +109,8 @@ def benchmark(
     Args:
         environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid; the first
             three when left out.
-        methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC; BC and GAIL when left out.
+        methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC, "DAC, halving", whose policy's
+            learning rate is halved every 100,000 steps; BC and GAIL when left out.
         trajectories: Numbers of trajectories; the least of the table when left out.
         seeds: One cell each.
         whole: Whole trajectories, not thinned ones: columns of their own.

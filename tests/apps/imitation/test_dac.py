@@ -154,7 +154,31 @@ def test_a_run_killed_and_resumed_ends_with_the_numbers_of_one_that_never_was(de
         )
 
 
+def test_the_policys_learning_rate_is_halved_by_the_steps_alone(demonstrations, tmp_path):
+    def learner(halving: int) -> DAC:
+        return DAC(point(size=2), demonstrations, seed=3, halving=halving, checkpoint_every=150, **SMALL)
+
+    def rates(made: DAC) -> list[float]:
+        nets = made.update_networks
+        return [o.param_groups[0]["lr"] / made.learning_rate for o in (nets.actor_optimizer, nets.critic_optimizer)]
+
+    file = tmp_path / "run" / "checkpoint.safetensors"
+    never = learner(200).learn(500)
+    assert rates(never) == [0.25, 1.0] and rates(learner(0).learn(300)) == [1.0, 1.0]
+    with pytest.raises(Killed):
+        learner(200).learn(500, Kill(333), checkpoint=file, resume=True)
+    resumed = learner(200).learn(500, checkpoint=file, resume=True)
+    assert torch.equal(never.update_networks.actor.flat, resumed.update_networks.actor.flat)
+    assert not torch.equal(never.update_networks.actor.flat, learner(0).learn(500).update_networks.actor.flat)
+    # a run without it has the settings that it always had
+    assert "halving" not in learner(0).settings and learner(200).settings["halving"] == 200
+    never.save(tmp_path / "dac.zip")
+    assert DAC.load(tmp_path / "dac.zip").halving == 200
+
+
 def test_mistakes_are_one_line(demonstrations, tmp_path):
+    with pytest.raises(UserError, match="expected a number of steps for halving, 0 for none, got -1"):
+        DAC(point(size=2), demonstrations, halving=-1)
     with pytest.raises(UserError, match=r"DAC expects continuous actions \(Box\), got Discrete\(2\): use GAIL"):
         DAC(gym.make("CartPole-v1"), demonstrations)
     with pytest.raises(UserError, match=r"observations of shape \(3,\), the demonstrations of Point have \(2,\)"):

@@ -96,6 +96,8 @@ class DAC(SACLearner, Learner):
         reward: what the policy collects: `logit`, log D - log(1 - D); `positive`, -log(1 - D); `negative`, log D. The
             absorbing state's reward is learnt, so none of them has a bias towards surviving or ending.
         learning_rate: of policy, critics and temperature.
+        halving: steps after which the learning rate of policy and temperature is halved, again and again, which keeps a
+            long run from falling back (100,000 as published, there from 1e-3); 0 leaves it as it is.
         discriminator_learning_rate: of the discriminator.
         discriminator_hidden: units of each of its hidden layers.
         discriminator_activation: tanh or relu.
@@ -135,6 +137,7 @@ class DAC(SACLearner, Learner):
         seed: int = 0,
         reward: RewardForm = "logit",
         learning_rate: float = 3e-4,
+        halving: int = 0,
         discriminator_learning_rate: float = 3e-4,
         discriminator_hidden: tuple[int, ...] = (100, 100),
         discriminator_activation: Activation = "tanh",
@@ -162,11 +165,15 @@ class DAC(SACLearner, Learner):
             "discriminator_hidden": list(discriminator_hidden), "discriminator_activation": discriminator_activation,
             "gradient_penalty": gradient_penalty, "reward": reward,
         }  # fmt: skip
+        if halving < 0:
+            raise UserError(f"expected a number of steps for halving, 0 for none, got {halving}")
+        discriminator |= {"halving": halving} if halving else {}
         loop: dict[str, Any] = {"learning_starts": learning_starts, "checkpoint_every": checkpoint_every}
         loop |= {"verbose": verbose, "tensorboard_log": tensorboard_log}
         super().__init__(env, {**sac, **discriminator}, seed=seed, **loop)
         seen, done = check_spaces(*self._spaces_of(_spaces), self.NAME)
         self.demonstrations, self.reward = demonstrations, reward
+        self.learning_rate, self.halving = learning_rate, halving
         if demonstrations is not None:
             check_demonstrations(demonstrations, seen, done)
             _normaliser = _normaliser or Normaliser.of(demonstrations.observations)  # type: ignore[arg-type]
@@ -224,6 +231,9 @@ class DAC(SACLearner, Learner):
         mix = torch.rand(n, 1, generator=generator)
         judged = self.discriminator(self.expert.sample(n, generator), batch.pairs, mix)
         rewards = learnt_reward(judged.policy_logits, self.reward)
+        if self.halving:  # by the steps alone, so that a resumed run goes on with the same
+            rate = self.learning_rate * 0.5 ** (self.num_timesteps // self.halving)
+            self.update_networks.actor_optimizer.param_groups[0]["lr"] = rate
         losses = self.update_networks(batch, rewards, self._noise())
         told = (judged.loss, judged.gradient_norm, judged.expert_accuracy, judged.policy_accuracy)
         return torch.stack((*losses, rewards.mean(), *told))

@@ -41,6 +41,8 @@ Record = dict[str, Any]
 
 NOT_RUN = "— not run"
 QUOTED = "as published"
+VALUE_DIGITS = 3
+"""Of a value below 0.1; its standard error has two."""
 UNFOLDED = 6
 """Commands that a page still shows without folding them away."""
 
@@ -191,7 +193,7 @@ def ours(record: Record | None, fact: Published | None = None, *, bold: bool = T
     quoted = (record is None) if fact is None else fact.ours == "quoted"
     if record is None or record["value"] is None:
         return ("" if record is None else QUOTED) if quoted else NOT_RUN
-    text = number(record["value"])
+    text = number(record["value"], VALUE_DIGITS)
     if record["standard_error"] is not None:
         text += f" ± {number(record['standard_error'])}"
     sign = 1 if record["better"] == "lower" else -1
@@ -207,7 +209,7 @@ def _theirs(record: Record | None, fact: Published | None) -> str:
     if record is None or record["published"] is None:
         return ""
     spread = f" ± {number(fact.standard_error)}" if fact and fact.standard_error is not None else ""
-    return number(record["published"]) + spread
+    return number(record["published"], VALUE_DIGITS) + spread
 
 
 def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell], fold: bool) -> list[str]:
@@ -276,9 +278,9 @@ def draws_markdown(cells: Sequence[Cell]) -> str:
     return _grid(lines)
 
 
-def number(value: float) -> str:
-    """Returns a figure to two decimals, or to two digits where it is smaller than 0.1."""
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+def number(value: float, digits: int = 2) -> str:
+    """Returns a figure to two decimals, or to two digits, or more, where it is smaller than 0.1."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.{digits}g}".rstrip(".")
 
 
 def _escape(text: str) -> str:

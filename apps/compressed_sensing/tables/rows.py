@@ -27,7 +27,7 @@ from ..recovery import Recovery
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 MEASUREMENTS = (10, 25, 50, 100, 200, 300, 400, 500, 750)
-ALPHAS = (0.1, 0.3, 0.03, 0.01, 0.003)
+ALPHAS = (0.1, 0.3, 1.0, 0.03, 0.01, 0.003, 0.001)
 
 
 @dataclass(frozen=True)

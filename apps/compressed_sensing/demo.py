@@ -55,7 +55,7 @@ STEPS = {"CSGM": 1000, "residual covariance": 500}
 SHOWN = 10
 SURE = "posterior sampling"
 """The method whose standard deviations are shown."""
-PARTICLES = 64
+PARTICLES = 32
 MSE = "mean squared error of a pixel"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy.stats import chi
 
@@ -20,6 +20,10 @@ from core_models.errors import UserError
 
 STD_COLOURS = "magma"
 STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+ERROR_PARTS = {
+    "error": r"error $\|\hat x - x\|$", "complete_error": "if all were measured",
+    "representation_error": r"representation, $\min_z \|G(z) - x\|$", "bound": "bound for Gaussian A",
+}  # fmt: skip
 # of an image, drawn 1 wide
 SIDE = 0.94
 INCHES = 0.72
@@ -157,25 +161,37 @@ def measurement_errors(values: ArrayLike, noise: float, m: int, path: Path | str
 
 
 def error_parts(parts: Mapping[str, Sequence[float]], path: Path | str, *, title: str = "") -> Path:
-    """Draws each signal's error against its representation error, the line where both are equal, and the bound.
+    """Draws the errors of signals, from the least to the largest, beside what the prior can't make and the bound.
 
     Args:
-        parts: `error` and `representation_error` of each signal, and `bound` where there is one.
+        parts: `error` and `representation_error` of each signal; `complete_error` and `bound` where they are known.
         path: the PNG file to write.
         title: shown above.
+
+    Raises:
+        UserError: when there is no signal.
     """
-    nearest, error = (np.asarray(parts[name], np.float64) for name in ("representation_error", "error"))
-    with canvas(path, 4.6, 3.6) as figure:
+    found = {name: np.asarray(values, np.float64) for name, values in parts.items() if name in ERROR_PARTS}
+    order = np.argsort(found["error"], kind="stable")
+    if not len(order):
+        raise UserError("expected the error of at least one signal, got none")
+    places = np.arange(1, len(order) + 1)
+    with canvas(path, 6.4, 3.4) as figure:
         axes = figure.add_subplot()
-        top = 1.05 * max(nearest.max(), error.max())
-        axes.plot([0, top], [0, top], color=PALETTE[3], linestyle="--", linewidth=1, label="all of it the prior's")
-        axes.plot(nearest, error, "o", color=PALETTE[0], alpha=0.8, markersize=5, label="recovered")
-        axes.set(xlabel=r"representation error $\min_z \|G(z) - x\|$", ylabel=r"error $\|\hat x - x\|$",
-                 xlim=(0, top), ylim=(0, top))  # fmt: skip
-        if "bound" in parts:
-            within = float(np.mean(error <= np.asarray(parts["bound"])))
-            axes.plot([], [], " ", label=f"within the theory's bound: {100 * within:.0f} %")
-        axes.legend(fontsize=8)
+        for look, (name, label) in enumerate(ERROR_PARTS.items()):
+            if name in found:
+                axes.plot(
+                    places, found[name][order], color=PALETTE[look], marker="" if name == "bound" else MARKERS[look],
+                    markersize=4, linewidth=1, linestyle="--" if name == "bound" else "-", label=label,
+                )  # fmt: skip
+        axes.set(xlabel="signals, by their error", ylabel="norm", yscale="log")
+        if min(own.min() for own in found.values()) <= 0:  # a prior that can make the signal itself
+            axes.set_yscale("linear")
+            axes.set_ylim(bottom=0)
+        else:
+            _plain_ticks(axes.yaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         if title:
             axes.set_title(title)
     return Path(path)

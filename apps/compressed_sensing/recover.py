@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from core_models.data import Split
 from core_models.errors import UserError
 from core_models.files import read_json, write_json
 
-from .diagnosis import account
+from .account import account
 from .fitting import fit_or_load
 from .generative.csgm import checked_prior
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
@@ -91,7 +93,8 @@ def recover(
         number: The first so many signals; all when left out.
         seed: Of the operator, of the noise of images, and of the draw of signals to learn from.
         batch_size: Signals at a time.
-        diagnose: The first so many signals are asked where their error comes from; 0 for none.
+        diagnose: The first so many signals are asked where their error comes from, 0 for none; of a finished run, too,
+            with --resume.
         threads: CPU threads.
         resume: Go on where an earlier run into the same folder stopped.
 
@@ -155,28 +158,29 @@ def recover(
             job.settings_file.unlink(missing_ok=True)
         raise
     means = job.means()
-    if done.already:
-        diagnosis = read_json(job.summary_file).get("diagnosis")
-    else:
-        diagnosis = _diagnosis(made, sigma, source, images.path, job, diagnose, seed)
-        seconds = round(done.seconds, 2)
-        summary: dict[str, Any] = {
-            "input": {"path": input, **source.identity()},
-            "signals": done.images, "unreadable": done.unreadable, "means": means, "coverage": coverage_of(means),
-            "diagnosis": diagnosis,
-            "operator": {**described(measured_by), "n": measured_by.n, "rank": rank, "dot_test": "passed"},
-            "noise": sigma, "method": kind.cls.__name__, "settings": settings["settings"], "prior": prior,
-            "fit": fitted, "seconds": seconds,
-            "signals_per_second": round(done.processed / done.seconds, 3) if done.processed else None,
-            "device": device_words("cpu"), "command": command_line(), "commit": commit(),
-        }  # fmt: skip
-        write_json(job.summary_file, summary)
+    gaussian = "gaussian" in (measuring.operator, getattr(getattr(source, "measuring", None), "operator", None))
+    asked = _Asked(diagnose, seed, gaussian)
+    summary: dict[str, Any] = read_json(job.summary_file) if done.already else {
+        "input": {"path": input, **source.identity()},
+        "signals": done.images, "unreadable": done.unreadable, "means": means, "coverage": coverage_of(means),
+        "diagnosis": None,
+        "operator": {**described(measured_by), "n": measured_by.n, "rank": rank, "dot_test": "passed"},
+        "noise": sigma, "method": kind.cls.__name__, "settings": settings["settings"], "prior": prior,
+        "fit": fitted, "seconds": round(done.seconds, 2),
+        "signals_per_second": round(done.processed / done.seconds, 3) if done.processed else None,
+        "device": device_words("cpu"), "command": command_line(), "commit": commit(),
+    }  # fmt: skip
+    before = diagnosis = summary.get("diagnosis")
+    if diagnose and (before is None or before.get("asked") != diagnose):  # of a finished run, too
+        diagnosis = _diagnosis(made, sigma, source, images.path, job, asked)
+    if not done.already or diagnosis != before:
+        write_json(job.summary_file, {**summary, "diagnosis": diagnosis})
     for name in ("mse", "psnr", "ssim", "measurement_error"):
         if name in means:
             beside = f", the noise {sigma * measured_by.m**0.5:.5g}" if name == "measurement_error" else ""
             print(f"{name} {means[name]['mean']:.5g}{_bar(means[name]['half_width'])}{beside}")
     if diagnosis:
-        print(f"where the error comes from, {diagnosis['signals']} signals: {'; '.join(diagnosis['words'])}")
+        _say(diagnosis)
     print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")
     job.say_end(done)
     return done.status
@@ -276,28 +280,52 @@ def _worker(
     return work
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a diagnosis is asked for."""
+
+    number: int
+    """The first so many signals."""
+    seed: int
+    gaussian: bool
+    """Whether A is known to be of independent normal entries."""
+
+
 def _diagnosis(
-    method: Recovery, noise: float, source: ImageSource, path: Path, job: RecoveryJob, number: int, seed: int
+    method: Recovery, noise: float, source: ImageSource, path: Path, job: RecoveryJob, asked: _Asked
 ) -> dict[str, Any] | None:
-    """Returns what can be said of the first signals' errors; None where none is to be asked, or none could be read."""
+    """Returns what can be said of the first signals' errors, from what was written; None where none could be read."""
     y, truth, places = [], [], []
-    for batch in source.batches(max(number, 1)) if number else ():
+    for batch in source.batches(asked.number):
         assert isinstance(batch, Measured)
-        kept = [i for i in range(len(batch.names)) if i not in batch.faults]
-        places += [batch.start + i for i in kept]
+        places += [batch.start + i for i in range(len(batch.names)) if i not in batch.faults]
         y.append(batch.x)
         truth += [] if batch.truth is None else [batch.truth]
-        if len(places) >= number:
+        if len(places) >= asked.number:
             break
-    places = places[:number]
+    places = places[: asked.number]
     if not places:
         return None
-    x = next(NpyMember(path, "x").chunks(max(places) + 1))[places]
-    rows = [row for place, row in zip(range(max(places) + 1), job.records, strict=False) if place in places]
+    print(f"asking where the error of {len(places)} signals comes from", file=sys.stderr, flush=True)
+    first = max(places) + 1
+    arrays = NpyMember(path, "x").members
+    x, std = (torch.from_numpy(next(NpyMember(path, name).chunks(first))[places]) if name in arrays else None
+              for name in ("x", "std"))  # fmt: skip
+    rows = [row for place, row in zip(range(first), job.records, strict=False) if place in places]
     details = {"loss": torch.tensor([float(row["loss"]) for row in rows])} if rows[0].get("loss") else {}
-    found = Recovered(torch.from_numpy(x), None, details)
+    assert x is not None
     true = torch.cat(truth)[: len(places)] if truth else None
-    return account(method, noise, found, torch.cat(y)[: len(places)], true, seed=seed)
+    measured = torch.cat(y)[: len(places)]
+    told = account(method, noise, Recovered(x, std, details), measured, true, seed=asked.seed, gaussian=asked.gaussian)
+    return {"asked": asked.number, **told}
+
+
+def _say(diagnosis: Mapping[str, Any]) -> None:
+    """Says in a few lines where the error comes from."""
+    words = dict(diagnosis["words"])
+    print(f"where the error comes from, {diagnosis['signals']} signals: {words.pop('verdict')}")
+    for name, told in words.items():
+        print(f"  {name}: {told}")
 
 
 def _shape_of(model: Any) -> tuple[int, ...] | None:

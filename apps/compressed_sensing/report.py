@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder
 
+from .account import PARTS
 from .diagnosis import LEVELS
 from .figures import error_parts, measurement_errors, recovery_grid
 from .signals import open_signals
@@ -34,13 +34,16 @@ COLUMNS = {
 }  # fmt: skip
 """What the columns of recovered.csv are called on the page."""
 NORMS = {
-    "error": "error ||x^ - x||", "measurement_error": "measurement error ||A x^ - y||",
-    "noise_norm": "noise ||A x - y||", "representation_error": "representation error min ||G(z) - x||",
-    "loss_at_nearest": "loss at the latent nearest to x",
-    "optimisation_gap": "optimisation gap: loss found, less loss there",
+    "error": "error ||x^ - x||",
+    "representation_error": "representation error min ||G(z) - x||",
+    "complete_error": "error of complete measurements without noise",
     "bound": "bound of Bora et al. 2017, theorem 1.1, for Gaussian A",
+    "measurement_error": "measurement error ||A x^ - y||",
+    "noise_norm": "noise ||A x - y||",
+    "optimisation_gap": "optimisation gap: loss found, less that at the latent nearest to x",
+    "loss_at_nearest": "loss at the latent nearest to x",
 }  # fmt: skip
-"""What the parts of a diagnosis are called on the page."""
+"""What the figures of a diagnosis are called on the page, in their order."""
 
 
 def report(
@@ -155,7 +158,7 @@ def _truth(run: _Run, given: str | None, places: Sequence[int], x: np.ndarray) -
     Raises:
         UserError: when those that the user gives are others.
     """
-    name = given or run.settings.get("data") or _input_of(str(run.summary.get("command", "")))
+    name = given or run.settings.get("data") or run.summary.get("input", {}).get("path")
     if name is None:
         return None
     try:
@@ -187,12 +190,6 @@ def _truth(run: _Run, given: str | None, places: Sequence[int], x: np.ndarray) -
         return None
 
 
-def _input_of(command: str) -> str | None:
-    """Returns the --input of a command line."""
-    words = [word for part in shlex.split(command) for word in part.split("=", 1)]
-    return next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--input"), None)
-
-
 def _draw_measurement_errors(run: _Run) -> list[Picture]:
     told = run.summary
     path = run.folder.figures / "measurement_error.png"
@@ -207,14 +204,23 @@ def _draw_measurement_errors(run: _Run) -> list[Picture]:
 
 
 def _draw_diagnosis(run: _Run) -> list[Picture]:
-    """Draws each signal's error beside what the prior can't make, where both are known."""
+    """Draws each signal's error beside what the prior can't make and the bound, where they are known."""
     found = (run.summary.get("diagnosis") or {}).get("per_signal", {})
     if "representation_error" not in found:
         return []
     path = error_parts(found, run.folder.figures / "diagnosis.png")
-    return [Picture(path, "Error of each signal beside the representation error, the least in the range of the prior. "
-                          "On the line the prior is all that is wrong; far above it the measurements "
-                          "or the search are; below it what is recovered beside the prior helps.")]  # fmt: skip
+    if "complete_error" in found:
+        words = (
+            "The error of each signal. Below lies what the prior can't make, and what the method would still "
+            "miss if every value were measured, without noise; what is above is left to the measurements and the "
+            "search. Dashed, the theory's bound; for what it needs see the notes."
+        )
+    else:
+        words = (
+            f"The error of each signal, beside the least in the range of the prior. {run.summary['method']} recovers "
+            "something beside the prior's signal: its error may be below."
+        )
+    return [Picture(path, words)]
 
 
 def _page(run: _Run, pictures: Sequence[Picture]) -> dict[str, Any]:
@@ -247,25 +253,47 @@ def _page(run: _Run, pictures: Sequence[Picture]) -> dict[str, Any]:
         "headlines": headlines,
         "tables": [Table("Means over signals", ("", "mean", "95 %", "signals"), rows), *_diagnosis(told)],
         "figures": pictures,
-        "notes": [*unreadable, f"Measured on {told['device']}, {told['seconds']:g} s."],
+        "notes": [*_said(told), *unreadable, *_input(told), f"Measured on {told['device']}, {told['seconds']:g} s."],
         "configuration": run.settings,
         "command": told["command"],
     }
 
 
 def _diagnosis(told: Mapping[str, Any]) -> list[Table]:
-    """Returns the table of where the error comes from; none of a run that wasn't asked."""
+    """Returns the tables of where the error comes from; none of a run that wasn't asked."""
     found = told.get("diagnosis")
     if not found:
         return []
-    rows = [[NORMS[name], f"{own['mean']:.4g}", _interval(own)] for name, own in found["means"].items()]
+    means = found["means"]
+    rows = [[words, f"{means[name]['mean']:.4g}", _interval(means[name])]
+            for name, words in NORMS.items() if name in means]  # fmt: skip
     if found["s_rec"]:
         least, percentile = found["s_rec"]["least"], found["s_rec"]["percentile_1"]
         rows.append([f"S-REC: least ||A d|| / ||d|| over {found['s_rec']['pairs']:,} pairs of samples of the prior, "
                      "A scaled to keep norms", f"{least:.4g}", f"1st percentile {percentile:.4g}"])  # fmt: skip
-    words = "; ".join(found["words"])
-    return [Table(f"Where the error comes from: the first {found['signals']} signals", ("", "mean", ""), rows,
-                  f"{words[0].upper()}{words[1:]}.")]  # fmt: skip
+    title, verdict = f"Where the error comes from: the first {found['signals']} signals", found["words"]["verdict"]
+    tables = [Table(title, ("", "mean", "95 %"), rows, f"{verdict[0].upper()}{verdict[1:]}.")]
+    if found["parts"]:
+        shares = [[name, PARTS[name], f"{100 * share:.1f} %"] for name, share in found["parts"].items()]
+        tables.append(Table("Parts of the squared error", ("", "", "share"), shares))
+    return tables
+
+
+def _said(told: Mapping[str, Any]) -> list[str]:
+    """Returns what a diagnosis says in words and no table does."""
+    words = (told.get("diagnosis") or {}).get("words", {})
+    return [f"{name[0].upper()}{name[1:]}: {own}." for name, own in words.items()
+            if name not in ("verdict", "squared error", "error")]  # fmt: skip
+
+
+def _input(told: Mapping[str, Any]) -> list[str]:
+    """Says what the signals were recovered from, and what identifies it."""
+    own = dict(told.get("input", {}))
+    if not own:
+        return []
+    name = own.pop("path")
+    own.pop("data", None)  # the same
+    return [f"Input: {name}; " + ", ".join(f"{key} {value}" for key, value in own.items() if value is not None) + "."]
 
 
 def _interval(own: Mapping[str, Any]) -> str:

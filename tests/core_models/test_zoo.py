@@ -62,3 +62,18 @@ def test_the_density_and_the_classifier_of_fashion_mnist_are_worth_what_their_ca
     # 2.751 and 92.51 % on all 10,000; of 400 images the standard errors are 0.05 and 1.3 %
     assert bits.mean().item() == pytest.approx(2.751, abs=0.15)
     assert right.item() == pytest.approx(0.925, abs=0.04)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("GENAPPS_DATA"), reason="needs MNIST in $GENAPPS_DATA")
+@pytest.mark.parametrize(("name", "mse"), [("uae_mnist_25", 0.00604), ("uae_mnist_100", 0.00165)])
+def test_the_autoencoders_of_measurements_recover_as_their_cards_say(name, mse):
+    x = load("mnist", download=False).images("test")[:1000]
+    model = zoo.load(name)
+    with torch.no_grad():
+        y = model.measure(x, torch.Generator().manual_seed(0))
+        found = model.decode_measurements(y).clamp(0, 1)
+    assert y.shape[1] == model.config.measurements
+    assert float(model.encoder().detach().square().mean()) == pytest.approx(1.0, rel=1e-3)  # a Gaussian matrix's norm
+    # of 1,000 images the standard errors are 2 %
+    assert float((found - x).square().mean()) == pytest.approx(mse, rel=0.1)

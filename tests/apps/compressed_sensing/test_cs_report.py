@@ -1,5 +1,8 @@
 """`genapps compressed-sensing report`: the page of a run, and the curves of a table; `tune` and `benchmark`."""
 
+import html
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from apps.common.cells import Cell, read_cells, write_cell
 from apps.common.published import Published
 from apps.compressed_sensing import figures
 from apps.compressed_sensing import report as report_module
+from apps.compressed_sensing.account import PARTS
 from apps.compressed_sensing.figures import Curve, Point
 from apps.compressed_sensing.lasso import LASSO
 from apps.compressed_sensing.tables import benchmark as table
@@ -29,6 +33,27 @@ def drawn(monkeypatch):
         return grid(images, path, **more)
 
     monkeypatch.setattr(report_module, "recovery_grid", noted)
+    return seen
+
+
+@pytest.fixture
+def canvases(monkeypatch):
+    """The figures that are drawn."""
+    seen = []
+    canvas = figures.canvas
+
+    class Kept:
+        def __init__(self, *given):
+            self.inner = canvas(*given)
+
+        def __enter__(self):
+            seen.append(self.inner.__enter__())
+            return seen[-1]
+
+        def __exit__(self, *given):
+            return self.inner.__exit__(*given)
+
+    monkeypatch.setattr(figures, "canvas", Kept)
     return seen
 
 
@@ -56,7 +81,7 @@ def test_a_run_on_a_data_set_shows_the_truth_the_std_and_the_measurement_errors(
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "figures").iterdir()} == first
 
 
-def test_a_run_on_a_file_finds_the_truth_by_its_command_and_believes_only_errors(tmp_path, call, drawn):
+def test_a_run_on_a_file_finds_the_truth_by_its_input_and_believes_only_errors(tmp_path, call, drawn):
     made = ["--operator", "gaussian", "--m", 20, "--number", 6, "--keep_signals"]
     assert call("acquire", "--input", "digits", "--out", "y.npz", *made)[0] == 0
     assert call("recover", "--input", "y.npz", "--method", "LASSO", "--out", "run")[0] == 0
@@ -79,6 +104,63 @@ def test_the_users_truth_is_taken_or_refused(tmp_path, call, refused, drawn):
     np.savez(tmp_path / "few.npz", x=x[:3, 0])
     assert "expected at least 8 signals" in refused("report", "--run", "run", "--truth", "few.npz")
     assert "got 'nothing'" in refused("report", "--run", "run", "--truth", "nothing")
+
+
+@pytest.fixture
+def parted(monkeypatch):
+    """What is handed to the figure of a diagnosis."""
+    draw, seen = figures.error_parts, []
+
+    def noted(parts, path, **more):
+        seen.append(dict(parts))
+        return draw(parts, path, **more)
+
+    monkeypatch.setattr(report_module, "error_parts", noted)
+    return seen
+
+
+def test_where_the_error_comes_from_is_a_table_and_a_figure(tmp_path, call, parted, vae):
+    searched = ["--input", "digits", "--method", "CSGM", "--method.steps", 5, "--prior", vae]
+    recover(call, *searched, "--diagnose", 6)
+    assert call("report", "--run", "run")[0] == 0
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["diagnosis"]
+    assert parted[0] == told["per_signal"]
+    page = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert page.count("data:image/png") == 3 and "Where the error comes from: the first 6 signals" in page
+    verdict = told["words"]["verdict"]
+    assert f"{verdict[0].upper()}{verdict[1:]}." in page and f"Bound: {told['words']['bound']}." in page
+    for name, own in told["means"].items():
+        assert f"<td>{report_module.NORMS[name]}</td><td>{own['mean']:.4g}</td><td>± {own['half_width']:.2g}" in page
+    for name, share in told["parts"].items():
+        assert f"<tr><td>{name}</td><td>{PARTS[name]}</td><td>{100 * share:.1f} %</td></tr>" in page
+    assert f"<td>{told['s_rec']['least']:.4g}</td>" in page and "Input: digits; images 8, split test" in page
+    recover(call, *searched, "--diagnose", 0, out="none")
+    assert call("report", "--run", "none")[0] == 0 and len(parted) == 1
+    assert "Where the error comes from" not in (tmp_path / "none" / "report.html").read_text()
+
+
+def test_the_figure_of_a_method_that_recovers_beside_its_prior_says_so(tmp_path, call, parted, vae):
+    options = ["--input", "digits", "--method", "ResidualCovariance", "--method.steps", 5, "--prior", vae]
+    recover(call, *options, "--fit_data", "digits", "--fit_number", 50)
+    assert call("report", "--run", "run")[0] == 0
+    assert "bound" not in parted[0] and "complete_error" not in parted[0]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "ResidualCovariance recovers something beside" in page and "Parts of the squared error" not in page
+
+
+def test_the_curves_of_a_diagnosis_are_sorted_by_the_error(tmp_path, canvases):
+    parts = {"error": [3.0, 1.0, 2.0], "representation_error": [0.3, 0.1, 0.2], "bound": [30.0, 10.0, 20.0],
+             "complete_error": [2.5, 0.5, 1.5], "noise_norm": [1.0, 1.0, 1.0]}  # fmt: skip
+    figures.error_parts(parts, tmp_path / "a.png")
+    (axes,) = canvases[0].axes
+    assert axes.get_yscale() == "log" and len(axes.lines) == 4
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    for name, label in figures.ERROR_PARTS.items():
+        assert drawn[label] == sorted(parts[name])
+    figures.error_parts({"error": [1.0], "representation_error": [0.0]}, tmp_path / "b.png")
+    assert canvases[1].axes[0].get_yscale() == "linear"  # 0 has no logarithm
+    with pytest.raises(UserError, match="at least one signal"):
+        figures.error_parts({"error": [], "representation_error": []}, tmp_path / "c.png")
 
 
 def test_measurements_without_a_truth_and_unreadable_images(tmp_path, call, drawn):
@@ -186,33 +268,18 @@ def test_mistakes_are_one_line(refused, filed, options, words):
     assert words in refused("report", *options)
 
 
-def test_axes_are_logarithmic_and_bars_are_those_given(tmp_path, monkeypatch):
-    seen = []
-    canvas = figures.canvas
-
-    class Kept:
-        def __init__(self, *given):
-            self.inner = canvas(*given)
-
-        def __enter__(self):
-            seen.append(self.inner.__enter__())
-            return seen[-1]
-
-        def __exit__(self, *given):
-            return self.inner.__exit__(*given)
-
-    monkeypatch.setattr(figures, "canvas", Kept)
+def test_axes_are_logarithmic_and_bars_are_those_given(tmp_path, canvases):
     figures.error_curves(
         [Curve("A", [Point(10, 0.1, 0.02), Point(100, 0.01, 0.5)]), Curve("A", [Point(10, 0.2)], published=True)],
         tmp_path / "a.png", unit=UNIT,
     )  # fmt: skip
-    (axes,) = seen[0].axes
+    (axes,) = canvases[0].axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["A", "A, published"]
     bars = axes.containers[0][2][0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0.08, 0.12], [0.0005, 0.51]])  # never to 0
     figures.measurement_errors([0.5, 1.5, np.nan], 0.1, 100, tmp_path / "b.png")
-    band = seen[1].axes[0].patches[-1].get_extents().transformed(seen[1].axes[0].transData.inverted())
+    band = canvases[1].axes[0].patches[-1].get_extents().transformed(canvases[1].axes[0].transData.inverted())
     noise = 0.1 * torch.randn(20_000, 100, generator=torch.Generator().manual_seed(0)).norm(dim=1)
     inside = ((noise > band.x0) & (noise < band.x1)).double().mean()
     assert inside == pytest.approx(0.95, abs=0.006)

@@ -1,5 +1,8 @@
 """`recover` through the command line: what it writes, and going on where it was stopped."""
 
+import hashlib
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -92,23 +95,105 @@ def test_the_first_signals_are_asked_where_their_error_comes_from(tmp_path, call
     assert status == 0, error
     told = summary_of(tmp_path / "out")["diagnosis"]
     rows = rows_of(tmp_path / "out")[:4]
-    assert told["signals"] == 4 and "where the error comes from, 4 signals: " + told["words"][0] in out
+    assert told["asked"] == told["signals"] == 4 and "where the error of 4 signals comes from" in error
+    assert f"where the error comes from, 4 signals: {told['words']['verdict']}\n" in out
+    for name in ("error", "representation", "search", "measurements", "bound", "S-REC"):
+        assert f"\n  {name}: {told['words'][name]}\n" in out
     np.testing.assert_allclose(told["per_signal"]["error"], 8 * column(rows, "rmse"), rtol=1e-4)
     np.testing.assert_allclose(told["per_signal"]["measurement_error"], column(rows, "measurement_error"), rtol=1e-4)
     np.testing.assert_allclose(told["per_signal"]["noise_norm"], (operator(x) - y).norm(dim=1)[:4], rtol=1e-4)
     gap = column(rows, "loss") - told["per_signal"]["loss_at_nearest"]
     np.testing.assert_allclose(told["per_signal"]["optimisation_gap"], gap, rtol=1e-3, atol=1e-5)
-    assert call("recover", *options, "--out", "out", "--diagnose", 4, "--resume")[0] == 0
-    assert summary_of(tmp_path / "out")["diagnosis"] == told
-    assert summary_of(tmp_path / "out")["input"]["path"] == "y.npz"
-    assert call("report", "--run", "out")[0] == 0
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert (
-        "Where the error comes from: the first 4 signals" in page
-        and (tmp_path / "out" / "figures" / "diagnosis.png").is_file()
-    )
-    assert call("recover", *options, "--out", "none", "--diagnose", 0)[0] == 0
-    assert summary_of(tmp_path / "none")["diagnosis"] is None
+    mean = np.mean(told["per_signal"]["error"])
+    assert told["means"]["error"]["mean"] == pytest.approx(mean) and told["means"]["error"]["n"] == 4
+    assert not told["bound"]["gaussian"]  # a matrix of the user's own
+
+
+def test_a_finished_run_is_asked_again_only_for_another_number(tmp_path, call, vae, monkeypatch):
+    own_file(tmp_path / "y.npz", truth=True)
+    options = ["recover", "--input", "y.npz", "--prior", vae, "--method", "CSGM", "--method.steps", 2]
+    assert call(*options, "--out", "whole", "--diagnose", 4)[0] == 0
+    assert call(*options, "--out", "out", "--diagnose", 0)[0] == 0
+    assert summary_of(tmp_path / "out")["diagnosis"] is None
+    status, out, _ = call(*options, "--out", "out", "--diagnose", 4, "--resume")
+    assert status == 0 and "where the error comes from, 4 signals" in out
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    before = (tmp_path / "out" / "summary.json").read_bytes()
+    monkeypatch.setattr(recover_module, "account", None)
+    for number in (4, 0):
+        status, again, _ = call(*options, "--out", "out", "--diagnose", number, "--resume")
+        assert status == 0 and "where the error comes from, 4 signals" in again
+        assert (tmp_path / "out" / "summary.json").read_bytes() == before
+
+
+def test_a_run_stopped_while_it_is_asked_goes_on_to_the_same(tmp_path, call, vae, monkeypatch):
+    own_file(tmp_path / "y.npz", truth=True)
+    options = ["recover", "--input", "y.npz", "--prior", vae, "--method", "CSGM", "--method.steps", 2]
+    assert call(*options, "--out", "whole")[0] == 0
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recover_module, "account", stopped)
+        assert call(*options, "--out", "out")[0] == 130
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert call(*options, "--out", "out", "--resume")[0] == 0
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+LINEAR = ["--prior", "planted_priors.LinearPrior", "--operator", "gaussian", "--m", 10, "--noise", 0.02,
+          "--method", "CSGM", "--method.penalty", 1e-4]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"), [("representation", "the prior can't make these signals"), ("search", "the search failed")]
+)
+def test_a_wrong_prior_and_a_search_of_one_step_are_told_apart(tmp_path, call, verdict, words):
+    prior, g = LinearPrior(), torch.Generator().manual_seed(2)
+    x = torch.rand(6, 1, 4, 4, generator=g) if verdict == "representation" else prior.sample(40, generator=g)
+    x = x[((x >= 0) & (x <= 1)).flatten(1).all(1)][:6]
+    np.savez(tmp_path / "x.npz", x=x.flatten(1))  # flat, as wide as the prior's signals
+    steps = ["--method.optimiser", "lbfgs"] if verdict == "representation" else ["--method.steps", 1]
+    status, out, error = call("recover", "--input", "x.npz", *LINEAR, *steps, "--method.restarts", 1, "--out", "out")
+    assert status == 0, error
+    told = summary_of(tmp_path / "out")["diagnosis"]
+    assert told["verdict"] == verdict and f"{len(x)} signals: {words}" in out and told["bound"]["gaussian"]
+    W, away = prior.weight.detach(), x.flatten(1) - 0.5
+    near = (away - away @ torch.linalg.pinv(W).T @ W.T).norm(dim=1)
+    np.testing.assert_allclose(told["per_signal"]["representation_error"], near, rtol=5e-3, atol=2e-3)
+    with np.load(tmp_path / "out" / "recovered.npz") as loaded:
+        found = loaded["x"].reshape(len(x), 16)
+    np.testing.assert_allclose(told["per_signal"]["error"], np.linalg.norm(found - x.flatten(1).numpy(), axis=1), 1e-4)
+    assert told["parts"][verdict] > 0.5
+
+
+def test_what_cannot_be_known_is_not_said(tmp_path, call, vae):
+    own_file(tmp_path / "y.npz")  # without the truth
+    options = ["recover", "--input", "y.npz", "--prior", vae, "--method", "CSGM", "--method.steps", 2, "--out", "out"]
+    status, out, _ = call(*options)
+    told = summary_of(tmp_path / "out")["diagnosis"]
+    assert status == 0 and set(told["means"]) == {"measurement_error"} and told["s_rec"] and not told["bound"]
+    assert "the true signals are not known" in out
+    shaped = ["--signal_shape", "[1,8,8]"]
+    assert call("recover", "--input", "y.npz", "--method", "LASSO", *shaped, "--out", "lasso")[0] == 0
+    told = summary_of(tmp_path / "lasso")["diagnosis"]
+    assert told["s_rec"] is told["parts"] is told["bound"] is None
+
+
+def test_what_is_recovered_from_is_in_the_summary(tmp_path, call):
+    measured = ["--operator", "mask", "--m", 40, "--number", 3, "--seed", 8, "--method", "LASSO"]
+    assert call("recover", "--input", "digits", "--split", "train", *measured, "--out", "out")[0] == 0
+    own = summary_of(tmp_path / "out")["input"]
+    levels = load("digits").train_x.numpy().tobytes()
+    assert own == {"path": "digits", "images": 3, "data": "digits", "split": "train", "seed": 8,
+                   "files": hashlib.sha256(levels).hexdigest()[:16]}  # fmt: skip
+    own_file(tmp_path / "y.npz", truth=True, signal_shape=np.array(SHAPE))
+    assert call("recover", "--input", "y.npz", "--method", "LASSO", "--out", "stored")[0] == 0
+    own = summary_of(tmp_path / "stored")["input"]
+    with zipfile.ZipFile(tmp_path / "y.npz") as archive:
+        crc = {name: archive.getinfo(f"{name}.npy").CRC for name in ("x", "y")}
+    assert own == {"path": "y.npz", "images": 7, "crc": crc["y"], "truth": crc["x"]}
 
 
 def test_images_are_measured_as_acquire_measures_them(tmp_path, call):
@@ -224,6 +309,11 @@ def test_a_folder_of_images_of_which_one_is_torn(tmp_path, call, vae):
         assert np.isnan(loaded["x"]).all((1, 2, 3)).tolist() == [False, False, True, False, False, False]
         assert loaded["names"].tolist() == [f"{i}.png" for i in range(6)]
     assert summary_of(tmp_path / "out")["means"]["mse"]["n"] == 5
+    told = summary_of(tmp_path / "out")["diagnosis"]
+    assert told["signals"] == 5
+    np.testing.assert_allclose(
+        told["per_signal"]["error"], [8 * float(r["rmse"]) for r in rows if r["rmse"]], rtol=1e-3
+    )
 
 
 def test_signals_that_are_no_images_and_levels_and_layouts(tmp_path, call):

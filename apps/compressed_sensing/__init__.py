@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .account import account as account
     from .diagnosis import coverage as coverage
     from .diagnosis import diagnose as diagnose
     from .gaussian import GaussianMixture as GaussianMixture
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 _OPERATORS = ("Blur", "Callables", "LinearOperator", "Mask", "Matrix", "SubsampledDCT", "SubsampledFourier",
               "SuperResolution", "build_operator")  # fmt: skip
 _HOME = {
-    "account": "account",
     "CSGM": "generative.csgm",
     **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
     **dict.fromkeys(("GaussianMixture", "Wiener"), "gaussian"),

@@ -21,13 +21,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from core_models.errors import UserError
 from core_models.training import seed_of
 
 from ..operators import LinearOperator
 from ..operators.base import Measurements
 from ..recovery import Recovered
-from .csgm import checked_prior
 from .latent_search import frozen
 from .residual_covariance import ResidualCovariance, ResidualPosterior
 from .sequential_monte_carlo import Latents, Sampler, sample_posterior
@@ -94,15 +92,6 @@ class PosteriorSampling(ResidualCovariance):
             torch.cat(stds).unflatten(1, shape),
             {"log_evidence": torch.cat(evidence)},
         )
-
-    def _residual(self) -> ResidualPosterior:
-        operator = self.measuring
-        checked_prior(self.prior, operator)
-        if not hasattr(self, "covariance_"):
-            raise UserError("PosteriorSampling: expected fitted residuals: call fit(X) with signals first")
-        if not self.noise > 0:
-            raise UserError(f"expected a noise above 0, got {self.noise}")
-        return ResidualPosterior(operator.matrix(), self.noise, self.mean_, self.covariance_)
 
     def _signals(self, residual: ResidualPosterior, y: Measurements, first: int) -> tuple[Tensor, Tensor]:
         """Returns E[x | y, z] for samples z, (batch, particles, n), and the log-evidence of each y."""

@@ -86,12 +86,7 @@ class ResidualCovariance(Recovery):
         return self
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
-        prior, operator = checked_prior(self.prior, self.measuring), self.measuring
-        if not hasattr(self, "covariance_"):
-            raise UserError("ResidualCovariance: expected fitted residuals: call fit(X) with signals first")
-        if not self.noise > 0:
-            raise UserError(f"expected a noise above 0, got {self.noise}")
-        posterior = ResidualPosterior(operator.matrix(), self.noise, self.mean_, self.covariance_)
+        posterior, operator, prior = self._residual(), self.measuring, self.prior
         parts = []
         with frozen(prior):
             for start in range(0, len(y), self.batch):
@@ -100,6 +95,15 @@ class ResidualCovariance(Recovery):
         x, std, loss = (torch.cat(part) for part in zip(*parts, strict=True))
         shape = operator.signal_shape
         return Recovered(x.to(y).unflatten(1, shape), std.to(y).unflatten(1, shape), {"loss": loss})
+
+    def _residual(self) -> ResidualPosterior:
+        """Returns the residual's part of the posterior, prior, fit and noise having been checked."""
+        checked_prior(self.prior, self.measuring)
+        if not hasattr(self, "covariance_"):
+            raise UserError(f"{type(self).__name__}: expected fitted residuals: call fit(X) with signals first")
+        if not self.noise > 0:
+            raise UserError(f"expected a noise above 0, got {self.noise}")
+        return ResidualPosterior(self.measuring.matrix(), self.noise, self.mean_, self.covariance_)
 
     def _search(self, posterior: ResidualPosterior, y: Measurements, first: int) -> Found:
         prior = self.prior

@@ -36,7 +36,7 @@ from core_models.errors import UserError
 from .generative.csgm import CSGM, checked_prior, starts
 from .generative.flow_prior import FlowPrior
 from .generative.latent_search import Search, frozen, search
-from .generative.residual_covariance import ResidualCovariance, ResidualPosterior
+from .generative.residual_covariance import ResidualCovariance
 from .operators import LinearOperator, Mask
 from .operators.base import Measurements, Signals
 from .recovery import Recovered, Recovery
@@ -144,7 +144,7 @@ def diagnose(method: Recovery, x: Signals, y: Measurements, found: Recovered) ->
 def loss_at(method: Recovery, y: Measurements, z: Float[Tensor, "batch ..."]) -> PerSignal | None:
     """Returns the loss that a method's search minimises, at given latents; None where it isn't one of latents alone.
 
-    A method of the user's own says it by a method of its own, `loss_at(y, z)`.
+    A method says it by `loss_at(y, z)`, one of the user's own too.
 
     Args:
         method: with its operator and prior, and fitted.
@@ -152,19 +152,11 @@ def loss_at(method: Recovery, y: Measurements, z: Float[Tensor, "batch ..."]) ->
         z: latents (batch, *latent_shape).
     """
     own = getattr(method, "loss_at", None)
+    if not callable(own):
+        return None
     with torch.no_grad():
-        if callable(own):
-            told: PerSignal = own(y, z)
-            return told
-        prior: Any = getattr(method, "prior", None)
-        if isinstance(method, CSGM) and type(method) in IN_RANGE:
-            fit = (y - method.measuring(prior.decode(z))).square().mean(1)
-            return fit + method.penalty * z.square().flatten(1).sum(1)
-        if type(method) is ResidualCovariance:
-            residual = ResidualPosterior(method.measuring.matrix(), method.noise, method.mean_, method.covariance_)
-            away = residual.whiten(y) - prior.decode(z).flatten(1) @ residual.whitening.T
-            return 0.5 * away.square().sum(1) + 0.5 * z.square().flatten(1).sum(1)
-    return None
+        told: PerSignal = own(y, z)
+    return told
 
 
 def _latents_near(method: Recovery, x: Signals) -> tuple[Tensor, Tensor]:

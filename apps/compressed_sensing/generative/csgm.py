@@ -91,19 +91,21 @@ class CSGM(Recovery):
                 parts.append(self._search(y[rows], first + start, own).variables[0])
         return torch.cat(parts)
 
+    def loss_at(self, y: Measurements, z: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+        """Returns what the search minimises, at latents z (batch, *latent_shape) of measurements y (batch, m)."""
+        fit = (y - self.measuring(self.prior.decode(z))).square().mean(1)
+        return fit + self.penalty * z.square().flatten(1).sum(1)
+
     def _starts(self, batch: int, first: int) -> Tensor:
         return starts(self.prior, batch, self.restarts, self.random_state, first)
 
     def _search(self, y: Measurements, first: int, extra: Tensor | None = None) -> Found:
-        prior, operator = self.prior, self.measuring
         start = self._starts(len(y), first).to(y)
         start = start if extra is None else torch.cat([extra, start], 1)
         plan = Search(self.steps, start.shape[1], self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
 
         def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
-            (z,) = variables
-            fit = (y[signals] - operator(prior.decode(z))).square().mean(1)
-            return fit + self.penalty * z.square().flatten(1).sum(1)
+            return self.loss_at(y[signals], variables[0])
 
         if self.optimiser == "lbfgs":
             from .lbfgs import search_by_lbfgs

@@ -99,7 +99,7 @@ class PosteriorSampling(ResidualCovariance):
         white = residual.whiten(y)
         generators = [_generator(self.random_state, first + i, "latents") for i in range(len(y))]
         with frozen(self.prior):
-            energy = _Misfit(self.prior, residual.whitening, white, self.low_precision)
+            energy = _Misfit(self.prior, residual, white, self.low_precision)
             found = sample_posterior(energy, prod(self.prior.latent_shape), plan, generators)
             with torch.no_grad():
                 made = energy.decode(found.z)
@@ -111,8 +111,10 @@ class PosteriorSampling(ResidualCovariance):
 class _Misfit:
     """Half the squared whitened misfit of the measurements that latents make."""
 
-    def __init__(self, prior: Any, whitening: Tensor, white: Float[Tensor, "batch m"], low_precision: bool) -> None:
-        self.prior, self.whitening, self.white, self.low_precision = prior, whitening, white, low_precision
+    def __init__(
+        self, prior: Any, residual: ResidualPosterior, white: Float[Tensor, "batch m"], low_precision: bool
+    ) -> None:
+        self.prior, self.residual, self.white, self.low_precision = prior, residual, white, low_precision
 
     def decode(self, z: Latents) -> Float[Tensor, "batch particles n"]:
         """Returns G(z)."""
@@ -132,8 +134,7 @@ class _Misfit:
         return gradient.float()
 
     def _misfit(self, z: Tensor, signals: Tensor) -> Tensor:
-        away = self.white[signals][:, None] - self.decode(z) @ self.whitening.T
-        return 0.5 * away.float().square().sum(2)
+        return self.residual.misfit(self.white[signals][:, None], self.decode(z))
 
 
 def _generator(seed: int, signal: int, what: str) -> Generator:

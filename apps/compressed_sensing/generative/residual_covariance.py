@@ -105,14 +105,19 @@ class ResidualCovariance(Recovery):
             raise UserError(f"expected a noise above 0, got {self.noise}")
         return ResidualPosterior(self.measuring.matrix(), self.noise, self.mean_, self.covariance_)
 
+    def loss_at(self, y: Measurements, z: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+        """Returns what the search minimises, at latents z (batch, *latent_shape) of measurements y (batch, m)."""
+        posterior = self._residual()
+        made = self.prior.decode(z).flatten(1)
+        return posterior.misfit(posterior.whiten(y), made) + 0.5 * z.square().flatten(1).sum(1)
+
     def _search(self, posterior: ResidualPosterior, y: Measurements, first: int) -> Found:
         prior = self.prior
         whitened = posterior.whiten(y)
 
         def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
             (z,) = variables
-            away = whitened[signals] - prior.decode(z).flatten(1) @ posterior.whitening.T
-            return 0.5 * away.square().sum(1) + 0.5 * z.square().flatten(1).sum(1)
+            return posterior.misfit(whitened[signals], prior.decode(z).flatten(1)) + 0.5 * z.square().flatten(1).sum(1)
 
         plan = Search(self.steps, self.restarts, self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
         return search(loss, [starts(prior, len(y), self.restarts, self.random_state, first).to(y)], plan)
@@ -178,6 +183,10 @@ class ResidualPosterior:
         """Returns B (n, n) with B B^T the residual's posterior covariance, S - S A^T C^-1 A S."""
         values, vectors = torch.linalg.eigh(self.covariance - self.half.T @ self.half)
         return (vectors * values.clamp(min=0).sqrt()).to(self.gain)
+
+    def misfit(self, white: Float[Tensor, "... m"], made: Float[Tensor, "... n"]) -> Float[Tensor, "..."]:
+        """Returns -log p(y | z) but for a constant, of whitened measurements and of what the prior makes."""
+        return 0.5 * (white - made @ self.whitening.T).square().sum(-1)
 
     def whiten(self, y: Tensor) -> Tensor:
         """Returns L^-1 (y - A mean)."""

@@ -99,10 +99,14 @@ def verify(
     """
     if sample < 1:
         raise UserError(f"--sample: expected at least 1 cell, got {sample}")
+    if not max_minutes > 0:
+        raise UserError(f"--max_minutes: expected more than 0, got {max_minutes:g}")
     cells, _ = split_stale(read_cells(folder, app.replace("-", "_") if app else None, table))
     cells = [cell for cell in cells if row is None or cell.row == row]
     if not cells:
-        raise UserError(f"expected cells of that app, table and row in {folder}, found none")
+        asked = {"app": app, "table": table, "row": row}
+        given = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
+        raise UserError(f"expected cells {f'of {given} ' if given else ''}in {folder}, found none")
     reasons: dict[str, int] = {}
     candidates = []
     for cell in cells:

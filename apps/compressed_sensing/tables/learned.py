@@ -122,6 +122,8 @@ def learned(
     for row in methods or known:
         if row not in known:
             raise UserError(f"--methods: expected some of {'; '.join(known)}; got {row!r}")
+    if table == "transfer" and data not in OTHER:
+        raise UserError(f"--data: expected {' or '.join(OTHER)} for the table of transfer, got {data!r}")
     options = _Options(work, training, batch_size, examples, results, again)
     for row in methods or known:
         for number in m:

@@ -98,7 +98,11 @@ def test_the_verb_reports_and_fails_where_a_cell_does(app, capsys):
     [
         (["--sample", "0"], "--sample: expected at least 1 cell, got 0"),
         (["--folder", "nowhere"], "found none"),
-        (["--row", "Z"], "found none"),
+        (
+            ["--row", "Z", "--app", "imitation"],
+            "expected cells of --app imitation, --row Z in docs/results, found none",
+        ),
+        (["--max_minutes", "-1"], "--max_minutes: expected more than 0, got -1"),
     ],
 )
 def test_mistakes_are_named(app, capsys, options, words):

@@ -23,6 +23,8 @@ from core_models.errors import UserError
 
 Loss = Callable[[Sequence[Tensor], Int[Tensor, " rows"]], Float[Tensor, " rows"]]
 """From the variables of some (signal, restart) rows and the signals they belong to, to a loss each."""
+PRECISE_FROM = 0.8
+"""From which share of the steps on a search at low precision is at full precision."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Search:
     drop: tuple[tuple[float, float], ...] = ()
     """When, as a share of the steps, which share of the restarts goes on: ((0.1, 0.5), (0.3, 0.2)); never fewer than
     one."""
+    low_precision: bool = False
+    """Whether all but the last steps work in bfloat16, which finds the valley; the last ones, and the losses by which
+    the best restart is chosen, work in float32."""
 
     def __post_init__(self) -> None:
         """Refuses counts below 1 and shares outside (0, 1]."""
@@ -103,9 +108,11 @@ def search(
     rates = [plan.learning_rate] * len(variables) if learning_rates is None else list(learning_rates)
     optimiser = _Adam(variables, rates)
     survivors = plan.survivors()
+    device, coarse = start[0].device.type, PRECISE_FROM * plan.steps
     left = restarts
     for step in range(1, plan.steps + 1):
-        values = loss(variables, signals)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=plan.low_precision and step <= coarse):
+            values = loss(variables, signals).float()
         gradients = torch.autograd.grad(values.sum(), variables, allow_unused=True)
         with torch.no_grad():
             optimiser.step(gradients)

@@ -47,6 +47,7 @@ class ResidualCovariance(Recovery):
         restarts: starts from the prior.
         learning_rate: of Adam.
         drop: when which share of the restarts goes on.
+        low_precision: whether all but the last fifth of the steps work in bfloat16, faster on hardware that has it.
         modes: how many of the restarts that are left are averaged by their weight; 1 takes the likeliest alone.
         clip: whether signals are clipped to [0, 1].
         batch: signals searched at once.
@@ -56,12 +57,13 @@ class ResidualCovariance(Recovery):
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1, shrinkage: float = 1e-4,
         steps: int = 500, restarts: int = 10, learning_rate: float = 0.05,
-        drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)), modes: int = 4, clip: bool = True,
-        batch: int = 100, random_state: int = 0,
+        drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)), modes: int = 4,
+        low_precision: bool = False, clip: bool = True, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.prior, self.noise, self.shrinkage = operator, prior, noise, shrinkage
         self.steps, self.restarts, self.learning_rate, self.drop = steps, restarts, learning_rate, drop
-        self.modes, self.clip, self.batch, self.random_state = modes, clip, batch, random_state
+        self.modes, self.low_precision, self.clip = modes, low_precision, clip
+        self.batch, self.random_state = batch, random_state
 
     def fit(self, X: Signals | None = None, y: Any = None) -> Self:
         """Fits the covariance of residuals x - G(z) to signals (n, *signal_shape), z being the prior's encoding of x.
@@ -119,7 +121,8 @@ class ResidualCovariance(Recovery):
             (z,) = variables
             return posterior.misfit(whitened[signals], prior.decode(z).flatten(1)) + 0.5 * z.square().flatten(1).sum(1)
 
-        plan = Search(self.steps, self.restarts, self.learning_rate, tuple(map(tuple, self.drop)))  # type: ignore[arg-type]
+        drop: Any = tuple(map(tuple, self.drop))
+        plan = Search(self.steps, self.restarts, self.learning_rate, drop, self.low_precision)
         return search(loss, [starts(prior, len(y), self.restarts, self.random_state, first).to(y)], plan)
 
     def _part(self, posterior: ResidualPosterior, y: Measurements, found: Found) -> tuple[Tensor, Tensor, Tensor]:

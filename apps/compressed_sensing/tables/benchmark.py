@@ -11,6 +11,7 @@ Source of the protocol: Bora, Jalal, Price and Dimakis 2017, section 6.1; the no
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from difflib import get_close_matches
@@ -155,7 +156,7 @@ def _cell(
             sure = coverage(found, x, least_std=UNCERTAIN)
             extra[f"coverage where std >= {UNCERTAIN:g}"] = {str(level): share for level, share in sure.items()}
     extra |= {name: float(values.double().mean()) for name, values in found.details.items()}
-    options = {"data": data, "methods": f"['{row}']", "m": f"[{m}]", "seeds": f"[{seed}]"}
+    options = {"data": data, "methods": json.dumps([row]), "m": f"[{m}]", "seeds": f"[{seed}]"}
     options |= {"images": str(images), "group": str(group)} if own else {}
     options |= {"prior": prior} if prior else {}
     options |= {"prior_of": known} if known != data else {}

@@ -12,6 +12,7 @@ Source: Grover and Ermon, "Uncertainty autoencoders", 2019, sections 5.1 to 5.3.
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -178,7 +179,7 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
     else:
         found = _accuracies(data, encoder, examples, seed)
     seconds = time.monotonic() - start
-    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(repr([named]))}"]
+    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(json.dumps([named]))}"]
     words += [f"--m '[{m}]'", f"--table {table}", f"--seeds '[{seed}]'", f"--training.epochs {training.epochs}"]
     words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
     extra = {

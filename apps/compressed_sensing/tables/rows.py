@@ -58,6 +58,7 @@ PRIORS = {
 """The generative prior of each data set: that of the papers (784-500-500-20), a stronger one (50 latents), a
 GAN and a flow."""
 
+_FAST = {"drop": HALVING, "low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 0.03, 0.01]}
 ROWS: dict[str, Row] = {
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
@@ -68,10 +69,10 @@ ROWS: dict[str, Row] = {
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
     "CSGM": Row(CSGM, {}, prior=PAPER),
-    "CSGM, early dropping": Row(CSGM, {"drop": HALVING}, prior=PAPER),
-    "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", "drop": HALVING}, _SPARSE, prior=PAPER),
-    "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", "drop": HALVING}, _SPARSE, prior=PAPER),
-    "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", "drop": HALVING}, _SPARSE, prior=PAPER),
+    "CSGM, early dropping": Row(CSGM, _FAST, prior=PAPER),
+    "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", **_FAST}, _SPARSE, prior=PAPER),
+    "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", **_FAST}, _SPARSE, prior=PAPER),
+    "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", **_FAST}, _SPARSE, prior=PAPER),
     "GAN": Row(CSGM, {"drop": HALVING}, {"penalty": [0.1, 0.01, 0.001]}, prior=GAN),
     "GAN, intermediate layers": Row(
         IntermediateLayers, {}, {"penalty": [0.1, 0.01], "radii": [(0.02, 0.02), (0.1, 0.1)]}, prior=GAN

@@ -86,6 +86,25 @@ def test_dropping_keeps_the_best_and_no_more_than_asked():
     torch.testing.assert_close(found.variables[0].flatten().abs(), torch.tensor([0.09, 0.19]), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("kind", [CSGM, SparseGen])
+def test_a_search_at_low_precision_ends_at_the_same_signals_and_takes_its_last_steps_in_full(kind):
+    prior = LinearPrior()
+    seen = []
+    made = prior.decode
+    prior.decode = lambda z: seen.append(torch.is_autocast_enabled("cpu")) or made(z)
+    method = kind(
+        gaussian(SHAPE, 5), prior, steps=400, restarts=3, **({"steps_alone": 200} if kind is SparseGen else {})
+    )
+    y = method.acquire(signals(prior))
+    full = method.reconstruct(y)
+    assert not any(seen)
+    seen.clear()
+    low = clone(method).set_params(low_precision=True).reconstruct(y)
+    assert all(seen[:320]) and not any(seen[320:])
+    assert not torch.equal(low, full)
+    torch.testing.assert_close(low, full, rtol=0, atol=4e-3)
+
+
 def test_lbfgs_minimises_rows_of_their_own_curvature():
     generator = torch.Generator().manual_seed(0)
     roots = torch.randn(5, 8, 8, generator=generator, dtype=torch.float64)

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from apps.imitation.demonstrations import Demonstrations
+from apps.imitation.demonstrations import Demonstrations, record
 from core_models.errors import UserError
 
+from .car_racing import TrackDriver
 from .circles import HISTORY, HORIZON, RADII, STEP, circle_expert, radial_distances
 from .driving import Driving
 from .experts import MODES, ScriptedDriver
+from .making import make_env
 
-ENVIRONMENTS = ("Circles-v0", "Driving-v0")
+ENVIRONMENTS = ("Circles-v0", "Driving-v0", "CarRacing-v3")
 """Those that have scripted experts."""
 
 
 def expert_demonstrations(
     env_id: str, task: str | None = None, trajectories: int = 80, *, seed: int = 0
 ) -> Demonstrations:
-    """Returns trajectories of the scripted experts of one of our own environments.
+    """Returns trajectories of the scripted experts of an environment of ours or of gymnasium's CarRacing.
 
     Trajectory i follows mode i modulo the number of modes, so that the first trajectories are balanced too; they are
-    the same however many there are.
+    the same however many there are. CarRacing has one mode, and its trajectories no code.
 
     Args:
-        env_id: `Circles-v0` or `Driving-v0`.
+        env_id: `Circles-v0`, `Driving-v0` or `CarRacing-v3`.
         task: of `Driving-v0`: `turn` or `pass`.
         trajectories: how many.
         seed: of everything.
@@ -36,13 +39,16 @@ def expert_demonstrations(
         UserError: when the environment has no scripted expert or not this task, or no trajectory is asked for.
     """
     if env_id not in ENVIRONMENTS:
-        raise UserError(f"expected an environment with scripted experts, {' or '.join(ENVIRONMENTS)}, got {env_id!r}")
+        raise UserError(f"expected an environment with scripted experts, {', '.join(ENVIRONMENTS)}, got {env_id!r}")
     tasks = tuple(MODES) if env_id == "Driving-v0" else (None,)
     if task not in tasks:
         raise UserError(f"expected the task of {env_id} to be {' or '.join(map(str, tasks))}, got {task!r}")
     if trajectories < 1:
         raise UserError(f"expected 1 trajectory or more, got {trajectories}")
     card = {"who": "scripted experts", "seed": seed}
+    if env_id == "CarRacing-v3":
+        with closing(make_env(env_id)) as env:
+            return record(TrackDriver(env, seed), env, trajectories, seed=seed, card=card, progress=True)
     if task is None:
         return _circles(trajectories, seed, card)
     return _drives(task, trajectories, seed, card)

@@ -29,6 +29,7 @@ from core_models.files import hash_of
 from core_models.training.progress import Progress
 
 from ..demonstrations import Demonstrations
+from ..environments.demonstrating import expert_demonstrations
 from ..environments.making import vector_env
 from ..evaluation import returns_of
 from ..learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
@@ -58,6 +59,8 @@ class Task:
     kwargs: dict[str, Any] = field(default_factory=dict)
     published_expert: bool = True
     """Whether the authors' demonstrations are to be had; else those of our own expert stand in the paper's columns."""
+    scripted: bool = False
+    """Whether the expert is a scripted one, whose demonstrations are made where they are needed."""
 
 
 TASKS = {
@@ -70,6 +73,7 @@ TASKS = {
     "Walker2d": Task("Walker2d-v4", 20, 1_000_000, off_policy_steps=500_000),
     "Ant": Task("Ant-v4", 20, 3_000_000, off_policy_steps=1_000_000, kwargs={"use_contact_forces": True}),
     "Humanoid": Task("Humanoid-v4", 20, 5_000_000, off_policy_steps=1_000_000, trajectories=(80, 160, 240)),
+    "CarRacing": Task("CarRacing-v3", 5, 100_000, trajectories=(10,), published_expert=False, scripted=True),
 }
 METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
     "BC": (BC, {}),
@@ -107,8 +111,8 @@ def benchmark(
     """Fills the cells of the table of GAIL that don't stand yet.
 
     Args:
-        environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid; the first
-            three when left out.
+        environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid, and
+            CarRacing, which is none of the paper's: from pixels, by a scripted driver; the first three when left out.
         methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC, "DAC, halving", whose policy's
             learning rate is halved every 100,000 steps; BC and GAIL when left out.
         trajectories: Numbers of trajectories; the least of the table when left out.
@@ -131,18 +135,10 @@ def benchmark(
         )
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
-        # the folder that the user names holds the expert of every task, whatever was published
-        ours = demonstrations is None and (expert == "own" or not task.published_expert)
-        path = find_demonstrations(task.env_id, demonstrations, own=ours)
-        if path is None and demonstrations is not None:
-            print(f"{title}: no {task.env_id}.npz in {demonstrations}: record one with genapps imitation demos record")
+        found = _expert(title, max(trajectories or task.trajectories[:1]), expert, demonstrations)
+        if found is None:
             continue
-        if path is None:
-            advice = "train one: genapps imitation expert" if expert == "own" else "give a folder with --demonstrations"
-            print(f"{title}: no demonstrations of {task.env_id} by the {expert} expert to be found: {advice}")
-            continue
-        origin = "own expert" if ours else "published" if demonstrations is None else str(demonstrations)
-        shown = Demonstrations.load(path)
+        shown, origin = found
         for number in trajectories or task.trajectories[:1]:
             for method in _known("--methods", methods or ["BC", "GAIL"], METHODS):
                 for seed in seeds:
@@ -150,6 +146,24 @@ def benchmark(
                         title, method, shown, number, seed, origin, whole=whole, own=expert == "own",
                         control=no_demonstrations, steps=steps, episodes=episodes, results=results, again=again,
                     )  # fmt: skip
+
+
+def _expert(title: str, number: int, expert: str, folder: Path | None) -> tuple[Demonstrations, str] | None:
+    """Returns an environment's demonstrations and where they come from, or None, after saying what is missing."""
+    task = TASKS[title]
+    if task.scripted and folder is None:
+        return expert_demonstrations(task.env_id, trajectories=number), "scripted expert"
+    # the folder that the user names holds the expert of every task, whatever was published
+    ours = folder is None and (expert == "own" or not task.published_expert)
+    path = find_demonstrations(task.env_id, folder, own=ours)
+    if path is not None:
+        return Demonstrations.load(path), "own expert" if ours else "published" if folder is None else str(folder)
+    if folder is not None:
+        print(f"{title}: no {task.env_id}.npz in {folder}: record one with genapps imitation demos record")
+    else:
+        advice = "train one: genapps imitation expert" if expert == "own" else "give a folder with --demonstrations"
+        print(f"{title}: no demonstrations of {task.env_id} by the {expert} expert to be found: {advice}")
+    return None
 
 
 def _cell(
@@ -194,7 +208,11 @@ def _cell(
     words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
     words += ["--whole true"] if whole else []
     words += ["--expert own"] if own else []
-    words += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ("own expert", "published") else []
+    words += (
+        [f"--demonstrations {shlex.quote(origin)}"]
+        if origin not in ("own expert", "published", "scripted expert")
+        else []
+    )
     words += ["--no_demonstrations true"] if control else []
     write_cell(
         results,

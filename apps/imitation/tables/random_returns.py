@@ -61,8 +61,9 @@ ENVIRONMENTS = (
     RandomReturn("Walker2d", "Walker2d-v4"),
     RandomReturn("Ant", "Ant-v4", {"use_contact_forces": True}),
     RandomReturn("Humanoid", "Humanoid-v4"),
+    RandomReturn("CarRacing", "CarRacing-v3"),
 )
-"""Those of the table of Ho and Ermon, to be measured."""
+"""Those of the table of Ho and Ermon, to be measured, and the one from pixels that stands beside them."""
 
 
 def measure(of: RandomReturn) -> RandomReturn:

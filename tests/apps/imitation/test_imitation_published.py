@@ -31,7 +31,9 @@ def test_rows_and_columns_are_those_of_the_paper():
     quoted = {(f.row, f.column) for f in facts if f.ours == "quoted"}
     assert quoted == {("GAIL (causal entropy 1e-3)", f"Reacher {n}") for n in (4, 11, 18)}
     columns = list(dict.fromkeys(f.column for f in facts))
-    assert list(dict.fromkeys(column.split()[0] for column in columns)) == [own.name for own in ENVIRONMENTS]
+    assert list(dict.fromkeys(column.split()[0] for column in columns)) == [
+        own.name for own in ENVIRONMENTS if own.name != "CarRacing"
+    ]
     assert [column for column in columns if column.startswith("Humanoid")] == [f"Humanoid {n}" for n in (80, 160, 240)]
     assert "Walker2d 4" in columns
     assert {(f.unit, f.better) for f in facts} == {("fraction of expert", "higher")}

@@ -1,0 +1,63 @@
+"""The scripted driver of CarRacing, without its images, which take most of a step."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from apps.imitation.demonstrations import record
+from apps.imitation.environments import car_racing
+from apps.imitation.environments.demonstrating import expert_demonstrations
+from apps.imitation.environments.making import make_env
+from apps.imitation.tables import gail
+from core_models.errors import UserError
+
+
+@pytest.fixture
+def blind(monkeypatch):
+    """CarRacing that draws nothing."""
+    make_env("CarRacing-v3").close()  # imports Box2D, quietly
+    from gymnasium.envs.box2d.car_racing import CarRacing
+
+    monkeypatch.setattr(CarRacing, "_render", lambda self, mode: np.zeros((96, 96, 3), np.uint8))
+
+
+def test_the_driver_goes_round_most_of_the_track_and_far_more_than_chance(blind):
+    driven = expert_demonstrations("CarRacing-v3", trajectories=2, seed=0)
+    assert driven.trajectories == 2 and driven.codes is None and driven.actions.shape[1:] == (3,)
+    # 1000 for the whole track, less 0.1 a frame; random actions get -32
+    assert driven.returns.min() > 850
+    assert set(np.sign(driven.actions[:, 0])) == {-1.0, 1.0} and driven.actions[:, 1:].min() >= 0
+
+
+def test_first_laps_are_the_same_however_many_there_are(blind):
+    one, two = (expert_demonstrations("CarRacing-v3", trajectories=n, seed=3) for n in (1, 2))
+    np.testing.assert_array_equal(two.take(1).actions, one.actions)
+
+
+def test_a_driver_that_steers_the_other_way_leaves_the_track(blind):
+    class Mirrored(car_racing.TrackDriver):
+        def predict(self, *args, **kwargs):
+            action, state = super().predict(*args, **kwargs)
+            return action * [-1, 1, 1], state
+
+    env = make_env("CarRacing-v3")
+    assert record(Mirrored(env), env, 1, seed=0).returns[0] < 200
+    env.close()
+
+
+def test_curvature_of_a_circle_and_of_a_line():
+    angles = np.linspace(0, 1, 19)
+    circle = 20 * np.stack([np.cos(angles), np.sin(angles)], 1)
+    assert car_racing.sharpest(circle) == pytest.approx(1 / 20, rel=2e-3)
+    assert car_racing.sharpest(np.stack([angles, 2 * angles], 1)) == pytest.approx(0, abs=1e-9)
+
+
+def test_another_environment_has_no_track():
+    with pytest.raises(UserError, match=r"a track and a car, CarRacing-v3"):
+        car_racing.TrackDriver(gymnasium.make("CartPole-v1"))
+
+
+def test_the_table_makes_the_demonstrations_itself(blind, tmp_path):
+    found = gail._expert("CarRacing", 1, "published", None)
+    assert found is not None and found[1] == "scripted expert" and found[0].trajectories == 1
+    assert gail._expert("CarRacing", 1, "published", tmp_path) is None  # the user's folder, which holds none

@@ -46,7 +46,7 @@ class TrackDriver:
     def predict(
         self, observation: Any = None, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, None]:
-        """Returns (1, 3), as SB3's `predict`: steer, gas and brake of the next frame; observations are not looked at."""
+        """Returns (1, 3), as SB3's `predict`: steer, gas and brake of the next frame; nothing is seen."""
         hull = self.own.car.hull
         place, heading = np.array(hull.position), np.array([-np.sin(hull.angle), np.cos(hull.angle)])
         speed = float(np.hypot(*hull.linearVelocity))

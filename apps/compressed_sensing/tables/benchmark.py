@@ -36,7 +36,7 @@ from ..metrics import errors, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
 from ..splits import training as _training
-from .rows import CHOSEN, MEASUREMENTS, PRIORS, ROWS, chosen
+from .rows import CHOSEN, MEASUREMENTS, ROWS, chosen, known_by, prior_for, rows_for
 
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1
@@ -61,7 +61,7 @@ def benchmark(
 
     Args:
         data: mnist or omniglot: the table.
-        methods: Rows, by name; all when left out.
+        methods: Rows, by name; when left out all but those whose prior does not know the data set.
         m: Numbers of measurements.
         images: Test images, the first ones.
         group: Images that share a matrix.
@@ -74,10 +74,11 @@ def benchmark(
     """
     set_threads(threads)
     _check_counts(m=min(m), images=images, group=group)
-    for row in _known(methods):
+    known = prior_of or data
+    for row in _known(methods, known):
         for number in m:
             for seed in seeds:
-                _cell(data, row, number, images, group, seed, prior, prior_of or data, results, again)
+                _cell(data, row, number, images, group, seed, prior, known, results, again)
 
 
 def tune(
@@ -86,6 +87,7 @@ def tune(
     m: list[int] = [25, 50, 100, 200, 400],  # noqa: B006
     images: int = 100,
     prior: str | None = None,
+    prior_of: str | None = None,
     out: Path = CHOSEN,
     threads: int | None = 1,
 ) -> None:
@@ -97,6 +99,7 @@ def tune(
         m: Numbers of measurements.
         images: Validation images.
         prior: A run folder or zoo:NAME in place of the row's own prior.
+        prior_of: The data set that priors know, where it is another than that of the signals: settings of their own.
         out: The file that settings are added to.
         threads: CPU threads.
     """
@@ -104,17 +107,18 @@ def tune(
     train, held = _training(data)
     x = train[held[:images]]
     table: dict[str, Any] = read_json(out) if out.is_file() else {}
-    for row in [name for name in _known(methods) if ROWS[name].grid]:
+    known = prior_of or data
+    for row in [name for name in _known(methods, known) if ROWS[name].grid]:
         for number in m:
             tried = []
             for settings in ROWS[row].candidates():
-                found = _recovered(data, row, settings, x, number, len(x), VALIDATION_SEED, prior)
+                found = _recovered(known, row, settings, x, number, len(x), VALIDATION_SEED, prior)
                 mse = float(errors(found.x, x)["mse"].mean())
                 tried.append((mse, settings))
                 print(f"{row}, m = {number}: {settings}: {mse:.5f}", flush=True)
             mse, best = min(tried, key=lambda pair: pair[0])
             entry = {"settings": best, "validation_mse": mse, "images": len(x), "command": command_line()}
-            table.setdefault(data, {}).setdefault(row, {})[str(number)] = entry
+            table.setdefault(known_by(row, data, known), {}).setdefault(row, {})[str(number)] = entry
             write_json(out, table)
 
 
@@ -122,8 +126,9 @@ def _cell(
     data: str, row: str, m: int, images: int, group: int, seed: int, prior: str | None, known: str, results: Path,
     again: bool,
 ) -> None:  # fmt: skip
-    settings = {**ROWS[row].settings, **chosen(data, row, m)}
-    used = prior or (PRIORS[str(ROWS[row].prior)][known] if ROWS[row].prior else None)
+    given = chosen(known_by(row, data, known), row, m)
+    settings = {**ROWS[row].settings, **given}
+    used = prior or prior_for(row, known) if ROWS[row].prior else None
     title = row if known == data else f"{row}, {known} -> {data}"
     own = (images, group) != (1000, 100)
     table = (data if known == data else "transfer") + (f"_{images}_by_{group}" if own else "")
@@ -146,7 +151,7 @@ def _cell(
         return
     x = _test_images(data, images)
     start = time.monotonic()
-    found = _recovered(known, row, chosen(data, row, m), x, m, group, seed, prior, words=f"{title}, m = {m}")
+    found = _recovered(known, row, given, x, m, group, seed, prior, words=f"{title}, m = {m}")
     seconds = time.monotonic() - start
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
@@ -184,7 +189,7 @@ def _recovered(
     own = ROWS[row]
     options: dict[str, Any] = {**own.settings, **settings}
     if own.prior:
-        options["prior"] = _prior(prior or PRIORS[own.prior][data])
+        options["prior"] = _prior(prior or str(prior_for(row, data)))
     parts: list[Recovered] = []
     fitted: Recovery | None = None
     with Progress(words or row, len(x)) as bar:
@@ -227,13 +232,13 @@ def _hash_of_prior(name: str) -> str:
     return hash_of({key: float(value.double().sum()) for key, value in model.state_dict().items()})
 
 
-def _known(methods: list[str] | None) -> list[str]:
+def _known(methods: list[str] | None, data: str) -> list[str]:
     for row in methods or []:
         if row not in ROWS:
             near = get_close_matches(row, ROWS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"--methods: expected some of {'; '.join(ROWS)}; got {row!r}{hint}")
-    return list(ROWS) if methods is None else methods
+    return rows_for(data) if methods is None else methods
 
 
 def _check_counts(**options: int) -> None:

@@ -83,6 +83,7 @@ def test_other_settings_are_another_configuration(tmp_path, monkeypatch):
         ({"methods": ["LASO"]}, "did you mean 'LASSO'"),
         ({"images": 0}, "--images: expected at least 1"),
         ({"images": 100_000}, "test images of digits"),
+        ({"methods": ["CSGM"], "prior_of": "omniglod"}, "CSGM: expected data among .*digits.*, got omniglod"),
     ],
 )
 def test_mistakes_are_named(tmp_path, options, words):
@@ -90,7 +91,7 @@ def test_mistakes_are_named(tmp_path, options, words):
         fill(tmp_path, **options)
 
 
-def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path):
+def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path, monkeypatch):
     rows.PRIORS[rows.PAPER]["others"] = rows.PRIORS[rows.PAPER]["digits"]
     table.benchmark(
         data="digits", methods=["CSGM"], m=[20], images=6, group=3, prior_of="others", results=tmp_path / "results"
@@ -98,4 +99,14 @@ def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path):
     (cell,) = read_cells(tmp_path / "results", app="compressed_sensing")
     assert (cell.table, cell.row) == ("transfer_6_by_3", "CSGM, others -> digits")
     assert "--prior_of others" in cell.command
+    out = tmp_path / "chosen.json"
+    monkeypatch.setitem(rows.ROWS, "CSGM", rows.Row(CSGM, {"steps": 5}, {"restarts": [2]}, prior=rows.PAPER))
+    table.tune(data="digits", methods=["CSGM", "LASSO"], m=[20], images=4, prior_of="others", out=out)
+    filed = json.loads(out.read_text())
+    assert {*filed["others -> digits"]} == {"CSGM"} and {*filed["digits"]} == {"LASSO"}
     rows.PRIORS[rows.PAPER].pop("others")
+
+
+def test_rows_whose_prior_lacks_the_data_set_are_passed_over_where_all_are_asked_for():
+    assert "LASSO" in rows.rows_for("others") and "CSGM" not in rows.rows_for("others")
+    assert {"LASSO", "CSGM"} <= {*rows.rows_for("digits")}

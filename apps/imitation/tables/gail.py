@@ -2,9 +2,9 @@
 
 Protocol 1: the first trajectories of a file of demonstrations, thinned as in the authors' code by an offset drawn from
 the seed; the methods' settings are those of their constructors but for what `TASKS` names, and are chosen by nothing
-that is shown; 50 deterministic episodes of the policy that training ends with. A fraction is (return - random) /
-(expert - random): the expert's return is the mean of all trajectories in the file, the random policy's was measured in
-today's environment (`random_returns`).
+that is shown; 50 deterministic episodes (of CarRacing 20) of the policy that training ends with. A fraction is
+(return - random) / (expert - random): the expert's return is the mean of all trajectories in the file, the random
+policy's was measured in today's environment (`random_returns`).
 
 Source of the table: Ho and Ermon, "Generative adversarial imitation learning", NIPS 2016, table 3 and figure 1.
 """
@@ -61,6 +61,8 @@ class Task:
     """Whether the authors' demonstrations are to be had; else those of our own expert stand in the paper's columns."""
     scripted: bool = False
     """Whether the expert is a scripted one, whose demonstrations are made where they are needed."""
+    episodes: int = 50
+    """Of the evaluation."""
 
 
 TASKS = {
@@ -73,7 +75,9 @@ TASKS = {
     "Walker2d": Task("Walker2d-v4", 20, 1_000_000, off_policy_steps=500_000),
     "Ant": Task("Ant-v4", 20, 3_000_000, off_policy_steps=1_000_000, kwargs={"use_contact_forces": True}),
     "Humanoid": Task("Humanoid-v4", 20, 5_000_000, off_policy_steps=1_000_000, trajectories=(80, 160, 240)),
-    "CarRacing": Task("CarRacing-v3", 5, 100_000, trajectories=(10,), published_expert=False, scripted=True),
+    "CarRacing": Task(
+        "CarRacing-v3", 5, 100_000, trajectories=(10,), published_expert=False, scripted=True, episodes=20
+    ),
 }
 METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
     "BC": (BC, {}),
@@ -103,7 +107,7 @@ def benchmark(
     no_demonstrations: bool = False,
     demonstrations: Path | None = None,
     steps: int | None = None,
-    episodes: int = 50,
+    episodes: int | None = None,
     results: Path = Path("docs/results"),
     threads: int | None = 1,
     again: bool = False,
@@ -123,7 +127,7 @@ def benchmark(
         no_demonstrations: The control: the expert's numbers are shuffled until they mean nothing. Rows of their own.
         demonstrations: A folder of files like Hopper-v4.npz in place of $GENAPPS_DATA/demonstrations.
         steps: Steps in the environment [env steps]; those of the protocol when left out.
-        episodes: Of the evaluation.
+        episodes: Of the evaluation; those of the protocol when left out.
         results: Where cells are filed.
         threads: CPU threads.
         again: Measure again what stands.
@@ -144,7 +148,8 @@ def benchmark(
                 for seed in seeds:
                     _cell(
                         title, method, shown, number, seed, origin, whole=whole, own=expert == "own",
-                        control=no_demonstrations, steps=steps, episodes=episodes, results=results, again=again,
+                        control=no_demonstrations, steps=steps, results=results, again=again,
+                        episodes=task.episodes if episodes is None else episodes,
                     )  # fmt: skip
 
 
@@ -214,6 +219,7 @@ def _cell(
         else []
     )
     words += ["--no_demonstrations true"] if control else []
+    words += [f"--episodes {episodes}"] if episodes != task.episodes else []
     write_cell(
         results,
         Cell(

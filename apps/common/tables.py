@@ -86,9 +86,10 @@ def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[
 
 
 def _ordered(columns: Iterable[str]) -> list[str]:
-    """Numbers ascend wherever they were found; other columns stay in the order in which they came."""
+    """Numbers come first and ascend; other columns stay in the order in which they came."""
     columns = list(columns)
-    return sorted(columns, key=natural) if all(column.isdecimal() for column in columns) else columns
+    numbers = [column for column in columns if column.isdecimal()]
+    return [*sorted(numbers, key=natural), *(column for column in columns if not column.isdecimal())]
 
 
 def _record(

@@ -63,6 +63,8 @@ class Task:
     """Whether the expert is a scripted one, whose demonstrations are made where they are needed."""
     episodes: int = 50
     """Of the evaluation."""
+    cloning: dict[str, Any] = field(default_factory=dict)
+    """Settings of behavioural cloning that are not its constructor's."""
 
 
 TASKS = {
@@ -76,7 +78,14 @@ TASKS = {
     "Ant": Task("Ant-v4", 20, 3_000_000, off_policy_steps=1_000_000, kwargs={"use_contact_forces": True}),
     "Humanoid": Task("Humanoid-v4", 20, 5_000_000, off_policy_steps=1_000_000, trajectories=(80, 160, 240)),
     "CarRacing": Task(
-        "CarRacing-v3", 5, 100_000, trajectories=(10,), published_expert=False, scripted=True, episodes=20
+        "CarRacing-v3",
+        1,
+        100_000,
+        trajectories=(10,),
+        published_expert=False,
+        scripted=True,
+        episodes=20,
+        cloning={"patience": 10},
     ),
 }
 METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
@@ -184,6 +193,8 @@ def _cell(
     budget = 0 if kind is BC else steps or (task.off_policy_steps if off_policy else task.steps)
     if issubclass(kind, OnPolicyLearner) and kind is not AIRL:
         settings = {**settings, "reward": task.reward}
+    if kind is BC:
+        settings = {**settings, **task.cloning}
     env = vector_env(task.env_id, task.kwargs, environments=1, seed=seed, demonstrations=rows)
     learner = kind(env, rows, seed=seed, **settings)  # type: ignore[call-arg]
     given = learner.settings if isinstance(learner, OffPolicyLearner) else constructor_settings(learner)

@@ -62,6 +62,11 @@ def test_published_rows_come_first_then_ours_and_numbers_ascend():
     assert [r["column"] for r in found if r["row"] == "Q"] == ["100"]  # a quoted row has only what was published
 
 
+def test_numbers_come_before_columns_with_words():
+    found = records([cell("Z", column, 1.0) for column in ("other 25", "other 100", "50", "1000")], [])
+    assert [r["column"] for r in found] == ["50", "1000", "other 25", "other 100"]
+
+
 def test_stale_draws_are_listed_and_not_averaged():
     old = cell("A", "100", 99.0, 1, config_hash="old")
     new = cell("A", "100", 9.0, 0, config_hash="new", written="2026-02-01T00:00:00+00:00")

@@ -26,7 +26,8 @@ from ..recovery import Recovered, Recovery
 from .latent_search import Found, Search, frozen, search
 
 HALVING = ((0.05, 0.5), (0.15, 0.3), (0.4, 0.1))
-"""Early dropping that leaves the error as it is: half the restarts from a twentieth of the steps on, and so on."""
+"""Early dropping: half the restarts from a twentieth of the steps on, and so on. One of ten is left; where measurements
+are few the one that would have won may be gone, and the error is larger for it."""
 
 
 class CSGM(Recovery):

@@ -39,7 +39,7 @@ class Search:
     one."""
     low_precision: bool = False
     """Whether all but the last steps work in bfloat16, which finds the valley; the last ones, and the losses by which
-    the best restart is chosen, work in float32."""
+    the best of the restarts that are left is chosen, work in float32. Those that `drop` gives up go by bfloat16."""
 
     def __post_init__(self) -> None:
         """Refuses counts below 1 and shares outside (0, 1]."""

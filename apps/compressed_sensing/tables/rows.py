@@ -1,8 +1,7 @@
 """The rows of the benchmark's tables: methods with their fixed settings, and what is chosen for them on validation.
 
 What is chosen lies in `chosen.json`, data set by data set ("mnist -> omniglot" where the prior is of another) and m by
-m, written by `genapps compressed-sensing tune`;
-a row without an entry uses the first values of its grid.
+m, written by `genapps compressed-sensing tune`; a row without an entry uses the first values of its grid.
 """
 
 from __future__ import annotations

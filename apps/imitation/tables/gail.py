@@ -102,6 +102,8 @@ CONTROL = ", no demonstrations"
 """Ends the name of a row that is the control."""
 OWN = ", own expert"
 """Ends the name of a column whose trajectories are of an expert that was trained here."""
+ORIGINS = ("published", "own expert", "scripted expert")
+"""Where demonstrations come from that the user names no folder for."""
 WHOLE = ", whole"
 """Ends the name of a column whose trajectories were not thinned."""
 
@@ -224,11 +226,7 @@ def _cell(
     words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
     words += ["--whole true"] if whole else []
     words += ["--expert own"] if own else []
-    words += (
-        [f"--demonstrations {shlex.quote(origin)}"]
-        if origin not in ("own expert", "published", "scripted expert")
-        else []
-    )
+    words += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ORIGINS else []
     words += ["--no_demonstrations true"] if control else []
     words += [f"--episodes {episodes}"] if episodes != task.episodes else []
     write_cell(

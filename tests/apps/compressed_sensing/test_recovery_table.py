@@ -110,3 +110,13 @@ def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path, monke
 def test_rows_whose_prior_lacks_the_data_set_are_passed_over_where_all_are_asked_for():
     assert "LASSO" in rows.rows_for("others") and "CSGM" not in rows.rows_for("others")
     assert {"LASSO", "CSGM"} <= {*rows.rows_for("digits")}
+
+
+def test_settings_are_chosen_under_matrices_that_the_table_never_uses(tmp_path, monkeypatch):
+    seeds, made = [], table.gaussian
+    monkeypatch.setattr(table, "gaussian", lambda *shape, seed: seeds.append(seed) or made(*shape, seed=seed))
+    fill(tmp_path, methods=["LASSO"], seeds=[0, 7])
+    used = {*seeds}
+    seeds.clear()
+    table.tune(data="digits", methods=["LASSO"], m=[20], images=4, out=tmp_path / "chosen.json")
+    assert len(used) == 4 and seeds and not used & {*seeds}

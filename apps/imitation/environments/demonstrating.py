@@ -17,7 +17,7 @@ from .driving import Driving
 from .experts import MODES, ScriptedDriver
 from .making import make_env
 
-ENVIRONMENTS = ("Circles-v0", "Driving-v0", "CarRacing-v3")
+ENVIRONMENTS = ("CarRacing-v3", "Circles-v0", "Driving-v0")
 """Those that have scripted experts."""
 
 
@@ -39,7 +39,9 @@ def expert_demonstrations(
         UserError: when the environment has no scripted expert or not this task, or no trajectory is asked for.
     """
     if env_id not in ENVIRONMENTS:
-        raise UserError(f"expected an environment with scripted experts, {', '.join(ENVIRONMENTS)}, got {env_id!r}")
+        *first, last = ENVIRONMENTS
+        known = f"{', '.join(first)} or {last}"
+        raise UserError(f"expected an environment with scripted experts, {known}, got {env_id!r}")
     tasks = tuple(MODES) if env_id == "Driving-v0" else (None,)
     if task not in tasks:
         raise UserError(f"expected the task of {env_id} to be {' or '.join(map(str, tasks))}, got {task!r}")

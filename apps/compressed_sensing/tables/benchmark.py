@@ -16,6 +16,7 @@ import shlex
 import time
 from difflib import get_close_matches
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ from .rows import CHOSEN, MEASUREMENTS, ROWS, chosen, known_by, prior_for, rows_
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1
 VALIDATION_SEED = 1_000_000
-"""Added to the seeds of validation's matrices."""
+"""The seed of validation's matrices, noise and starts."""
+_OTHERS = {"operator", "prior", "noise", "batch", "random_state"}
+"""Arguments of methods that aren't settings of a row: what the table gives them, and how many signals go at once."""
 
 
 def benchmark(
@@ -61,7 +64,7 @@ def benchmark(
 
     Args:
         data: mnist or omniglot: the table.
-        methods: Rows, by name; when left out all but those whose prior does not know the data set.
+        methods: Rows, by name; when left out all whose prior is there, and of transfer all that have one.
         m: Numbers of measurements.
         images: Test images, the first ones.
         group: Images that share a matrix.
@@ -75,7 +78,7 @@ def benchmark(
     set_threads(threads)
     _check_counts(m=min(m), images=images, group=group)
     known = prior_of or data
-    for row in _known(methods, known):
+    for row in _known(methods, data, known):
         for number in m:
             for seed in seeds:
                 _cell(data, row, number, images, group, seed, prior, known, results, again)
@@ -108,17 +111,19 @@ def tune(
     x = train[held[:images]]
     table: dict[str, Any] = read_json(out) if out.is_file() else {}
     known = prior_of or data
-    for row in [name for name in _known(methods, known) if ROWS[name].grid]:
+    for row in [name for name in _known(methods, data, known) if ROWS[name].grid]:
         for number in m:
             tried = []
             for settings in ROWS[row].candidates():
-                found = _recovered(known, row, settings, x, number, len(x), VALIDATION_SEED, prior)
+                found = _recovered(data, row, settings, x, number, len(x), VALIDATION_SEED, prior, known)
                 mse = float(errors(found.x, x)["mse"].mean())
                 tried.append((mse, settings))
                 print(f"{row}, m = {number}: {settings}: {mse:.5f}", flush=True)
             mse, best = min(tried, key=lambda pair: pair[0])
+            for name in ROWS[row].at_edge(best):
+                print(f"{row}, m = {number}: {name} = {best[name]} is the last value tried on its side: widen the grid")
             entry = {"settings": best, "validation_mse": mse, "images": len(x), "command": command_line()}
-            table.setdefault(known_by(row, data, known), {}).setdefault(row, {})[str(number)] = entry
+            table.setdefault(known_by(data, known), {}).setdefault(row, {})[str(number)] = entry
             write_json(out, table)
 
 
@@ -126,8 +131,7 @@ def _cell(
     data: str, row: str, m: int, images: int, group: int, seed: int, prior: str | None, known: str, results: Path,
     again: bool,
 ) -> None:  # fmt: skip
-    given = chosen(known_by(row, data, known), row, m)
-    settings = {**ROWS[row].settings, **given}
+    given = chosen(known_by(data, known), row, m)
     used = prior or prior_for(row, known) if ROWS[row].prior else None
     title = row if known == data else f"{row}, {known} -> {data}"
     own = (images, group) != (1000, 100)
@@ -135,7 +139,7 @@ def _cell(
     column = str(m)
     config = {
         "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
-        "noise": NOISE, "settings": {name: repr(value) for name, value in settings.items()},
+        "noise": NOISE, "settings": {name: repr(value) for name, value in _settings(row, given).items()},
         "prior": _hash_of_prior(used) if used else None, "known": known,
     }  # fmt: skip
     place: dict[str, Any] = {
@@ -151,7 +155,7 @@ def _cell(
         return
     x = _test_images(data, images)
     start = time.monotonic()
-    found = _recovered(known, row, given, x, m, group, seed, prior, words=f"{title}, m = {m}")
+    found = _recovered(data, row, given, x, m, group, seed, prior, known, words=f"{title}, m = {m}")
     seconds = time.monotonic() - start
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
@@ -183,13 +187,15 @@ def _cell(
 
 def _recovered(
     data: str, row: str, settings: dict[str, Any], x: Tensor, m: int, group: int, seed: int, prior: str | None,
-    words: str | None = None,
+    known: str, words: str | None = None,
 ) -> Recovered:  # fmt: skip
     """Measures and recovers images, group by group, each with a matrix of its own."""
     own = ROWS[row]
     options: dict[str, Any] = {**own.settings, **settings}
     if own.prior:
-        options["prior"] = _prior(prior or str(prior_for(row, data)))
+        options["prior"] = _prior(prior or str(prior_for(row, known)))
+    if "random_state" in signature(own.kind).parameters:
+        options["random_state"] = seed
     parts: list[Recovered] = []
     fitted: Recovery | None = None
     with Progress(words or row, len(x)) as bar:
@@ -215,6 +221,12 @@ def _recovered(
     return Recovered(torch.cat([part.x for part in parts]), std, details)
 
 
+def _settings(row: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns all that decides what a row recovers: its settings over its method's defaults."""
+    defaults = {name: own.default for name, own in signature(ROWS[row].kind).parameters.items() if name not in _OTHERS}
+    return {**defaults, **ROWS[row].settings, **given}
+
+
 def _test_images(data: str, images: int) -> Tensor:
     x = load_data(data).images("test")
     if images > len(x):
@@ -232,13 +244,15 @@ def _hash_of_prior(name: str) -> str:
     return hash_of({key: float(value.double().sum()) for key, value in model.state_dict().items()})
 
 
-def _known(methods: list[str] | None, data: str) -> list[str]:
+def _known(methods: list[str] | None, data: str, known: str) -> list[str]:
     for row in methods or []:
         if row not in ROWS:
             near = get_close_matches(row, ROWS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"--methods: expected some of {'; '.join(ROWS)}; got {row!r}{hint}")
-    return rows_for(data) if methods is None else methods
+        if known != data and ROWS[row].prior is None:
+            raise UserError(f"--methods: {row} has no prior, which --prior_of could exchange: leave that out")
+    return methods or [row for row in rows_for(known) if known == data or ROWS[row].prior]
 
 
 def _check_counts(**options: int) -> None:

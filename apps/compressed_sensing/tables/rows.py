@@ -27,7 +27,7 @@ from ..recovery import Recovery
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 MEASUREMENTS = (10, 25, 50, 100, 200, 300, 400, 500, 750)
-ALPHAS = (0.1, 0.3, 1.0, 0.03, 0.01, 0.003, 0.001)
+ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 0.03, 0.01, 0.003, 0.001, 0.0003)
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Row:
         """Returns every combination of the grid."""
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
+    def at_edge(self, settings: Mapping[str, Any]) -> list[str]:
+        """Returns the names of settings whose value is the least or the greatest of three or more that were tried."""
+        ordered = {name: sorted(values) for name, values in self.grid.items() if len(values) > 2}
+        return [name for name, values in ordered.items() if settings[name] in (values[0], values[-1])]
+
 
 PAPER, SHORT, STRONG, FLOW, GAN = "paper", "short", "strong", "flow", "gan"
 PRIORS = {
@@ -59,8 +64,8 @@ PRIORS = {
 """The generative prior of each data set: that of the papers (784-500-500-20), the same one trained for a fifth of the
 time, a stronger one (50 latents), a GAN and a flow."""
 
-_FAST = {"drop": HALVING, "low_precision": True}
-_SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 2.0, 0.03, 0.01]}
+_FAST = {"low_precision": True}
+_SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 2.0, 0.03, 0.01, 0.003, 0.001]}
 ROWS: dict[str, Row] = {
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
     "LASSO, DCT": Row(LASSO, {"basis": "dct", "box": False}, {"alpha": ALPHAS}),
@@ -69,9 +74,10 @@ ROWS: dict[str, Row] = {
     "LASSO, DCT, boxed": Row(LASSO, {"basis": "dct", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
-    "CSGM": Row(CSGM, {}, prior=PAPER),
-    "CSGM, prior of 20 epochs": Row(CSGM, {}, prior=SHORT),
-    "CSGM, early dropping": Row(CSGM, _FAST, prior=PAPER),
+    "CSGM": Row(CSGM, _FAST, prior=PAPER),
+    "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=SHORT),
+    "CSGM, 50 latents": Row(CSGM, _FAST, prior=STRONG),
+    "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_FAST}, prior=PAPER),
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", **_FAST}, _SPARSE, prior=PAPER),
@@ -107,18 +113,22 @@ def prior_for(row: str, data: str) -> str | None:
 
 
 def rows_for(data: str) -> list[str]:
-    """Returns the rows that a data set can fill: all but those whose prior it lacks."""
-    return [name for name, row in ROWS.items() if row.prior is None or data in PRIORS[row.prior]]
+    """Returns the rows that a data set can fill: all but those whose prior it lacks, or is still to be trained."""
+    return [name for name, row in ROWS.items() if row.prior is None or _is_there(PRIORS[row.prior].get(data))]
 
 
-def known_by(row: str, data: str, known: str) -> str:
-    """Returns the name under which a row's settings are filed, where its prior knows another data set than `data`.
+def _is_there(prior: str | None) -> bool:
+    return prior is not None and (prior.startswith("zoo:") or (Path(prior) / "model.json").is_file())
+
+
+def known_by(data: str, known: str) -> str:
+    """Returns the name under which settings are filed, where priors know another data set than `data`.
 
     Example:
-        >>> known_by("Sparse-Gen, pixels", "omniglot", "mnist"), known_by("Wiener", "omniglot", "omniglot")
+        >>> known_by("omniglot", "mnist"), known_by("omniglot", "omniglot")
         ('mnist -> omniglot', 'omniglot')
     """
-    return data if known == data or ROWS[row].prior is None else f"{known} -> {data}"
+    return data if known == data else f"{known} -> {data}"
 
 
 def chosen(data: str, row: str, m: int, path: Path = CHOSEN) -> dict[str, Any]:

@@ -10,11 +10,27 @@ from apps.common.cells import read_cells
 from apps.compressed_sensing.gaussian import Wiener
 from apps.compressed_sensing.generative.csgm import CSGM
 from apps.compressed_sensing.lasso import LASSO
+from apps.compressed_sensing.recovery import Recovered
 from apps.compressed_sensing.tables import benchmark as table
 from apps.compressed_sensing.tables import rows
 from core_models.data import load
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig
+
+
+class Fitted(CSGM):
+    """A method that is fitted to training signals, and keeps them."""
+
+    seen = None
+
+    def __init__(self, operator=None, prior=None, *, noise=0.0, penalty=0.2, steps=9, restarts=2, random_state=0):
+        super().__init__(
+            operator, prior, noise=noise, penalty=penalty, steps=steps, restarts=restarts, random_state=random_state
+        )
+
+    def fit(self, X=None, y=None):
+        Fitted.seen = X
+        return self
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +100,7 @@ def test_other_settings_are_another_configuration(tmp_path, monkeypatch):
         ({"images": 0}, "--images: expected at least 1"),
         ({"images": 100_000}, "test images of digits"),
         ({"methods": ["CSGM"], "prior_of": "omniglod"}, "CSGM: expected data among .*digits.*, got omniglod"),
+        ({"methods": ["Wiener"], "prior_of": "mnist"}, "Wiener has no prior, which --prior_of could exchange"),
     ],
 )
 def test_mistakes_are_named(tmp_path, options, words):
@@ -93,23 +110,48 @@ def test_mistakes_are_named(tmp_path, options, words):
 
 def test_a_prior_of_another_data_set_fills_the_table_of_transfer(tmp_path, monkeypatch):
     rows.PRIORS[rows.PAPER]["others"] = rows.PRIORS[rows.PAPER]["digits"]
-    table.benchmark(
-        data="digits", methods=["CSGM"], m=[20], images=6, group=3, prior_of="others", results=tmp_path / "results"
-    )
-    (cell,) = read_cells(tmp_path / "results", app="compressed_sensing")
+    monkeypatch.setitem(rows.ROWS, "fitted", rows.Row(Fitted, {"steps": 5}, prior=rows.PAPER, fits=True))
+    table.benchmark(data="digits", m=[20], images=6, group=3, prior_of="others", results=tmp_path / "results")
+    cell, other = read_cells(tmp_path / "results", app="compressed_sensing")
     assert (cell.table, cell.row) == ("transfer_6_by_3", "CSGM, others -> digits")
     assert "--prior_of others" in cell.command
+    assert other.row == "fitted, others -> digits"  # and none of the rows without a prior
+    assert len(Fitted.seen) == len(table._training("digits")[0]) - len(table._training("digits")[1])
     out = tmp_path / "chosen.json"
     monkeypatch.setitem(rows.ROWS, "CSGM", rows.Row(CSGM, {"steps": 5}, {"restarts": [2]}, prior=rows.PAPER))
-    table.tune(data="digits", methods=["CSGM", "LASSO"], m=[20], images=4, prior_of="others", out=out)
-    filed = json.loads(out.read_text())
-    assert {*filed["others -> digits"]} == {"CSGM"} and {*filed["digits"]} == {"LASSO"}
+    table.tune(data="digits", methods=["CSGM"], m=[20], images=4, prior_of="others", out=out)
+    assert {*json.loads(out.read_text())["others -> digits"]} == {"CSGM"}
     rows.PRIORS[rows.PAPER].pop("others")
 
 
-def test_rows_whose_prior_lacks_the_data_set_are_passed_over_where_all_are_asked_for():
+def test_rows_whose_prior_lacks_the_data_set_are_passed_over_where_all_are_asked_for(monkeypatch):
     assert "LASSO" in rows.rows_for("others") and "CSGM" not in rows.rows_for("others")
     assert {"LASSO", "CSGM"} <= {*rows.rows_for("digits")}
+    monkeypatch.setitem(rows.PRIORS[rows.PAPER], "digits", "runs/of/nobody")
+    assert "CSGM" not in rows.rows_for("digits")  # until it is trained
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(rows.ROWS, "LASSO", rows.Row(LASSO, {"box": True}, {"alpha": [10.0, 1.0, 0.01]}))
+    table.tune(data="digits", methods=["LASSO"], m=[20], images=5, out=tmp_path / "chosen.json")
+    assert "alpha = 0.01 is the last value tried on its side" in capsys.readouterr().out
+    assert rows.ROWS["LASSO"].at_edge({"alpha": 1.0}) == []
+
+
+def test_another_default_of_the_method_is_another_configuration(tmp_path, monkeypatch):
+    before = fill(tmp_path, methods=["CSGM"])["CSGM"].config_hash
+    renamed = type("CSGM", (Fitted,), {})
+    monkeypatch.setitem(rows.ROWS, "CSGM", rows.Row(renamed, {"steps": 5, "restarts": 2}, prior=rows.PAPER))
+    assert fill(tmp_path, methods=["CSGM"])["CSGM"].config_hash != before  # its penalty's default is another
+
+
+def test_seeds_reach_the_starts_of_searches(monkeypatch):
+    states = []
+    monkeypatch.setattr(CSGM, "_recover", lambda self, y, first: states.append(self.random_state) or Recovered(y))
+    x = load("digits").images("test")[:2]
+    for seed in (0, 3):
+        table._recovered("digits", "CSGM", {}, x, 64, 2, seed, None, "digits")
+    assert states == [0, 3]
 
 
 def test_settings_are_chosen_under_matrices_that_the_table_never_uses(tmp_path, monkeypatch):

@@ -36,6 +36,34 @@ def mean_and_covariance(x: Float[Tensor, "n d"], shrinkage: float) -> tuple[Tens
     return mean, covariance
 
 
+class MeanSignal(Recovery):
+    """The mean of the signals that it is fitted to, whatever is measured: what any method has to beat.
+
+    Args:
+        operator: what made the measurements.
+        noise: standard deviation of each measurement's noise; only `acquire` asks for it.
+    """
+
+    def __init__(self, operator: LinearOperator | None = None, *, noise: float = 0.0) -> None:
+        self.operator, self.noise = operator, noise
+
+    def fit(self, X: Signals | None = None, y: Any = None) -> Self:
+        """Takes the mean of signals (n, *signal_shape).
+
+        Raises:
+            UserError: when there are none.
+        """
+        if X is None or len(X) == 0:
+            raise UserError("expected at least 1 signal to fit to, got 0")
+        self.mean_ = X.mean(0)
+        return self
+
+    def _recover(self, y: Measurements, first: int) -> Recovered:
+        if not hasattr(self, "mean_"):
+            raise UserError("expected a fitted mean: call fit(X) with signals first")
+        return Recovered(self.mean_.to(y).expand(len(y), *self.mean_.shape))
+
+
 class GaussianMixture(Recovery):
     """The posterior mean under a mixture of normal densities with full covariances, fitted by EM.
 

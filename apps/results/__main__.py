@@ -99,7 +99,7 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
             own_part = [record for record in group if part in _ends(record["column"])]
             told = {record["row"] for record in own_part if (record["value"], record["published"]) != (None, None)}
             own_part = [record for record in own_part if record["row"] in told]
-            if len({record["column"] for record in own_part}) > 1:
+            if own_part:
                 shown = [fact for fact in facts if part in _ends(fact.column)]
                 old = [cell for cell in stale if part in _ends(cell.column)]
                 blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)

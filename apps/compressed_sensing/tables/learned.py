@@ -16,7 +16,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,8 +231,10 @@ def _transferred(data: str, row: str, m: int, seed: int, options: _Options) -> U
 
 
 def _run(name: str, options: _Options) -> RunFolder:
+    """Returns the run folder of a name and of what training depends on besides its row, data and seed."""
     plain = name.lower().replace(", ", "_").replace(" ", "_")
-    return RunFolder(options.work / f"{plain}_{hash_of([options.training.epochs, options.batch_size])[:6]}")
+    settings = {**asdict(replace(options.training, seed=0)), "batch_size": options.batch_size}
+    return RunFolder(options.work / f"{plain}_{hash_of(settings)[:6]}")
 
 
 def _trained(

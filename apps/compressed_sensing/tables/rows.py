@@ -15,7 +15,7 @@ from typing import Any
 from core_models.errors import UserError
 from core_models.files import read_json
 
-from ..gaussian import GaussianMixture, Wiener
+from ..gaussian import GaussianMixture, MeanSignal, Wiener
 from ..generative.csgm import CSGM, HALVING
 from ..generative.flow_prior import FlowPrior
 from ..generative.intermediate_layers import IntermediateLayers
@@ -67,6 +67,7 @@ time, a stronger one (50 latents), a GAN and a flow."""
 _FAST = {"low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 2.0, 0.03, 0.01, 0.003, 0.001]}
 ROWS: dict[str, Row] = {
+    "mean image": Row(MeanSignal, fits=True),
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
     "LASSO, DCT": Row(LASSO, {"basis": "dct", "box": False}, {"alpha": ALPHAS}),
     "LASSO, wavelet": Row(LASSO, {"basis": "wavelet", "box": False}, {"alpha": ALPHAS}),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from apps.compressed_sensing.gaussian import GaussianMixture, Wiener
+from apps.compressed_sensing.gaussian import GaussianMixture, MeanSignal, Wiener
 from apps.compressed_sensing.metrics import errors, ssim, summary
 from apps.compressed_sensing.operators import gaussian
 from core_models.errors import UserError
@@ -117,3 +117,13 @@ def test_intervals_of_means():
 def test_mistakes_are_named(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_the_mean_signal_is_the_mean_whatever_is_measured():
+    x = planted(10)
+    method = MeanSignal(gaussian(SHAPE, 2)).fit(x)
+    torch.testing.assert_close(method.reconstruct(torch.randn(3, 2)), x.mean(0, keepdim=True).expand(3, *SHAPE))
+    with pytest.raises(UserError, match="call fit"):
+        MeanSignal(gaussian(SHAPE, 2)).reconstruct(torch.zeros(1, 2))
+    with pytest.raises(UserError, match="at least 1 signal"):
+        MeanSignal(gaussian(SHAPE, 2)).fit(x[:0])

@@ -86,6 +86,26 @@ def test_dropping_keeps_the_best_and_no_more_than_asked():
     torch.testing.assert_close(found.variables[0].flatten().abs(), torch.tensor([0.09, 0.19]), rtol=0, atol=0.02)
 
 
+def test_among_many_valleys_a_search_that_drops_at_low_precision_ends_in_the_deepest_that_a_start_lies_in():
+    """Valleys at the whole numbers, each as deep as a table says; bfloat16 tells their depths apart, and drops others."""
+    depth = torch.tensor([0.3, 0.8, 0.0, 0.5, 0.9, 0.1, 0.6, 0.4])
+
+    def loss(variables, signals):
+        z = variables[0][:, 0]
+        nearest = z.detach().round().clamp(0, 7).long()
+        turned = (nearest + 3 * signals) % 8  # the second signal's deepest valley is another
+        made = torch.nn.functional.linear(z[:, None], torch.ones(1, 1))[:, 0]  # in bfloat16 under autocast
+        return (made - nearest).square() + depth[turned]
+
+    places = torch.arange(8) + 0.3 * torch.linspace(-1, 1, 8)
+    start = places.repeat(2, 1)[..., None]
+    plan = Search(200, 8, 0.01, ((0.2, 0.5), (0.5, 0.125)), low_precision=True)
+    found = search(loss, [start], plan)
+    assert found.restarts_left == 1
+    torch.testing.assert_close(found.variables[0].flatten(), torch.tensor([2.0, 7.0]), rtol=0, atol=2e-3)
+    torch.testing.assert_close(found.loss, torch.zeros(2), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [CSGM, SparseGen])
 def test_a_search_at_low_precision_ends_at_the_same_signals_and_takes_its_last_steps_in_full(kind):
     prior = LinearPrior()

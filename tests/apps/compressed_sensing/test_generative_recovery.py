@@ -87,7 +87,7 @@ def test_dropping_keeps_the_best_and_no_more_than_asked():
 
 
 def test_among_many_valleys_a_search_that_drops_at_low_precision_ends_in_the_deepest_that_a_start_lies_in():
-    """Valleys at the whole numbers, each as deep as a table says; bfloat16 tells their depths apart, and drops others."""
+    """Valleys at the whole numbers, each as deep as a table says; bfloat16 tells their depths apart."""
     depth = torch.tensor([0.3, 0.8, 0.0, 0.5, 0.9, 0.1, 0.6, 0.4])
 
     def loss(variables, signals):

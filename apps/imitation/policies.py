@@ -128,6 +128,7 @@ def plain_algorithm(generator: TRPO | PPO) -> TRPO | PPO:
     kind = TRPO if isinstance(generator, TRPO) else PPO
     settings = dict(generator.policy_kwargs)
     settings.pop("features_extractor_class", None) if normaliser_of(generator.policy) is not None else None
+    settings.pop("optimizer_kwargs", None)  # of training
     numbers = ("learning_rate", "n_steps", "batch_size", "gamma", "gae_lambda", "seed")
     more = {name: getattr(generator, name) for name in numbers}
     if isinstance(generator, TRPO):

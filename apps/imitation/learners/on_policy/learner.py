@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from sb3_contrib import TRPO
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
@@ -40,9 +39,15 @@ from ...policies import (
 from ...spaces_as_json import Spaces
 from ..base import expert_pairs
 from ..over_sb3 import OverSB3
+from .ppo import FastPPO
 from .rollouts import LearntRewards, Rollout
+from .trpo import FastTRPO
 
 AfterIteration = Callable[["OnPolicyLearner"], None]
+
+
+ADAM = {"eps": 1e-5, "fused": True}
+"""SB3's Adam of policy and values, as one operation for all weights."""
 
 
 class _Iterating(LearntRewards):
@@ -56,11 +61,11 @@ class _Iterating(LearntRewards):
         self.learner._after_iteration()
 
 
-class LearntTRPO(_Iterating, TRPO):
+class LearntTRPO(_Iterating, FastTRPO):
     """TRPO on a learnt reward."""
 
 
-class LearntPPO(_Iterating, PPO):
+class LearntPPO(_Iterating, FastPPO):
     """PPO on a learnt reward."""
 
 
@@ -213,14 +218,14 @@ class OnPolicyLearner(OverSB3):
         kind: Any = LearntTRPO if algorithm_class(self.algorithm) is TRPO else LearntPPO
         if isinstance(env, Spaces):
             space = env.observation_space
-            settings = policy_settings(space, self.hidden, normalise=self.normalise)
+            settings = policy_settings(space, self.hidden, normalise=self.normalise, optimizer_kwargs=ADAM)
             made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
         else:
             wrapped = self._wrapped(BaseAlgorithm._wrap_env(env, verbose=0))
             space = wrapped.observation_space
             if self.steps % wrapped.num_envs:
                 raise UserError(f"steps: expected a multiple of the {wrapped.num_envs} environments, got {self.steps}")
-            settings = policy_settings(space, self.hidden, normalise=self.normalise)
+            settings = policy_settings(space, self.hidden, normalise=self.normalise, optimizer_kwargs=ADAM)
             more["n_steps"] = self.steps // wrapped.num_envs
             # SB3 warns of a batch cut short
             more.setdefault("batch_size", max(size for size in range(1, 257) if self.steps % size == 0))

@@ -6,8 +6,8 @@ The Hessian of the mean KL divergence at the policy itself is
 
 with J_n the Jacobian of what parametrises the distribution (logits; mean) at observation n, and M_n its Fisher matrix
 there: diag(p) - p p^T of logits, 1 / sigma^2 of means. J v goes forwards through the layers, J^T back, with the
-activations that were kept. SB3 differentiates the gradient of the divergence once more for each product, which gives the same
-numbers in about three times the time.
+activations that were kept. SB3 differentiates the gradient of the divergence once more for each product, which gives
+the same numbers in about three times the time.
 
 Source: Schulman, Levine, Moritz, Jordan and Abbeel, "Trust region policy optimization", 2015, appendix C.
 """

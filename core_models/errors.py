@@ -7,3 +7,14 @@ class UserError(ValueError):
     The message is one line and says what was expected, what came and what to do. The command line prints it and
     exits with status 2; from Python it is an ordinary ValueError.
     """
+
+
+def at_least(least: int, **options: int) -> None:
+    """Refuses options of the command line that are below the least that makes sense.
+
+    Raises:
+        UserError: naming the option as it is typed; `learner_seed` stands for --learner.seed.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise UserError(f"--{name.replace('learner_', 'learner.')}: expected {least} or more, got {value}")

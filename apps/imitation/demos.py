@@ -12,24 +12,25 @@ from gymnasium import Space
 
 from apps.common.machine import find_device, set_threads
 from apps.common.provenance import command_line, commit
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import require_writable
 
 from .demonstrations import Demonstrations, Policy, RandomPolicy, check_spaces, read_minari, record, write_minari
 from .demonstrations.identity import imports_nothing
-from .demonstrations.saved_policy import Algorithm, check_policy, load_policy
+from .demonstrations.saved_policy import Algorithm, algorithm_of, check_policy, load_policy
 from .demonstrations.summary import summary, summary_text
+from .environments.demonstrating import expert_demonstrations
 from .environments.making import make_env
 from .shipped import card, located, names
 
-RANDOM = "random"
+RANDOM, EXPERT = "random", "expert"
 
 
 def record_demos(
     policy: str,
     environment: str,
     out: Path,
-    algorithm: Algorithm = "trpo",
+    algorithm: Algorithm | None = None,
     environment_kwargs: dict[str, Any] | None = None,
     trajectories: int = 10,
     deterministic: bool = False,
@@ -42,12 +43,13 @@ def record_demos(
     """Runs a policy for whole episodes and writes what it saw and did, with a card: who, return, seed, command.
 
     Args:
-        policy: A policy saved by stable-baselines3 (.zip), or the word random. Opening such a zip runs code that it
-            holds: open only your own, or those of somebody you trust. A vec_normalize.pkl beside it is not read, since
-            it is a pickle: save the policy with its normalisation inside, as genapps does.
+        policy: A policy saved by stable-baselines3 (.zip); the word random; or the word expert, the scripted one of
+            Circles-v0, Driving-v0 (--environment_kwargs.task turn or pass) or CarRacing-v3. Opening a zip runs code
+            that it holds: open only your own, or those of somebody you trust. A vec_normalize.pkl beside it is not
+            read, since it is a pickle: save the policy with its normalisation inside, as genapps does.
         environment: The gymnasium id, e.g. CartPole-v1.
         out: The .npz to write.
-        algorithm: Which algorithm saved the policy: trpo, ppo or sac.
+        algorithm: Which algorithm saved the policy, trpo, ppo or sac; found in the file when left out.
         environment_kwargs: What the environment is made with, e.g. {use_contact_forces: true}.
         trajectories: Episodes to record.
         deterministic: Take the likeliest action instead of drawing one.
@@ -58,19 +60,30 @@ def record_demos(
         threads: CPU threads.
     """
     set_threads(threads)
+    at_least(0, seed=seed)
     _check_out(out)
     with closing(make_env(environment, environment_kwargs)) as env:
-        actor: Policy
+        actor: Policy | None
         if policy == RANDOM:
             who, actor = "random actions", RandomPolicy(env.action_space, seed)
+        elif policy == EXPERT:
+            who, actor = "scripted experts", None
         else:
+            known = algorithm_of(policy)
+            if algorithm is not None and known is not None and algorithm != known:
+                raise UserError(f"--algorithm: expected {known}, which saved {policy}, got {algorithm}: leave it out")
+            algorithm = algorithm or known or "trpo"
             model = load_policy(policy, algorithm, device=str(find_device(device)))
             check_policy(model, env, environment)
             who, actor = f"{algorithm.upper()}, {Path(policy).name}", model
-        demonstrations = record(
-            actor, env, trajectories, seed=seed, deterministic=deterministic, environment=environment,
-            environment_kwargs=environment_kwargs or {}, progress=True,
-        )  # fmt: skip
+        if actor is None:
+            task = (environment_kwargs or {}).get("task", "turn" if environment == "Driving-v0" else None)
+            demonstrations = expert_demonstrations(environment, task, trajectories, seed=seed)
+        else:
+            demonstrations = record(
+                actor, env, trajectories, seed=seed, deterministic=deterministic, environment=environment,
+                environment_kwargs=environment_kwargs or {}, progress=True,
+            )  # fmt: skip
         spaces = env.observation_space, env.action_space
     card = {
         "who": who,
@@ -156,7 +169,12 @@ def export_demos(
     if minari is not None:
         print(f"wrote {write_minari(chosen, minari, folder=folder, author=author, environment=environment)}")
     if out is not None:
-        chosen.save(out)
+        figures = {
+            "mean_return": float(chosen.returns.mean()),
+            "std_return": float(chosen.returns.std()),
+            "episodes": chosen.trajectories,
+        }
+        replace(chosen, card={**chosen.card, **figures, "exported_by": command_line()}).save(out)
         print(f"wrote {out}")
 
 
@@ -229,6 +247,7 @@ def list_demos(as_json: bool = False) -> None:
 
 
 def _chosen(name: str, trajectories: int | None, subsample: int, seed: int) -> Demonstrations:
+    at_least(0, seed=seed)
     demonstrations = Demonstrations.load(located(name))
     if trajectories is not None:
         demonstrations = demonstrations.take(trajectories)

@@ -22,7 +22,7 @@ import numpy as np
 from apps.common.cli import command_line
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import require_writable, write_json
 
 from .demonstrations import Demonstrations
@@ -47,8 +47,8 @@ class Scale:
     expert: float
 
     def fraction(self, value: float) -> float | None:
-        """Returns how much of the way a return is; None where there is no way."""
-        if self.random == self.expert:
+        """Returns how much of the way a return is; None where there is no way: the expert is no better than chance."""
+        if self.expert <= self.random:
             return None
         return fraction_of_expert(value, self.random, self.expert)
 
@@ -88,8 +88,8 @@ def evaluate(
         threads: CPU threads.
     """
     set_threads(threads)
-    if episodes < 1:
-        raise UserError(f"--episodes: expected 1 or more, got {episodes}")
+    at_least(1, episodes=episodes)
+    at_least(0, seed=seed)
     if film is not None:
         require_writable(check_film(film))
     if out is not None:

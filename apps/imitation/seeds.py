@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.common.cli import command_line, configuration
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import read_json, require_writable, write_json
 from core_models.training import RunFolder
 from core_models.training.progress import Progress
@@ -49,6 +49,7 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
     """
     if jobs < 1:
         raise UserError(f"--jobs: expected 1 process or more, got {jobs}")
+    at_least(0, seeds=min(seeds, default=0))
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds: expected one or more that differ, got {list(seeds)}")
     settings = {name: value for name, value in configuration().items() if name not in OWN}

@@ -20,6 +20,7 @@ from core_models.errors import UserError
 from core_models.files import read_json, write_atomic, write_json
 
 from .demonstrations import Demonstrations
+from .environments.demonstrating import ENVIRONMENTS
 
 FOLDER = Path(__file__).parent / "experts"
 LIBRARIES = {"ppo": "stable-baselines3", "sac": "stable-baselines3", "trpo": "sb3-contrib"}
@@ -48,6 +49,11 @@ def located(name: str) -> Path:
         if not path.is_file():
             raise UserError(f"expected a file of demonstrations, found none at {name}")
         return path
+    if name in ENVIRONMENTS:
+        raise UserError(
+            f"expected a .npz file of demonstrations; those of {name} don't ship, its expert is scripted: genapps "
+            f"imitation demos record --policy expert --environment {name} --out {name}.npz"
+        )
     near = get_close_matches(name, names(), n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]}?" if near else ""
     known = ", ".join(names()) or "none"

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from apps.common.cli import command_line, configuration
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import read_json
 from core_models.training import RunFolder
 from core_models.training.checkpoint import remove_leftovers
@@ -71,12 +71,18 @@ def train(
             they reach together. One that fails leaves the others as they are.
         jobs: How many of the seeds at a time, each in a process of its own.
     """
+    at_least(1, steps=steps, checkpoint_every=checkpoint_every, evaluation_episodes=evaluation_episodes, jobs=jobs)
+    given = configuration().get("learner")
+    if isinstance(given, dict):
+        at_least(0, learner_seed=given.get("init_args", {}).get("seed", 0))
     if seeds is not None:
         return train_seeds(seeds, jobs, out, resume=resume, threads=threads)
     set_threads(threads)
     run = RunFolder(out)
     if run.summary.exists() and resume:
-        print(f"{out} has ended: its figures stand in summary.json")
+        took = read_summary(run).get("steps", 0)
+        more = f"; it took {took:,} steps: to take {steps:,}, begin anew in another folder" if 0 < took < steps else ""
+        print(f"{out} has ended: its figures stand in summary.json{more}")
         return 0
     if not resume and (run.summary.exists() or run.stages()):
         raise UserError(
@@ -232,7 +238,8 @@ def finish(
     run.write_summary(summary)
     told = summary["returns"]
     assert isinstance(told, dict)
-    way = "" if summary["fraction_of_expert"] is None else f": {summary['fraction_of_expert']:.3f} of the way"
+    share = summary["fraction_of_expert"]
+    way = ", which the expert is no better than" if share is None else f": {share:.3f} of the way"
     print(
         f"{summary['learner']} on {env_id}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
         f"{told['interval'][1]:.1f}) in {episodes} episodes, the expert's {scale.expert:.1f}, a random "

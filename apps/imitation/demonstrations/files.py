@@ -70,7 +70,7 @@ def read_npz(path: Path) -> dict[str, Any]:
     missing = [name for name in (*REQUIRED, "environment") if not _holds(arrays, name)]
     if missing:
         found = ", ".join(sorted(arrays)) or "none"
-        raise UserError(f"{path}: expected demonstrations, without the arrays {', '.join(missing)}; found {found}")
+        raise UserError(f"{path}: expected demonstrations, {', '.join(missing)} missing; found {found}")
     environment = _from_json(path, "environment", arrays["environment"])
     unknown = set(environment) - {"id", "kwargs", "subsample"}
     if "id" not in environment or unknown or not isinstance(environment.get("kwargs", {}), dict):

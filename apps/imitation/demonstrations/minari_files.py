@@ -125,7 +125,7 @@ def write_minari(
     with closing(make_env(made, demonstrations.environment_kwargs)) as env:
         spaces, spec = (env.observation_space, env.action_space), env.spec
     check_spaces(demonstrations, *spaces, made)
-    target = (Path(folder) if folder is not None else datasets_folder()) / name
+    target = (Path(folder).resolve() if folder is not None else datasets_folder()) / name
     if target.exists():
         raise UserError(f"expected a new data set, {target} is there already: choose another name or version")
     storage_class = minari.dataset.minari_storage.MinariStorage

@@ -8,6 +8,7 @@ trusted, should be opened.
 from __future__ import annotations
 
 import importlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,8 @@ CLASSES: dict[str, tuple[str, str]] = {
     "sac": ("stable_baselines3", "SAC"),
 }
 """Where each algorithm's class stands."""
+MARKS: dict[Algorithm, str] = {"trpo": "cg_max_steps", "ppo": "clip_range", "sac": "target_entropy"}
+"""A setting that each has and those before it haven't."""
 # what only training needs, and what a newer Python can't always read back
 UNUSED = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
 
@@ -48,6 +51,22 @@ def load_policy(path: Path | str, algorithm: Algorithm, *, device: str = "cpu") 
             f"{path}: expected a policy saved by {name}, got one that it doesn't load "
             f"({type(error).__name__}: {error}): name its algorithm, {', '.join(CLASSES)}"
         ) from error
+
+
+def algorithm_of(path: Path | str) -> Algorithm | None:
+    """Returns which of the known algorithms saved a policy, by its settings, without running code of the file's.
+
+    None where that can't be told: `load_policy` says what is wrong.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            settings = json.loads(archive.read("data"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    for algorithm, mark in MARKS.items():
+        if mark in settings:
+            return algorithm
+    return None
 
 
 def check_policy(policy: BaseAlgorithm, env: gymnasium.Env[Any, Any], environment: str) -> None:

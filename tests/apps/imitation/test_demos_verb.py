@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from apps.common import presets
 from apps.imitation.__main__ import main
 from apps.imitation.demonstrations import Demonstrations
+from apps.imitation.environments.demonstrating import expert_demonstrations
 
 
 @pytest.fixture
@@ -64,6 +65,22 @@ def test_a_saved_policy_is_recorded(demos, policies, tmp_path, algorithm, enviro
     assert (made.card["seed"], made.card["episodes"], made.card["deterministic"]) == (5, 3, False)
     assert made.card["command"].startswith("genapps imitation demos record --policy path/to/")
     assert "3 of " in said and f"wrote {out}" in said and "card: who:" in said
+
+
+def test_the_algorithm_of_a_policy_is_found_in_its_file(demos, policies, tmp_path):
+    given = ("--policy", policies / "ppo.zip", "--environment", "CartPole-v1", "--trajectories", 1)
+    assert demos("record", *given, "--out", tmp_path / "made.npz")[0] == 0
+    assert Demonstrations.load(tmp_path / "made.npz").card["who"] == "PPO, ppo.zip"
+
+
+def test_a_scripted_expert_is_recorded(demos, tmp_path):
+    out = tmp_path / "circles.npz"
+    given = ("--policy", "expert", "--environment", "Circles-v0", "--trajectories", 3, "--seed", 2, "--out", out)
+    status, _, error = demos("record", *given)
+    assert status == 0, error
+    made = Demonstrations.load(out)
+    assert made.codes.tolist() == [0, 1, 2] and made.card["who"] == "scripted experts"
+    assert np.array_equal(made.actions, expert_demonstrations("Circles-v0", trajectories=3, seed=2).actions)
 
 
 def test_recording_is_the_same_by_the_seed_and_can_be_thinned(demos, policies, tmp_path):
@@ -150,6 +167,9 @@ def test_a_smaller_file_is_exported(demos, tmp_path):
     assert few.codes.tolist() == [0, 1]
     assert demos("export", *given, "--codes", "false")[0] == 0
     assert Demonstrations.load(tmp_path / "few.npz").codes is None
+    card = few.card  # of what is in the file, and how it came there
+    assert (card["episodes"], card["mean_return"]) == (2, pytest.approx(few.returns.mean()))
+    assert card["exported_by"].startswith("genapps imitation demos export")
     assert "expected --minari NAME or --out FILE, got neither" in demos("export", *given[:2])[2]
 
 
@@ -236,7 +256,11 @@ def test_environments_of_our_own_are_known(demos, tmp_path):
         (("record", "--policy", "trpo.zip", "--environment", "Acrobot-v1", "--out", "x.npz"),
          "expected a policy for the observations of Acrobot-v1"),
         (("record", "--policy", "trpo.zip", "--algorithm", "sac", "--environment", "CartPole-v1", "--out", "x.npz"),
-         "expected a policy saved by SAC"),
+         "--algorithm: expected trpo, which saved trpo.zip, got sac: leave it out"),
+        (("record", "--policy", "trpo.zip", "--environment", "CartPole-v1", "--seed", -1, "--out", "x.npz"),
+         "--seed: expected 0 or more, got -1"),
+        (("record", "--policy", "expert", "--environment", "CartPole-v1", "--out", "x.npz"), "with scripted experts"),
+        (("inspect", "--demonstrations", "Circles-v0"), "demos record --policy expert --environment Circles-v0"),
         (("record", "--policy", "trpo.zip", "--algorithm", "dqn", "--environment", "CartPole-v1", "--out", "x.npz"),
          "--algorithm"),
     ],

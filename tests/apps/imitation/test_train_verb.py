@@ -137,7 +137,12 @@ def test_mistaken_seeds_are_one_line(line, tmp_path, call):
     for more, words in (
         (["--seeds", "[1, 1]"], "one or more that differ, got [1, 1]"),
         (["--seeds", "[]"], "one or more that differ"),
-        (["--seeds", "[0]", "--jobs", 0], "--jobs: expected 1 process or more"),
+        (["--seeds", "[0]", "--jobs", 0], "--jobs: expected 1 or more"),
+        (["--seeds", "[0, -1]"], "--seeds: expected 0 or more, got -1"),
+        (["--steps", 0], "--steps: expected 1 or more, got 0"),
+        (["--checkpoint_every", 0], "--checkpoint_every: expected 1 or more, got 0"),
+        (["--evaluation_episodes", 0], "--evaluation_episodes: expected 1 or more, got 0"),
+        (["--learner.seed", -1], "--learner.seed: expected 0 or more, got -1"),
     ):
         status, _, error = call(*given, *more)
         assert status == 2 and words in error and error.count("\n") == 1, error

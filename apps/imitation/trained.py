@@ -23,7 +23,7 @@ from core_models.files import read_json
 
 from .codes import coded_space
 from .demonstrations import Policy
-from .demonstrations.saved_policy import UNUSED, check_policy
+from .demonstrations.saved_policy import PLAIN, UNUSED, check_policy
 from .learners import AIRL, BC, DAC, FEM, GAIL, GTAL, SAC, InfoGAIL
 from .learners.archive import SETTINGS
 from .spaces_as_json import Spaces
@@ -35,15 +35,6 @@ LEARNERS: dict[str, Any] = {
     **{kind.NAME: kind for kind in (DAC, SAC)},
 }
 """Classes by what their archives call them."""
-PLAIN = {
-    "trpo": ("sb3_contrib", "TRPO", "cg_max_steps"),
-    "ppo": ("stable_baselines3", "PPO", "clip_range"),
-    "sac": ("stable_baselines3", "SAC", "target_entropy"),
-    "td3": ("stable_baselines3", "TD3", "policy_delay"),
-    "dqn": ("stable_baselines3", "DQN", "exploration_rate"),
-    "a2c": ("stable_baselines3", "A2C", "gae_lambda"),
-}
-"""Algorithms of plain SB3: the package, the class, and a setting that those before it in this list don't have."""
 
 
 class WithCode:

@@ -20,14 +20,21 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from core_models.errors import UserError
 
 Algorithm = Literal["trpo", "ppo", "sac"]
-CLASSES: dict[str, tuple[str, str]] = {
-    "trpo": ("sb3_contrib", "TRPO"),
-    "ppo": ("stable_baselines3", "PPO"),
-    "sac": ("stable_baselines3", "SAC"),
+PLAIN = {
+    "trpo": ("sb3_contrib", "TRPO", "cg_max_steps"),
+    "ppo": ("stable_baselines3", "PPO", "clip_range"),
+    "sac": ("stable_baselines3", "SAC", "target_entropy"),
+    "td3": ("stable_baselines3", "TD3", "policy_delay"),
+    "dqn": ("stable_baselines3", "DQN", "exploration_rate"),
+    "a2c": ("stable_baselines3", "A2C", "gae_lambda"),
 }
-"""Where each algorithm's class stands."""
-MARKS: dict[Algorithm, str] = {"trpo": "cg_max_steps", "ppo": "clip_range", "sac": "target_entropy"}
-"""A setting that each has and those before it haven't."""
+"""Algorithms of plain SB3: the package, the class, and a setting that those before it in this list don't have."""
+CLASSES: dict[Algorithm, tuple[str, str]] = {
+    "trpo": PLAIN["trpo"][:2],
+    "ppo": PLAIN["ppo"][:2],
+    "sac": PLAIN["sac"][:2],
+}
+"""Where the class of each algorithm stands whose policies can be recorded."""
 # what only training needs, and what a newer Python can't always read back
 UNUSED = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
 
@@ -63,10 +70,7 @@ def algorithm_of(path: Path | str) -> Algorithm | None:
             settings = json.loads(archive.read("data"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    for algorithm, mark in MARKS.items():
-        if mark in settings:
-            return algorithm
-    return None
+    return next((algorithm for algorithm in CLASSES if PLAIN[algorithm][2] in settings), None)
 
 
 def check_policy(policy: BaseAlgorithm, env: gymnasium.Env[Any, Any], environment: str) -> None:

@@ -13,8 +13,8 @@ def at_least(least: int, **options: int) -> None:
     """Refuses options of the command line that are below the least that makes sense.
 
     Raises:
-        UserError: naming the option as it is typed; `learner_seed` stands for --learner.seed.
+        UserError: naming the option as it is typed; one with a point in it is given as `**{"learner.seed": 0}`.
     """
     for name, value in options.items():
         if value < least:
-            raise UserError(f"--{name.replace('learner_', 'learner.')}: expected {least} or more, got {value}")
+            raise UserError(f"--{name}: expected {least} or more, got {value}")

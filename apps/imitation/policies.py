@@ -15,6 +15,7 @@ from gymnasium import spaces
 from sb3_contrib import TRPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -78,6 +79,11 @@ def normaliser_of(policy: ActorCriticPolicy) -> Normaliser | None:
     """Returns the normalisation inside a policy, None where there is none."""
     extractor = policy.features_extractor
     return extractor.normaliser if isinstance(extractor, NormalisedVector) else None
+
+
+def is_plain(policy: ActorCriticPolicy) -> bool:
+    """Says whether actions are categorical or Gaussian, and not squashed: what is written out without objects."""
+    return type(policy.action_dist) in (CategoricalDistribution, DiagGaussianDistribution) and not policy.squash_output
 
 
 def algorithm_class(name: str) -> type[TRPO] | type[PPO]:

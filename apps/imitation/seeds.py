@@ -47,8 +47,7 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
         UserError: when seeds or jobs are none that can be run, a folder holds a run already, or this isn't called by
             the command line.
     """
-    if jobs < 1:
-        raise UserError(f"--jobs: expected 1 process or more, got {jobs}")
+    at_least(1, jobs=jobs)
     at_least(0, seeds=min(seeds, default=0))
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds: expected one or more that differ, got {list(seeds)}")

@@ -74,7 +74,7 @@ def train(
     at_least(1, steps=steps, checkpoint_every=checkpoint_every, evaluation_episodes=evaluation_episodes, jobs=jobs)
     given = configuration().get("learner")
     if isinstance(given, dict):
-        at_least(0, learner_seed=given.get("init_args", {}).get("seed", 0))
+        at_least(0, **{"learner.seed": given.get("init_args", {}).get("seed", 0)})
     if seeds is not None:
         return train_seeds(seeds, jobs, out, resume=resume, threads=threads)
     set_threads(threads)

@@ -17,10 +17,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
+
+from ...policies import is_plain
 
 
 class FastPPO(PPO):
@@ -29,7 +31,7 @@ class FastPPO(PPO):
     def train(self) -> None:
         """Updates the policy and the values by what the buffer holds."""
         policy = self.policy
-        if not _is_plain(policy) or self.clip_range_vf is not None or not self.normalize_advantage:
+        if not _can_be_fast(policy) or self.clip_range_vf is not None or not self.normalize_advantage:
             super().train()
             return
         policy.set_training_mode(True)
@@ -123,10 +125,6 @@ class FastPPO(PPO):
             return loss, torch.stack([policy_loss, clipped, value_loss, -entropy, divergence])
 
 
-def _is_plain(policy: ActorCriticPolicy) -> bool:
-    kind = type(policy.action_dist)
-    weights = any(
-        True for one in (policy.pi_features_extractor, policy.vf_features_extractor) for _ in one.parameters()
-    )
-    plain = kind in (CategoricalDistribution, DiagGaussianDistribution) and not policy.squash_output
-    return plain and not weights and not policy.use_sde
+def _can_be_fast(policy: ActorCriticPolicy) -> bool:
+    learnt = any(True for one in (policy.pi_features_extractor, policy.vf_features_extractor) for _ in one.parameters())
+    return is_plain(policy) and not learnt and not policy.use_sde

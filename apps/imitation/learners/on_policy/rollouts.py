@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from ...networks.encoder import Observed, rows
+from ...policies import is_plain
 
 AT_A_TIME = 2048
 """Observations in one pass of the networks, so that images fit in the memory."""
@@ -210,7 +211,7 @@ def compute_advantages(buffer: RolloutBuffer, last_values: np.ndarray, dones: np
 def sampler(policy: ActorCriticPolicy) -> Callable[[Any], Tensor]:
     """Returns a function from observations to sampled actions: SB3's distributions with little around them."""
     kind = policy.action_dist
-    plain = type(kind) in (CategoricalDistribution, DiagGaussianDistribution) and not policy.squash_output
+    plain = is_plain(policy)
 
     def act(observations: Any) -> Tensor:
         if not plain:

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from sb3_contrib import TRPO
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
+
+from ...policies import is_plain
 
 
 def layers_of(policy: ActorCriticPolicy) -> list[tuple[nn.Linear, bool]] | None:
@@ -29,7 +31,7 @@ def layers_of(policy: ActorCriticPolicy) -> list[tuple[nn.Linear, bool]] | None:
 
     None where the policy is of another kind: features that are learnt, other activations or distributions.
     """
-    if type(policy.action_dist) not in (CategoricalDistribution, DiagGaussianDistribution) or policy.squash_output:
+    if not is_plain(policy):
         return None
     if any(True for _ in policy.pi_features_extractor.parameters()) or not isinstance(policy.action_net, nn.Linear):
         return None

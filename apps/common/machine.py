@@ -23,12 +23,16 @@ def set_threads(number: int | None) -> None:
     torch.set_num_threads(number)
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, option: str = "--device") -> torch.device:
     """Returns the device that a command line names.
+
+    Args:
+        name: of the device.
+        option: what messages call it.
 
     Raises:
         UserError: when it is not auto, cpu, cuda or cuda:N, or there is no such GPU.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise UserError(f"--device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+        raise UserError(f"{option}: expected auto, cpu, cuda or cuda:N, got {name!r}")
     return resolve_device(name)

@@ -37,6 +37,11 @@ def coded_space(space: spaces.Space, codes: int) -> spaces.Space:
     raise UserError(f"expected observations that are a vector, an image or a Dict of these, got {space}")
 
 
+def as_dict(observations: Any) -> dict[str, Any]:
+    """Returns images as the part `image` that they are beside a code; a dict as it is."""
+    return observations if isinstance(observations, dict) else {"image": observations}
+
+
 def with_code(observation: Any, code: np.ndarray) -> Any:
     """Returns an observation, or a batch of them, with one-hot codes (..., codes).
 

@@ -70,6 +70,7 @@ def demo(
     expert = Demonstrations.load(located(demonstrations))
     if isinstance(expert.observations, dict):
         raise UserError("--demonstrations: expected vectors of observations, got a dict")
+    first = float(expert.needed("returns", "the demo compares with")[0])
     rows = expert.take(1).subsampled(SUBSAMPLE, seed=seed)
     run = RunFolder(out / NAME)
     require_writable(run.summary)
@@ -77,7 +78,7 @@ def demo(
     for stale in (run.tensorboard(), run.checkpoint().parent):
         shutil.rmtree(stale, ignore_errors=True)
     run.write_config(configuration() or {"demonstrations": demonstrations, "steps": steps, "seed": seed})
-    print(f"{expert.environment}: 1 demonstration, {len(rows)} of its rows, return {expert.returns[0]:.0f}", flush=True)
+    print(f"{expert.environment}: 1 demonstration, {len(rows)} of its rows, return {first:.0f}", flush=True)
     learner = _gail(expert, rows, seed)
     begun = time.monotonic()
     fit(learner, run, steps)

@@ -87,8 +87,7 @@ def record_demos(
         spaces = env.observation_space, env.action_space
     card = {
         "who": who,
-        "mean_return": float(demonstrations.returns.mean()),
-        "std_return": float(demonstrations.returns.std()),
+        **demonstrations.return_figures(),
         "episodes": trajectories,
         "deterministic": deterministic,
         "seed": seed,
@@ -169,11 +168,7 @@ def export_demos(
     if minari is not None:
         print(f"wrote {write_minari(chosen, minari, folder=folder, author=author, environment=environment)}")
     if out is not None:
-        figures = {
-            "mean_return": float(chosen.returns.mean()),
-            "std_return": float(chosen.returns.std()),
-            "episodes": chosen.trajectories,
-        }
+        figures = {**chosen.return_figures(), "episodes": chosen.trajectories}
         replace(chosen, card={**chosen.card, **figures, "exported_by": command_line()}).save(out)
         print(f"wrote {out}")
 

@@ -153,9 +153,10 @@ def _scale(
             raise UserError(f"--demonstrations: expected those of {env_id}, got those of {expert.environment}")
         if key not in known:
             chance = told["random"]["mean"] if same else random_returns(env_id, kwargs).values.mean()
-            known[key] = Scale(float(chance), float(expert.returns.mean()))
+            returns = expert.needed("returns", "the fraction of the expert is measured by")
+            known[key] = Scale(float(chance), float(returns.mean()))
         return known[key]
-    if same and "expert" in told and "random" in told:
+    if same and "random" in told and told.get("expert", {}).get("mean") is not None:
         return Scale(float(told["random"]["mean"]), float(told["expert"]["mean"]))
     return None
 
@@ -169,7 +170,9 @@ def _evaluated(
         for one in own.by_code()
     ]
     every = Returns(
-        np.concatenate([found.values for found in by_code]), np.concatenate([found.lengths for found in by_code])
+        np.concatenate([found.values for found in by_code]),
+        np.concatenate([found.lengths for found in by_code]),
+        shared=len(by_code),
     )
     record: dict[str, Any] = {
         "policy": str(own.path), "learner": own.learner, "environment": env_id, "environment_kwargs": kwargs,
@@ -178,8 +181,9 @@ def _evaluated(
     if own.codes is not None:
         record["codes"] = [found.summary() for found in by_code]
     if scale is not None:
-        low, high = (scale.fraction(end) for end in record["returns"]["interval"])
-        record |= {"random": scale.random, "expert": scale.expert, "fraction_of_expert_interval": [low, high]}
+        ends = record["returns"]["interval"]
+        record |= {"random": scale.random, "expert": scale.expert}
+        record["fraction_of_expert_interval"] = ends and [scale.fraction(end) for end in ends]
         record["fraction_of_expert"] = scale.fraction(record["returns"]["mean"])
     return record
 
@@ -188,20 +192,19 @@ def words(record: Record) -> list[str]:
     """Returns what is printed of a policy: a line, and one for each code."""
     line = f"{record['learner']}, {record['policy']}, on {record['environment']}: {_figures(record['returns'])}"
     if record["fraction_of_expert"] is not None:
-        low, high = record["fraction_of_expert_interval"]
+        shown = with_interval(record["fraction_of_expert"], record["fraction_of_expert_interval"], 3)
         line += (
-            f"; {record['fraction_of_expert']:.3f} (95 %: {low:.3f} to {high:.3f}) of the way from a random policy's "
-            f"{record['random']:.1f} to the expert's {record['expert']:.1f}"
+            f"; {shown} of the way from a random policy's {record['random']:.1f} to the expert's {record['expert']:.1f}"
         )
     return [line, *(f"  code {code}: {_figures(own)}" for code, own in enumerate(record.get("codes", ())))]
 
 
 def _figures(told: Mapping[str, Any]) -> str:
-    (low, high), (iqm_low, iqm_high) = told["interval"], told["interquartile_mean_interval"]
+    episodes = told["episodes"]
     return (
-        f"return {told['mean']:.1f} (95 %: {low:.1f} to {high:.1f}), interquartile mean "
-        f"{told['interquartile_mean']:.1f} ({iqm_low:.1f} to {iqm_high:.1f}), {told['episode_length']:.1f} steps an "
-        f"episode, {told['episodes']} episodes"
+        f"return {with_interval(told['mean'], told['interval'], 1)}, interquartile mean "
+        f"{with_interval(told['interquartile_mean'], told['interquartile_mean_interval'], 1)}, "
+        f"{told['episode_length']:.1f} steps an episode, {episodes} episode{'' if episodes == 1 else 's'}"
     )
 
 
@@ -252,8 +255,8 @@ def _over_strata(strata: list[list[float]]) -> dict[str, Any]:
 def group_words(group: Mapping[str, Any]) -> str:
     """Returns what is printed of several runs."""
     parts = [
-        f"{name} {_with_interval(told['mean'], told['interval'], digits)}, interquartile mean "
-        f"{_with_interval(told['interquartile_mean'], told['interquartile_mean_interval'], digits)}"
+        f"{name} {with_interval(told['mean'], told['interval'], digits)}, interquartile mean "
+        f"{with_interval(told['interquartile_mean'], told['interquartile_mean_interval'], digits)}"
         for name, told, digits in (
             ("return", group["returns"], 1),
             ("of the way to the expert", group["fraction_of_expert"], 3),
@@ -264,7 +267,8 @@ def group_words(group: Mapping[str, Any]) -> str:
     return f"{group['learner']}, {group['runs']} runs on {', '.join(group['environments'])}: {'; '.join(parts)}"
 
 
-def _with_interval(value: float, interval: Sequence[float] | None, digits: int) -> str:
+def with_interval(value: float, interval: Sequence[float] | None, digits: int) -> str:
+    """Returns a figure in words, with its 95 % interval where there is one."""
     if interval is None:
         return f"{value:.{digits}f}"
     return f"{value:.{digits}f} (95 %: {interval[0]:.{digits}f} to {interval[1]:.{digits}f})"

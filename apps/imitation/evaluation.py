@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ SIDE_BY_SIDE = 10
 RANDOM_EPISODES = 100
 """Of the random policy that returns are measured from."""
 
+NO_FFMPEG = "expected ffmpeg for a film in .mp4: pip install imageio-ffmpeg, or write a .gif"
+
 
 @dataclass(frozen=True, eq=False)
 class Returns:
@@ -39,18 +42,20 @@ class Returns:
     values: Float64[np.ndarray, " episodes"]
     lengths: Int64[np.ndarray, " episodes"]
     """Steps of each [env steps]."""
+    shared: int = 1
+    """How many parts of equal length begin their episodes alike: those of the codes of one policy."""
 
     def summary(self) -> dict[str, Any]:
         """Returns the figures that a summary holds, as plain values."""
-        low, high = bootstrap(self.values)
-        iqm_low, iqm_high = bootstrap(self.values, interquartile_mean)
+        starts = self.values.reshape(self.shared, -1)
+        several = starts.shape[1] > 1  # one start says nothing of how much they differ
         return {
             "episodes": len(self.values),
             "mean": float(self.values.mean()),
             "standard_deviation": float(self.values.std()),
-            "interval": [low, high],
+            "interval": list(bootstrap(starts)) if several else None,
             "interquartile_mean": interquartile_mean(self.values),
-            "interquartile_mean_interval": [iqm_low, iqm_high],
+            "interquartile_mean_interval": list(bootstrap(starts, interquartile_mean)) if several else None,
             "least": float(self.values.min()),
             "most": float(self.values.max()),
             "episode_length": float(self.lengths.mean()),
@@ -89,7 +94,7 @@ def returns_of(
         found = record(policy, wrapped, episodes, seed=seed, deterministic=deterministic, environment=env_id)
     finally:
         wrapped.close()
-    return Returns(found.returns.astype(np.float64), found.lengths.astype(np.int64))
+    return Returns(found.needed("returns", "were recorded").astype(np.float64), found.lengths.astype(np.int64))
 
 
 def random_returns(env_id: str, kwargs: dict[str, Any] | None = None) -> Returns:
@@ -160,11 +165,13 @@ def check_film(path: Path | str) -> Path:
     """Returns the path of a film to write.
 
     Raises:
-        UserError: when its suffix is neither .gif nor .mp4.
+        UserError: when its suffix is neither .gif nor .mp4, or nothing here writes .mp4.
     """
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
         raise UserError(f"expected a film with the suffix .gif or .mp4, got {path.name}")
+    if path.suffix == ".mp4" and not any(map(find_spec, ("imageio_ffmpeg", "av"))):
+        raise UserError(NO_FFMPEG)
     return path
 
 
@@ -193,4 +200,4 @@ def _write_mp4(path: Path, pictures: list[np.ndarray], rate: float) -> None:
     try:
         imageio.imwrite(path, np.stack(pictures), extension=".mp4", fps=rate)
     except (ImportError, ValueError, OSError) as error:
-        raise UserError("expected ffmpeg for a film in .mp4: pip install imageio-ffmpeg, or write a .gif") from error
+        raise UserError(NO_FFMPEG) from error

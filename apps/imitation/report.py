@@ -50,7 +50,8 @@ def draw_curves(run: RunFolder, summary: Mapping[str, Any]) -> None:
         with canvas(run.figures / "return.png", 6.4, 3.4) as figure:
             axes = figure.add_subplot()
             axes.plot(*zip(*points, strict=True), label=summary["learner"])
-            axes.axhline(expert, linestyle="--", color="#009E73", label="expert")
+            if expert is not None:
+                axes.axhline(expert, linestyle="--", color="#009E73", label="expert")
             axes.axhline(chance, linestyle=":", color="#8C8C8C", label="random policy")
             axes.set(xlabel="env steps", ylabel="return", title=f"{summary['learner']} on {summary['environment']}")
             axes.legend()
@@ -75,7 +76,9 @@ def pictures(run: RunFolder) -> list[Picture]:
 def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the page of a run shows, as arguments of `report_page`."""
     told, expert, chance = summary["returns"], summary["expert"], summary["random"]
-    low, high = told["interval"]
+    episodes = f"{told['episodes']} episode{'' if told['episodes'] == 1 else 's'}"
+    if told["interval"] is not None:
+        episodes = "95 %: {:.1f} to {:.1f}, ".format(*told["interval"]) + episodes
     shown, way = summary["demonstrations"], summary["fraction_of_expert"]
     fraction = [] if way is None else [Headline("of the way from random to expert", f"{way:.3f}")]
     return {
@@ -83,8 +86,11 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
         "summary": f"{shown['trajectories']} trajectories, {shown['rows']} rows; "
         f"{summary['steps']:,} steps in the environment; seed {summary['seed']}.",
         "headlines": [
-            Headline("return", f"{told['mean']:.1f}", f"95 %: {low:.1f} to {high:.1f}, {told['episodes']} episodes"),
-            Headline("expert", f"{expert['mean']:.1f}", f"{expert['trajectories']} trajectories"),
+            Headline("return", f"{told['mean']:.1f}", episodes),
+            Headline(
+                "expert", "not known" if expert["mean"] is None else f"{expert['mean']:.1f}",
+                f"{expert['trajectories']} trajectories",
+            ),
             *fraction,
         ],
         "tables": [

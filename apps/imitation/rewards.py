@@ -12,7 +12,6 @@ aimed; what is meant to be taken to other policies is g alone (Fu et al., ICLR 2
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
-from .codes import one_hot, with_code
+from .codes import as_dict, one_hot, with_code
 from .demonstrations import Demonstrations
 from .learners import AIRL, DAC, GAIL, InfoGAIL, OnPolicyLearner
 from .learners.base import expert_pairs
@@ -265,10 +264,9 @@ def _zero_of(learner: InfoGAIL, demonstrations: Demonstrations | None) -> float:
     if learner.critic == "gan":
         return 0.0
     if demonstrations is not None:
-        space, own = learner.bare_space, demonstrations.observations
-        if isinstance(space, spaces.Dict) and isinstance(own, np.ndarray):
-            last: Any = demonstrations.final_observations
-            demonstrations = replace(demonstrations, observations={"image": own}, final_observations={"image": last})
+        space = learner.bare_space
+        if isinstance(space, spaces.Dict):
+            demonstrations = demonstrations.seen_as(as_dict)
         return float(
             learner.critic_of_expert(
                 *expert_pairs(demonstrations, space, learner.action_space, learner.generator.device)

@@ -37,7 +37,7 @@ def bootstrap(
     """Returns the ends of a percentile interval of a statistic.
 
     Args:
-        values: independent: episodes of a policy, or runs.
+        values: independent: episodes of a policy, or runs; or (k, n), of which the n columns are.
         statistic: of a sample.
         resamples: drawn with replacement.
         level: share of the resamples that lies within.
@@ -57,7 +57,8 @@ def stratified_bootstrap(
     """Returns the ends of a percentile interval of a statistic of several groups taken together.
 
     Args:
-        strata: the runs of each task, on one scale; values are drawn with replacement within their own group.
+        strata: the runs of each task, on one scale; values are drawn with replacement within their own group. Of a
+            group (k, n) the n columns are drawn: k values that share what they were measured on count as one.
         statistic: of all values drawn.
         resamples: how many.
         level: share of the resamples that lies within.
@@ -65,9 +66,11 @@ def stratified_bootstrap(
     """
     groups = [np.asarray(values, dtype=float) for values in strata]
     rng = np.random.default_rng(seed)
-    found = [
-        statistic(np.concatenate([values[rng.integers(len(values), size=len(values))] for values in groups]))
-        for _ in range(resamples)
-    ]
+    found = [statistic(np.concatenate([_resampled(values, rng) for values in groups])) for _ in range(resamples)]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _resampled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = values.shape[-1]
+    return values[..., rng.integers(n, size=n)].ravel()

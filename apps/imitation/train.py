@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from apps.common.cli import command_line, configuration
-from apps.common.machine import set_threads
+from apps.common.machine import find_device, set_threads
 from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
 from core_models.files import read_json
@@ -23,7 +23,7 @@ from .codes import CodedVecEnv
 from .demonstrations import Demonstrations
 from .demonstrations.identity import imports_nothing
 from .environments.making import vector_env
-from .evaluate import Scale
+from .evaluate import Scale, with_interval
 from .evaluation import random_returns, returns_of
 from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
 from .learners.off_policy.learner import OffPolicyLearner
@@ -74,7 +74,9 @@ def train(
     at_least(1, steps=steps, checkpoint_every=checkpoint_every, evaluation_episodes=evaluation_episodes, jobs=jobs)
     given = configuration().get("learner")
     if isinstance(given, dict):
-        at_least(0, **{"learner.seed": given.get("init_args", {}).get("seed", 0)})
+        own = given.get("init_args", {})
+        at_least(0, **{"learner.seed": own.get("seed", 0)})
+        find_device(own.get("device", "cpu"), "--learner.device")
     if seeds is not None:
         return train_seeds(seeds, jobs, out, resume=resume, threads=threads)
     set_threads(threads)
@@ -98,7 +100,8 @@ def train(
     probe.seed(seed)
     run.write_config(configuration() or {"learner": made.name, "demonstrations": demonstrations, "steps": steps})
     print(
-        f"{env_id}: {rows.trajectories} trajectories, {len(rows)} rows, mean return {shown.returns.mean():.1f}; "
+        f"{env_id}: {rows.trajectories} {'trajectory' if rows.trajectories == 1 else 'trajectories'}, {len(rows)} "
+        f"rows, {'return not known' if shown.mean_return is None else f'mean return {shown.mean_return:.1f}'}; "
         f"{type(made).__name__}, seed {seed}",
         flush=True,
     )
@@ -217,7 +220,8 @@ def finish(
         wrap = lambda envs: CodedVecEnv(envs, codes)  # noqa: E731
     found = returns_of(made, env_id, kwargs, episodes=episodes, seed=seed + 10_000, wrap=wrap)
     chance = random_returns(env_id, kwargs)
-    scale = Scale(float(chance.values.mean()), float(expert.returns.mean()))
+    least, most = float(chance.values.mean()), expert.mean_return
+    scale = None if most is None else Scale(least, most)
     summary = {
         "learner": type(made).__name__,
         "environment": env_id,
@@ -226,9 +230,9 @@ def finish(
         "seed": seed,
         "steps": made.num_timesteps,
         "returns": found.summary(),
-        "expert": {"mean": float(expert.returns.mean()), "trajectories": expert.trajectories},
+        "expert": {"mean": most, "trajectories": expert.trajectories},
         "random": chance.summary(),
-        "fraction_of_expert": scale.fraction(float(found.values.mean())),
+        "fraction_of_expert": None if scale is None else scale.fraction(float(found.values.mean())),
         "seconds": seconds,
         "device": device_words("cpu"),
         "command": command_line(),
@@ -240,10 +244,11 @@ def finish(
     assert isinstance(told, dict)
     share = summary["fraction_of_expert"]
     way = ", which the expert is no better than" if share is None else f": {share:.3f} of the way"
+    way = "" if most is None else way
+    beside = "the expert's is not known" if most is None else f"the expert's {most:.1f}"
     print(
-        f"{summary['learner']} on {env_id}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
-        f"{told['interval'][1]:.1f}) in {episodes} episodes, the expert's {scale.expert:.1f}, a random "
-        f"policy's {scale.random:.1f}{way}; {run.report}",
+        f"{summary['learner']} on {env_id}: return {with_interval(told['mean'], told['interval'], 1)} in {episodes} "
+        f"episode{'' if episodes == 1 else 's'}, {beside}, a random policy's {least:.1f}{way}; {run.report}",
         flush=True,
     )
     return summary

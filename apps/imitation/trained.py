@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ from .learners import AIRL, BC, DAC, FEM, GAIL, GTAL, SAC, InfoGAIL
 from .learners.archive import SETTINGS
 from .spaces_as_json import Spaces
 
-POLICY = "policy.zip"
-"""The policy in a run folder."""
+POLICY, SUMMARY = "policy.zip", "summary.json"
+"""The policy in a run folder, and what it is worth."""
 LEARNERS: dict[str, Any] = {
     **{kind.name: kind for kind in (AIRL, BC, FEM, GAIL, GTAL, InfoGAIL)},
     **{kind.NAME: kind for kind in (DAC, SAC)},
@@ -131,8 +132,12 @@ def policies_at(path: Path | str) -> list[Path]:
     if (path / POLICY).is_file():
         return [path / POLICY]
     below = sorted(path.glob(f"*/{POLICY}"), key=lambda found: (len(found.parent.name), found.parent.name))
+    ended = [found for found in below if found.with_name(SUMMARY).is_file()]
     if below:
-        return below
+        if ended and len(ended) < len(below):
+            left = ", ".join(found.parent.name for found in below if found not in ended)
+            print(f"left out, since they have not ended: {left}", file=sys.stderr)
+        return ended or below
     begun = (path / "config.yaml").is_file()
     hint = "the run has not ended: go on with it by --resume" if begun else "it is no run of genapps imitation train"
     raise UserError(f"expected {POLICY} in {path}, or in folders in it, found none: {hint}")
@@ -146,7 +151,7 @@ def open_policy(path: Path | str) -> Trained:
     """
     path = Path(path)
     name = _learner_of(path)
-    beside = path.parent / "summary.json"
+    beside = path.with_name(SUMMARY)
     found = read_json(beside) if path.name == POLICY and beside.is_file() else {}
     summary = found if isinstance(found, dict) else {}
     if name is None:

@@ -44,6 +44,8 @@ def check_spaces(
         ("observations", demonstrations.observations, demonstrations.lengths),
         ("final_observations", demonstrations.final_observations, None),
     ):
+        if seen is None:
+            continue
         _check_observations(name, seen, observation_space, rows, whose, demonstrations.environment)
     _check_part(
         "actions", demonstrations.actions, action_space, demonstrations.lengths, whose, demonstrations.environment
@@ -151,17 +153,18 @@ def _other(made_in: str) -> str:
 
 
 def _returns_that_differ(demonstrations: Demonstrations) -> Iterator[str]:
-    if demonstrations.subsample > 1:
+    rewards, returns = demonstrations.rewards, demonstrations.returns
+    if demonstrations.subsample > 1 or rewards is None or returns is None:
         return
     starts = demonstrations.row_starts()
-    rewards = demonstrations.rewards.astype(np.float64)
+    rewards = rewards.astype(np.float64)
     sums, size = np.add.reduceat(rewards, starts), np.add.reduceat(np.abs(rewards), starts)
-    wrong = np.abs(sums - demonstrations.returns) > ROUNDING * (1 + size)
+    wrong = np.abs(sums - returns) > ROUNDING * (1 + size)
     if wrong.any():
         i = int(wrong.argmax())
         yield (
             f"returns differ from the sum of rewards in {wrong.sum()} of {len(wrong)} trajectories: "
-            f"{demonstrations.returns[i]:.6g} and {sums[i]:.6g} in trajectory {i}"
+            f"{returns[i]:.6g} and {sums[i]:.6g} in trajectory {i}"
         )
 
 

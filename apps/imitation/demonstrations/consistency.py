@@ -33,6 +33,8 @@ def as_arrays(fields: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("observations", "final_observations"):
         given = fields[name]
+        if given is None and name == "final_observations":
+            continue
         if isinstance(given, Mapping):
             found[name] = {str(key): _numbers(f"{name}.{key}", value) for key, value in given.items()}
         else:
@@ -61,7 +63,8 @@ def check_consistency(fields: Mapping[str, Any]) -> None:
     for name in ("rewards", *PER_TRAJECTORY):
         if fields[name] is not None and fields[name].ndim != 1:
             raise UserError(f"expected one number at a time in {name}, got an array of shape {fields[name].shape}")
-    _check_final(fields["observations"], fields["final_observations"])
+    if fields["final_observations"] is not None:
+        _check_final(fields["observations"], fields["final_observations"])
     _check_steps(fields["subsample"], lengths, fields["episode_lengths"])
     for name, array in _by_row(fields):
         _check_finite(name, array, lengths)
@@ -91,11 +94,13 @@ def trajectory_and_row(row: int, lengths: np.ndarray) -> str:
 def _by_row(fields: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     yield from _named("observations", fields["observations"])
     yield "actions", fields["actions"]
-    yield "rewards", fields["rewards"]
+    if fields["rewards"] is not None:
+        yield "rewards", fields["rewards"]
 
 
 def _by_trajectory(fields: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    yield from _named("final_observations", fields["final_observations"])
+    if fields["final_observations"] is not None:
+        yield from _named("final_observations", fields["final_observations"])
     yield from ((name, fields[name]) for name in PER_TRAJECTORY if fields[name] is not None)
 
 

@@ -7,7 +7,7 @@ episode, while the figure to reach stays the return of the episode that was run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,17 @@ Observations = np.ndarray | dict[str, np.ndarray]
 class Demonstrations:
     """Trajectories of an expert, their rows one trajectory after the other.
 
+    What a demonstrator of flesh and blood, or a log, doesn't tell may be left out: rewards, returns, how an episode
+    ended and what was seen last. Where a method or a figure needs it, that says so. Returns are the sums of the rewards
+    where those are there and no row was left out.
+
     Example:
         >>> walk = Demonstrations(
-        ...     observations=np.zeros((5, 2)), actions=np.zeros(5, int), rewards=np.ones(5), lengths=np.array([3, 2]),
-        ...     returns=np.array([3.0, 2.0]), terminated=np.array([True, False]), final_observations=np.zeros((2, 2)),
-        ...     environment="Walk-v0",
+        ...     observations=np.zeros((5, 2)), actions=np.zeros(5, int), lengths=np.array([3, 2]),
+        ...     environment="Walk-v0", rewards=np.ones(5),
         ... )
-        >>> len(walk), walk.trajectories, len(walk.take(1))
-        (5, 2, 3)
+        >>> len(walk), walk.trajectories, len(walk.take(1)), walk.mean_return
+        (5, 2, 3, 2.5)
 
     Raises:
         UserError: when the arrays don't fit one another, a trajectory has no row, or a number is not finite.
@@ -46,17 +49,17 @@ class Demonstrations:
     """(rows, ...): what was seen before each action."""
     actions: Shaped[np.ndarray, "rows ..."]
     """(rows, ...)."""
-    rewards: Float[np.ndarray, " rows"]
     lengths: Int[np.ndarray, " trajectories"]
     """Rows of each trajectory."""
-    returns: Float[np.ndarray, " trajectories"]
-    """Of the whole episode, whether rows were left out or not."""
-    terminated: Bool[np.ndarray, " trajectories"]
-    """True where the environment ended the episode, False where a time limit did."""
-    final_observations: Observations
-    """(trajectories, ...): what was seen after the last step."""
     environment: str
     """The environment's gymnasium id."""
+    rewards: Float[np.ndarray, " rows"] | None = None
+    returns: Float[np.ndarray, " trajectories"] | None = None
+    """Of the whole episode, whether rows were left out or not."""
+    terminated: Bool[np.ndarray, " trajectories"] | None = None
+    """True where the environment ended the episode, False where a time limit did."""
+    final_observations: Observations | None = None
+    """(trajectories, ...): what was seen after the last step."""
     environment_kwargs: dict[str, Any] = field(default_factory=dict)
     subsample: int = 1
     """Every how manieth row was kept."""
@@ -72,6 +75,9 @@ class Demonstrations:
         for name, value in as_arrays(vars(self)).items():
             object.__setattr__(self, name, value)
         check_consistency(vars(self))
+        if self.returns is None and self.rewards is not None and self.subsample == 1:
+            sums = np.add.reduceat(self.rewards.astype(np.float64), self.row_starts())
+            object.__setattr__(self, "returns", sums)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -86,6 +92,37 @@ class Demonstrations:
     def steps(self) -> Int[np.ndarray, " trajectories"]:
         """Environment steps of each episode, those of rows left out among them."""
         return self.lengths if self.episode_lengths is None else self.episode_lengths
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean of the returns; None where they are not known."""
+        return None if self.returns is None else float(self.returns.mean())
+
+    def return_figures(self) -> dict[str, float]:
+        """Returns what a card says of the returns; nothing where they are not known."""
+        if self.returns is None:
+            return {}
+        return {"mean_return": float(self.returns.mean()), "std_return": float(self.returns.std())}
+
+    def needed(self, name: str, why: str) -> Any:
+        """Returns a field that may have been left out.
+
+        Args:
+            name: of the field.
+            why: what needs it, for the message.
+
+        Raises:
+            UserError: when it was left out.
+        """
+        found = getattr(self, name)
+        if found is None:
+            raise UserError(f"expected {name} in the demonstrations of {self.environment}, which {why}, got none")
+        return found
+
+    def seen_as(self, function: Callable[[Observations], Observations]) -> Demonstrations:
+        """Returns the same demonstrations with their observations, the final ones too, turned into others."""
+        final = None if self.final_observations is None else function(self.final_observations)
+        return replace(self, observations=function(self.observations), final_observations=final)
 
     def row_starts(self) -> Int[np.ndarray, " trajectories"]:
         """Returns the first row of each trajectory."""
@@ -146,8 +183,9 @@ class Demonstrations:
         """Returns (rows, ...): what was seen after each action.
 
         Raises:
-            UserError: when rows were left out, and with them what came next.
+            UserError: when rows were left out, and with them what came next, or the final observations were.
         """
+        final = self.needed("final_observations", "what came after each action ends with")
         if self.subsample > 1:
             raise UserError(
                 f"expected complete trajectories, which say what came after each action, got one row in "
@@ -161,7 +199,7 @@ class Demonstrations:
             after[ends] = final
             return after
 
-        return _mapped(shifted, self.observations, self.final_observations)
+        return _mapped(shifted, self.observations, final)
 
     def save(self, path: Path | str) -> None:
         """Writes a .npz, whole or not at all (`files.py` says what is in it)."""
@@ -189,11 +227,13 @@ class Demonstrations:
             self,
             observations=_mapped(lambda seen: seen[rows], self.observations),
             actions=self.actions[rows],
-            rewards=self.rewards[rows],
+            rewards=None if self.rewards is None else self.rewards[rows],
             lengths=lengths,
-            returns=self.returns[trajectories],
-            terminated=self.terminated[trajectories],
-            final_observations=_mapped(lambda seen: seen[trajectories], self.final_observations),
+            returns=picked(self.returns),
+            terminated=picked(self.terminated),
+            final_observations=None
+            if self.final_observations is None
+            else _mapped(lambda seen: seen[trajectories], self.final_observations),
             episode_lengths=picked(self.episode_lengths),
             codes=picked(self.codes),
         )

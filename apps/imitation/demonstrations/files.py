@@ -1,6 +1,6 @@
 """Demonstrations as .npz files: plain arrays, never pickled ones, written whole or not at all.
 
-Arrays: observations, actions, rewards, lengths, returns, terminated, final_observations; where there are some,
+Arrays: observations, actions, lengths; where there are some, rewards, returns, terminated, final_observations,
 episode_lengths and codes. Strings of JSON: environment (id, kwargs, subsample), and where there is one, card. A number:
 version. Observations of a Dict space are one array for each key, `observations.<key>`. Files without a version, as
 written before there was one, are of version 1.
@@ -21,8 +21,8 @@ from core_models.errors import UserError
 from core_models.files import atomic
 
 VERSION = 1
-REQUIRED = ("observations", "actions", "rewards", "lengths", "returns", "terminated", "final_observations")
-OPTIONAL = ("episode_lengths", "codes")
+REQUIRED = ("observations", "actions", "lengths")
+OPTIONAL = ("rewards", "returns", "terminated", "final_observations", "episode_lengths", "codes")
 BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
 """What a damaged ZIP file may raise."""
 

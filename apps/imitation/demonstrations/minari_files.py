@@ -259,8 +259,10 @@ def _card(metadata: dict[str, Any]) -> dict[str, Any]:
 def _episodes(demonstrations: Demonstrations) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
+    wants = "Minari keeps with each episode"
+    rewards, terminated = demonstrations.needed("rewards", wants), demonstrations.needed("terminated", wants)
+    seen, final = demonstrations.observations, demonstrations.needed("final_observations", wants)
     for i, (start, length) in enumerate(zip(demonstrations.row_starts(), demonstrations.lengths, strict=True)):
-        seen, final = demonstrations.observations, demonstrations.final_observations
         rows = slice(start, start + length)
         observations: Observations
         if isinstance(seen, dict) and isinstance(final, dict):
@@ -272,9 +274,9 @@ def _episodes(demonstrations: Demonstrations) -> Iterator[Any]:
         yield EpisodeBuffer(
             observations=observations,
             actions=demonstrations.actions[rows],
-            rewards=demonstrations.rewards[rows],
-            terminations=last & demonstrations.terminated[i],
-            truncations=last & ~demonstrations.terminated[i],
+            rewards=rewards[rows],
+            terminations=last & terminated[i],
+            truncations=last & ~terminated[i],
             infos=code,
         )
 

@@ -25,7 +25,7 @@ def summary(
     """
     seen = demonstrations.observations
     shapes = {key: _kind(array) for key, array in seen.items()} if isinstance(seen, dict) else _kind(seen)
-    returns, steps = demonstrations.returns, demonstrations.steps
+    returns, terminated, steps = demonstrations.returns, demonstrations.terminated, demonstrations.steps
     found: dict[str, Any] = {
         "environment": demonstrations.environment,
         "environment_kwargs": demonstrations.environment_kwargs,
@@ -35,17 +35,17 @@ def summary(
         "steps": {"sum": int(steps.sum()), "min": int(steps.min()), "max": int(steps.max())},
         "observations": shapes,
         "actions": _kind(demonstrations.actions) | _actions(demonstrations.actions),
-        "returns": {
-            "mean": float(returns.mean()),
-            "std": float(returns.std()),
-            "min": float(returns.min()),
-            "max": float(returns.max()),
-        },
-        "terminated": int(demonstrations.terminated.sum()),
+        "returns": None,
+        "terminated": None if terminated is None else int(terminated.sum()),
         "codes": None,
         "card": demonstrations.card,
         "oddities": oddities(demonstrations, observation_space, action_space),
     }
+    if returns is not None:
+        found["returns"] = {
+            "mean": float(returns.mean()), "std": float(returns.std()), "min": float(returns.min()),
+            "max": float(returns.max()),
+        }  # fmt: skip
     if demonstrations.codes is not None:
         values, counts = np.unique(demonstrations.codes, return_counts=True)
         found["codes"] = {str(value): int(count) for value, count in zip(values, counts, strict=True)}
@@ -54,7 +54,7 @@ def summary(
 
 def summary_text(found: dict[str, Any]) -> str:
     """Returns what `summary` found as lines for a terminal."""
-    steps, returns = found["steps"], found["returns"]
+    steps = found["steps"]
     kwargs = ", ".join(f"{key}={value}" for key, value in found["environment_kwargs"].items())
     observations = found["observations"]
     if "shape" not in observations:
@@ -67,8 +67,8 @@ def summary_text(found: dict[str, Any]) -> str:
     lines = {
         "environment": found["environment"] + (f" ({kwargs})" if kwargs else ""),
         "trajectories": f"{found['trajectories']:,} of {steps['min']:,} to {steps['max']:,} steps; {rows}",
-        "return": f"{returns['mean']:.2f} ± {returns['std']:.2f} (std), {returns['min']:.2f} to {returns['max']:.2f}",
-        "ended": f"{found['terminated']:,} by the environment, {found['trajectories'] - found['terminated']:,} by time",
+        "return": _returns(found["returns"]),
+        "ended": _ended(found["terminated"], found["trajectories"]),
         "observations": seen,
         "actions": _in_words(found["actions"]) + _spread(found["actions"]),
     }
@@ -78,6 +78,18 @@ def summary_text(found: dict[str, Any]) -> str:
     width = max(map(len, lines)) + 2
     shown = [f"{name + ':':<{width}}{value}" for name, value in lines.items()]
     return "\n".join(shown + [f"warning: {line}" for line in found["oddities"]])
+
+
+def _returns(told: dict[str, float] | None) -> str:
+    if told is None:
+        return "not known"
+    return f"{told['mean']:.2f} ± {told['std']:.2f} (std), {told['min']:.2f} to {told['max']:.2f}"
+
+
+def _ended(terminated: int | None, trajectories: int) -> str:
+    if terminated is None:
+        return "not known"
+    return f"{terminated:,} by the environment, {trajectories - terminated:,} by time"
 
 
 def _kind(array: np.ndarray) -> dict[str, Any]:

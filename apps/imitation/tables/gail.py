@@ -188,6 +188,7 @@ def _cell(
 ) -> None:  # fmt: skip
     task = TASKS[title]
     kind, settings = METHODS[method]
+    returns = expert.needed("returns", "fractions of the expert are measured by")
     rows = expert.take(number) if whole else expert.take(number).subsampled(task.subsample, seed=seed)
     if control:
         rows = without_meaning(rows, seed)
@@ -203,7 +204,7 @@ def _cell(
     config = {
         "environment": task.env_id, "kwargs": task.kwargs, "learner": kind.__name__, "steps": budget,
         "settings": {name: value for name, value in given.items() if name != "seed"}, "trajectories": number,
-        "subsample": rows.subsample, "expert": hash_of(expert.returns.tolist()), "control": control,
+        "subsample": rows.subsample, "expert": hash_of(returns.tolist()), "control": control,
         "episodes": episodes,
     }  # fmt: skip
     column = f"{title} {number}" + (OWN if own and task.published_expert else "") + (WHOLE if whole else "")
@@ -220,7 +221,7 @@ def _cell(
     env.close()
     found = returns_of(learner, task.env_id, task.kwargs, episodes=episodes, seed=seed + 10_000)
     chance = random_return(task.env_id, task.kwargs)
-    value = fraction_of_expert(float(found.values.mean()), chance, float(expert.returns.mean()))
+    value = fraction_of_expert(float(found.values.mean()), chance, float(returns.mean()))
     options = {"environments": f"[{title}]", "methods": f'["{method}"]', "trajectories": f"[{number}]"}
     options |= {"seeds": f"[{seed}]", "steps": str(budget)}
     words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
@@ -234,7 +235,7 @@ def _cell(
         Cell(
             **place, value=value, unit=UNIT, better="higher", seed=seed, config_hash=hash_of(config),
             protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds, command=" ".join(words),
-            extra={"return": found.summary(), "expert": float(expert.returns.mean()), "random": chance,
+            extra={"return": found.summary(), "expert": float(returns.mean()), "random": chance,
                    "steps": learner.num_timesteps, "rows": len(rows), "settings": config,
                    "demonstrations": origin},
         ),

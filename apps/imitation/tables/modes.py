@@ -102,7 +102,11 @@ def _accuracy(rollouts: list[ModeRollout], _: Demonstrations) -> float:
 
 
 def _fraction(rollouts: list[ModeRollout], expert: Demonstrations) -> float:
-    return mean_total(rollouts) / float(expert.returns.mean())
+    return mean_total(rollouts) / _return_of(expert)
+
+
+def _return_of(expert: Demonstrations) -> float:
+    return float(expert.needed("returns", "the distance is measured by").mean())
 
 
 CIRCLES = Scene(
@@ -257,7 +261,7 @@ def _acted(
     )  # fmt: skip
     values = [(measure, measure.of(rollouts, expert)) for measure in scene.measures]
     extra: dict[str, Any] = {
-        "steps": learner.num_timesteps, "settings": config, "expert": float(expert.returns.mean()),
+        "steps": learner.num_timesteps, "settings": config, "expert": _return_of(expert),
         "return": mean_total(rollouts),
         "modes": {str(code): _counts(rollouts, code) for code in range(scene.codes)},
     }  # fmt: skip

@@ -13,7 +13,6 @@ being told anything:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +62,7 @@ class Features(nn.Module):
         return self.layers(images - 0.5)
 
     @torch.no_grad()
-    def of(self, observations: dict[str, np.ndarray]) -> Float32[np.ndarray, "n size"]:
+    def of(self, observations: Any) -> Float32[np.ndarray, "n size"]:
         """Returns the features of a batch of observations.
 
         Speed and last actions are left out. With the actions a clone learns to do what it just did (de Haan, Jayaraman
@@ -84,9 +83,7 @@ class Features(nn.Module):
 
     def encoded(self, demonstrations: Demonstrations) -> Demonstrations:
         """Returns demonstrations with features in the place of images."""
-        seen, last = demonstrations.observations, demonstrations.final_observations
-        assert isinstance(seen, dict) and isinstance(last, dict)
-        return replace(demonstrations, observations=self.of(seen), final_observations=self.of(last))
+        return demonstrations.seen_as(self.of)
 
 
 class FeaturesVecEnv(VecEnvWrapper):
@@ -103,7 +100,7 @@ class FeaturesVecEnv(VecEnvWrapper):
 
     def reset(self) -> Any:
         """Begins new episodes."""
-        return self.features.of(self.venv.reset())  # type: ignore[arg-type]
+        return self.features.of(self.venv.reset())
 
     def step_wait(self) -> Any:
         """Takes a step."""
@@ -111,7 +108,7 @@ class FeaturesVecEnv(VecEnvWrapper):
         for i in np.flatnonzero(dones):
             last = infos[i]["terminal_observation"]
             infos[i]["terminal_observation"] = self.features.of({key: part[None] for key, part in last.items()})[0]
-        return self.features.of(observations), rewards, dones, infos  # type: ignore[arg-type]
+        return self.features.of(observations), rewards, dones, infos
 
 
 class Drives(NamedTuple):

@@ -70,9 +70,10 @@ def measure(of: RandomReturn) -> RandomReturn:
     """Returns the same environment with its figures."""
     with closing(make_env(of.environment, of.environment_kwargs)) as env:
         runs = record(RandomPolicy(env.action_space, of.seed), env, of.episodes, seed=of.seed)
+    returns = runs.needed("returns", "were recorded")
     return RandomReturn(
-        of.name, of.environment, of.environment_kwargs, round(float(runs.returns.mean()), 4),
-        round(float(runs.returns.std()), 4), of.episodes, of.seed, int(runs.lengths.max()),
+        of.name, of.environment, of.environment_kwargs, round(float(returns.mean()), 4),
+        round(float(returns.std()), 4), of.episodes, of.seed, int(runs.lengths.max()),
     )  # fmt: skip
 
 

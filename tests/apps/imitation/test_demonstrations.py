@@ -5,6 +5,7 @@ import pytest
 from demonstrations_made import counted, pictured
 
 from apps.imitation.demonstrations import Demonstrations
+from apps.imitation.demonstrations.summary import summary, summary_text
 from core_models.errors import UserError
 
 
@@ -157,3 +158,28 @@ def test_keys_of_dict_observations_must_agree():
 def test_large_finite_numbers_are_no_fault():
     made = counted([3, 1, 2], observations=np.full((6, 2), np.finfo(np.float32).max, np.float32))
     assert np.isfinite(made.observations).all()
+
+
+BARE = ("rewards", "returns", "terminated", "final_observations")
+
+
+def test_what_a_log_does_not_tell_may_be_left_out(tmp_path):
+    bare = counted([4, 3], **dict.fromkeys(BARE))
+    assert bare.mean_return is None and bare.return_figures() == {}
+    for made in (bare.take(1), bare.select([1, 0]), bare.subsampled(2, seed=0)):
+        assert all(getattr(made, name) is None for name in BARE)
+    bare.save(tmp_path / "bare.npz")
+    again = Demonstrations.load(tmp_path / "bare.npz")
+    assert all(getattr(again, name) is None for name in BARE) and np.array_equal(again.actions, bare.actions)
+    with pytest.raises(UserError, match="expected final_observations in the demonstrations of Counted-v0"):
+        bare.next_observations()
+    told = summary_text(summary(bare))
+    assert told.count("not known") == 2
+
+
+def test_returns_are_the_sums_of_the_rewards_where_no_row_was_left_out():
+    rewards = np.arange(7.0)
+    assert counted([4, 3], rewards=rewards, returns=None).returns.tolist() == [6.0, 15.0]
+    assert counted([4, 3], rewards=rewards).returns.tolist() == [4.0, 3.0]  # as given: what was recorded
+    assert counted([4, 3], rewards=rewards, returns=None, subsample=2).returns is None
+    assert counted([4, 3], rewards=rewards, returns=None).subsampled(2, seed=0).returns.tolist() == [6.0, 15.0]

@@ -87,7 +87,7 @@ def test_the_experts_of_the_paper_are_read():
 BROKEN = {
     "newer": ({"version": np.array(2)}, "version 1, got 2: update genapps"),
     "version in words": ({"version": np.array("one")}, "one whole number in version"),
-    "missing": ({"rewards": None, "lengths": None}, "rewards, lengths missing; found actions, codes"),
+    "missing": ({"actions": None, "lengths": None}, "actions, lengths missing; found codes"),
     "no environment": ({"environment": None}, "environment missing; found"),
     "environment no JSON": ({"environment": np.array("Hopper-v4")}, "expected JSON in environment, got 'Hopper-v4'"),
     "environment a list": ({"environment": np.array("[1]")}, "JSON object in environment, got"),

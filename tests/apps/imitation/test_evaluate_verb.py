@@ -1,6 +1,7 @@
 """`genapps imitation evaluate` through the command line, tiny, and the statistics behind it."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -10,7 +11,7 @@ from tiny_environments import Line, Sides, demonstrate
 
 from apps.imitation.__main__ import main
 from apps.imitation.evaluate import Scale, group_words, over_runs
-from apps.imitation.evaluation import random_returns, returns_of
+from apps.imitation.evaluation import Returns, random_returns, returns_of
 from apps.imitation.learners import GAIL, InfoGAIL
 from apps.imitation.statistics import bootstrap, interquartile_mean, stratified_bootstrap
 from apps.imitation.trained import open_policy
@@ -191,6 +192,31 @@ def test_runs_in_several_environments_are_taken_together_on_one_scale():
     assert single[0]["fraction_of_expert"]["interval"] is None and "0.600, inter" in group_words(single[0])
     apart = over_runs([record_of("GAIL", "A", 1.0, None), record_of("GAIL", "B", 2.0, None)])
     assert "no common scale" in group_words(apart[0])
+
+
+def test_values_that_share_a_start_are_resampled_together():
+    rng = np.random.default_rng(0)
+    starts = rng.normal(size=40)
+    copies = np.stack([starts] * 3)  # three codes that do the same
+    assert bootstrap(copies) == pytest.approx(bootstrap(starts))
+    low, high = bootstrap(copies)
+    alone = bootstrap(copies.ravel())
+    assert (high - low) / (alone[1] - alone[0]) == pytest.approx(3**0.5, rel=0.15)
+    told = Returns(copies.ravel(), np.full(120, 7), shared=3).summary()
+    assert told["interval"] == pytest.approx([low, high]) and told["episodes"] == 120
+
+
+def test_a_single_episode_has_no_interval():
+    told = Returns(np.array([3.0]), np.array([7])).summary()
+    assert told["interval"] is None and told["interquartile_mean_interval"] is None and told["mean"] == 3.0
+
+
+def test_a_run_that_has_not_ended_is_left_out(runs, tmp_path, call):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "seed_1" / "summary.json").unlink()
+    status, told, error = call("evaluate", "--policy", tmp_path / "runs", "--episodes", 2)
+    assert status == 0 and "left out, since they have not ended: seed_1" in error
+    assert "seed_0" in told and "seed_1" not in told
 
 
 def test_strata_are_resampled_each_by_itself():

@@ -69,6 +69,38 @@ def test_a_run_folder_has_all_that_belongs_there(learner, more, plain, line, tmp
     assert status == 0 and "has ended" in told
 
 
+BARE = dict.fromkeys(("rewards", "returns", "terminated", "final_observations"))
+
+
+def test_observations_and_actions_alone_are_learnt_from(line, tmp_path, call):
+    replace(Demonstrations.load(line), **BARE).save(tmp_path / "bare.npz")
+
+    def trained(name, learner, *more):
+        given = ["train", "--demonstrations", tmp_path / name, "--learner", learner, *more, "--steps", 80]
+        return call(*given, "--out", tmp_path / f"{learner} of {name}", *QUICK)
+
+    for learner, more in (("BC", []), ("GAIL", ["--learner.steps", 80, "--learner.hidden", "[8]"])):
+        found = []
+        for name in ("bare.npz", "line.npz"):
+            status, told, error = trained(name, learner, *more)
+            assert status == 0, error
+            found.append(json.loads((tmp_path / f"{learner} of {name}" / "summary.json").read_text()))
+        bare, whole = found
+        assert bare["returns"] == whole["returns"]  # nothing that was left out is learnt from
+        assert bare["expert"]["mean"] is None and bare["fraction_of_expert"] is None
+        assert call("report", "--run", tmp_path / f"{learner} of bare.npz")[0] == 0
+    status, told, error = call("evaluate", "--policy", tmp_path / "GAIL of bare.npz", "--episodes", 1)
+    assert status == 0, error
+    assert "of the way" not in told and "95 %" not in told and "1 episode\n" in told
+    given = ["evaluate", "--policy", tmp_path / "GAIL of bare.npz", "--demonstrations", tmp_path / "bare.npz"]
+    status, _, error = call(*given)
+    assert status == 2 and "expected returns in the demonstrations of TinyLine-v0, which the fraction" in error
+    status, _, error = trained("bare.npz", "DAC")
+    assert status == 2 and "expected terminated in the demonstrations of TinyLine-v0, which the reward" in error
+    status, _, error = trained("bare.npz", "AIRL")
+    assert status == 2 and "expected final_observations in the demonstrations of TinyLine-v0" in error
+
+
 def test_a_killed_run_goes_on_with_the_same_numbers(line, tmp_path, call, monkeypatch):
     def given(name):
         some = ["train", "--learner", "GAIL", "--learner.steps", 80, "--learner.hidden", "[8]", "--learner.seed", 1]
@@ -157,6 +189,9 @@ def test_mistakes_are_one_line(line, tmp_path, call):
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "CartPole-v1"], "CartPole-v1"),
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "NoSuch-v0"], "NoSuch-v0"),
         (["--learner", "InfoGAIL", "--learner.codes", "1", "--demonstrations", line], "2 values or more"),
+        (["--learner", "GAIL", "--learner.gamma", "2", "--demonstrations", line], "gamma: expected a number from 0 to"),
+        (["--learner", "DAC", "--learner.gamma", "2", "--demonstrations", line], "gamma: expected a number from 0 to"),
+        (["--learner", "BC", "--learner.device", "gpu", "--demonstrations", line], "--learner.device: expected auto"),
     ):
         status, _, error = call("train", *more, "--out", tmp_path / "bad", *QUICK)
         assert status == 2 and words in error and error.count("\n") == 1, error

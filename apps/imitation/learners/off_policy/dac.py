@@ -53,7 +53,8 @@ class ExpertPairs:
             ),
             1,
         )
-        ended = int(demonstrations.terminated.sum())
+        wants = "the reward of the absorbing state is learnt from; BC and GAIL do without"
+        ended = int(demonstrations.needed("terminated", wants).sum())
         actions = demonstrations.actions.shape[1]
         absorbing = np.concatenate((absorbing_state(real.shape[1] - actions), np.zeros(actions, np.float32)))
         self.pairs = torch.as_tensor(np.concatenate((real, np.tile(absorbing, (ended, 1)))), dtype=torch.float32)

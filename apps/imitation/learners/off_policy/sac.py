@@ -49,6 +49,8 @@ class SACLearner(OffPolicyLearner):
         batch_size: int,
         buffer_size: int,
     ) -> None:
+        if gamma > 1:
+            raise UserError(f"gamma: expected a number from 0 to 1, got {gamma}")
         if min(learning_rate, gamma, tau, batch_size, buffer_size, *hidden, self.checkpoint_every) <= 0:
             raise UserError(
                 "expected learning_rate, gamma, tau, batch_size, buffer_size, hidden and checkpoint_every above 0"

@@ -134,7 +134,8 @@ class AIRL(OnPolicyLearner):
             self.expert_following = observations_to_tensor(following, self.observation_space, self.generator.device)
             last = torch.as_tensor(demonstrations.lengths).cumsum(0) - 1
             self.expert_ended = torch.zeros(len(demonstrations), dtype=torch.bool, device=self.generator.device)
-            self.expert_ended[last] = torch.as_tensor(demonstrations.terminated, device=self.generator.device)
+            ended = demonstrations.needed("terminated", "the shaping of the reward asks for; or give shaping=false")
+            self.expert_ended[last] = torch.as_tensor(ended, device=self.generator.device)
 
     def _make_reward(self) -> nn.Module:
         network = ShapedReward(

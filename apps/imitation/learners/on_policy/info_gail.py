@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import log
 from typing import Any, Literal, NamedTuple
@@ -30,7 +29,7 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 
-from ...codes import CodedVecEnv, one_hot, with_code
+from ...codes import CodedVecEnv, as_dict, one_hot, with_code
 from ...demonstrations import Demonstrations
 from ...networks import Discriminator, Normaliser, Posterior, gradient_penalty, learnt_reward
 from ...networks.discriminator import logistic_loss
@@ -237,9 +236,8 @@ class InfoGAIL(OnPolicyLearner):
 
     def _take(self, demonstrations: Demonstrations) -> None:
         space = self.bare_space
-        seen, last = demonstrations.observations, demonstrations.final_observations
-        if isinstance(space, spaces.Dict) and isinstance(seen, np.ndarray) and isinstance(last, np.ndarray):
-            demonstrations = replace(demonstrations, observations={"image": seen}, final_observations={"image": last})
+        if isinstance(space, spaces.Dict):
+            demonstrations = demonstrations.seen_as(as_dict)
         self.expert_observations, self.expert_actions = expert_pairs(
             demonstrations, space, self.action_space, self.generator.device
         )

@@ -122,6 +122,9 @@ class OnPolicyLearner(OverSB3):
         self._told: dict[str, float] = {}
         if steps < 1:
             raise UserError(f"steps: expected 1 env step an iteration or more, got {steps}")
+        for setting, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{setting}: expected a number from 0 to 1, got {value}")
         self.generator = self._make_generator(env)
         self.normaliser = normaliser_of(self.generator.policy)
         """Of the observations; the policy's own."""

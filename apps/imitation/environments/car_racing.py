@@ -3,6 +3,10 @@
 It steers towards a point of the track's middle line a moment ahead (pure pursuit: Coulter, "Implementation of the pure
 pursuit path tracking algorithm", CMU-RI-TR-92-01, 1992), and drives as fast as the sharpest of the bends ahead lets it.
 The car has rear-wheel drive and slides when it is driven and steered at once: the driver lifts off while it steers.
+
+Its hand is unsteady: the car is steered a little otherwise than it meant to, and what is recorded is what it meant, in
+places where a clone will come to and an accurate driver never is (Laskey, Lee, Fox, Dragan and Goldberg, "DART: noise
+injection for robust imitation learning", CoRL 2017).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ GRIP = 250.0
 """Lateral acceleration at which bends are driven [units / s^2]."""
 SEEN = 18
 """How many tiles ahead bends are looked for."""
-UNSTEADY, LASTING = 0.05, 0.8
+UNSTEADY, LASTING = 0.2, 0.9
 """Of the hand: deviation of the steering [share of its range], and how much of it stays from frame to frame."""
 
 
@@ -30,18 +34,15 @@ class TrackDriver:
 
     Args:
         env: CarRacing, which is asked for the track and the car.
-        seed: of the unsteadiness of its hand.
 
     Raises:
         UserError: when it is another environment.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self.own: Any = env.unwrapped
         if type(self.own).__name__ != "CarRacing":
             raise UserError(f"expected an environment with a track and a car, CarRacing-v3, got {self.own}")
-        self.hand = np.random.default_rng(seed)
-        self._unsteady = 0.0
 
     def predict(
         self, observation: Any = None, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -57,11 +58,29 @@ class TrackDriver:
         error = float(np.arctan2(heading[0] * aim[1] - heading[1] * aim[0], heading @ aim))  # positive to the left
         wanted = float(np.clip(np.sqrt(GRIP / max(sharpest(ahead[: SEEN + 1]), 1e-3)), SLOWEST, CRUISE))
         steer = -2.0 * error + 0.1 * hull.angularVelocity
-        self._unsteady = LASTING * self._unsteady + UNSTEADY * np.sqrt(1 - LASTING**2) * self.hand.normal()
         gas = float(np.clip(0.1 * (wanted - speed), 0, 1)) * max(0.0, 1 - 1.5 * abs(steer))
         brake = float(np.clip(0.04 * (speed - wanted), 0, 0.6))
-        action = np.clip([steer + self._unsteady, gas, brake], [-1, 0, 0], 1)
+        action = np.clip([steer, gas, brake], [-1, 0, 0], 1)
         return action[None].astype(np.float32), None
+
+
+class UnsteadyHand(gymnasium.ActionWrapper[Any, Any, Any]):
+    """CarRacing that is steered a little otherwise than it is told to, by a noise that lasts.
+
+    Args:
+        env: CarRacing.
+        seed: of the noise; episode after episode draws on.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
+        super().__init__(env)
+        self.hand = np.random.default_rng(seed)
+        self._unsteady = 0.0
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        """Returns what the car is steered by: (3,) steer, gas and brake."""
+        self._unsteady = LASTING * self._unsteady + UNSTEADY * np.sqrt(1 - LASTING**2) * self.hand.normal()
+        return np.clip(action + np.array([self._unsteady, 0, 0]), [-1, 0, 0], 1).astype(np.float32)
 
 
 def sharpest(line: Float[np.ndarray, "points 2"]) -> float:

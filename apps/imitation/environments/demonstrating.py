@@ -11,7 +11,7 @@ import numpy as np
 from apps.imitation.demonstrations import Demonstrations, record
 from core_models.errors import UserError
 
-from .car_racing import TrackDriver
+from .car_racing import TrackDriver, UnsteadyHand
 from .circles import HISTORY, HORIZON, RADII, STEP, circle_expert, radial_distances
 from .driving import Driving
 from .experts import MODES, ScriptedDriver
@@ -50,7 +50,8 @@ def expert_demonstrations(
     card = {"who": "scripted experts", "seed": seed}
     if env_id == "CarRacing-v3":
         with closing(make_env(env_id)) as env:
-            return record(TrackDriver(env, seed), env, trajectories, seed=seed, card=card, progress=True)
+            steered = UnsteadyHand(env, seed)
+            return record(TrackDriver(env), steered, trajectories, seed=seed, card=card, progress=True)
     if task is None:
         return _circles(trajectories, seed, card)
     return _drives(task, trajectories, seed, card)

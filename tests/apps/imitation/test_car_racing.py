@@ -34,6 +34,24 @@ def test_first_laps_are_the_same_however_many_there_are(blind):
     np.testing.assert_array_equal(two.take(1).actions, one.actions)
 
 
+def test_the_hand_steers_otherwise_than_it_is_told_and_what_was_told_is_recorded(blind):
+    class Straight:
+        def predict(self, *args, **kwargs):
+            return np.array([[0.0, 0.1, 0.0]], np.float32), None
+
+    env = make_env("CarRacing-v3")
+    hand = car_racing.UnsteadyHand(env, seed=0)
+    told = np.array([0.0, 0.1, 0.0], np.float32)
+    steered = np.array([hand.action(told) for _ in range(20_000)])
+    np.testing.assert_array_equal(steered[:, 1:], np.tile(told[1:], (len(steered), 1)))
+    steer = steered[:, 0]
+    assert steer.std() == pytest.approx(car_racing.UNSTEADY, rel=0.1) and abs(steer.mean()) < 0.02
+    assert np.corrcoef(steer[:-1], steer[1:])[0, 1] == pytest.approx(car_racing.LASTING, abs=0.02)
+    driven = record(Straight(), hand, 1, seed=0)
+    np.testing.assert_array_equal(driven.actions, np.tile(told, (len(driven), 1)))
+    env.close()
+
+
 def test_a_driver_that_steers_the_other_way_leaves_the_track(blind):
     class Mirrored(car_racing.TrackDriver):
         def predict(self, *args, **kwargs):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecTransposeImage
 from tiny_environments import Colours, Line, Sides, Signs, demonstrate, score
@@ -11,6 +12,7 @@ from apps.imitation.codes import Coded
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
 from apps.imitation.networks.discriminator import Discriminator, gradient_penalty, learnt_reward, logistic_loss
+from apps.imitation.spaces_as_json import Spaces
 from core_models.errors import UserError
 
 QUICK = {"steps": 400, "hidden": (32,), "gamma": 0.5, "generator_settings": {"target_kl": 0.03, "learning_rate": 1e-2}}
@@ -92,6 +94,20 @@ def test_behavioural_cloning_learns_a_line_and_keeps_its_best_weights():
         order = torch.randperm(len(learner.actions), generator=torch.Generator().manual_seed(0))
         kept = -learner._log_probs(order[: int(0.3 * len(order))]).mean()
     assert float(kept) == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_cloning_knows_how_far_actions_scatter():
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(4000, 2)).astype(np.float32)
+    scatter = np.array([0.1, 0.02])
+    meant = seen @ np.array([[0.5, 0.1], [-0.2, 0.3]])
+    rows = Demonstrations(
+        observations=seen, actions=meant + scatter * rng.normal(size=meant.shape), lengths=np.array([4000]),
+        environment="None-v0",
+    )  # fmt: skip
+    box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    policy = BC(Spaces(box, spaces.Box(-1, 1, (2,), np.float32)), rows, hidden=(16,)).learn(epochs=30).policy
+    np.testing.assert_allclose(policy.log_std.detach().exp().numpy(), scatter, rtol=0.15)
 
 
 def test_weight_decay_shrinks_the_weights():

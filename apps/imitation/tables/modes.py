@@ -155,6 +155,8 @@ SCENES = {
     "Driving turn": _driving("turn", 600_000),
     "Driving pass": _driving("pass", 300_000),
 }
+CLONING = 200
+"""Epochs of behavioural cloning, over some ten thousand rows."""
 LEFT_OUT: dict[str, dict[str, Any]] = {
     "InfoGAIL, no augmentation": {"augmentation": 0.0},
     "InfoGAIL, no replay": {"replay": 0},
@@ -323,9 +325,9 @@ def trained(
     kind, settings = settings_of(scene, method)
     learner = kind(env, demonstrations, seed=seed, **settings)
     if isinstance(learner, BC):
-        learner.learn()
+        learner.learn(epochs=CLONING)
     elif isinstance(learner, GAIL):
-        cloned = BC(env, demonstrations, seed=seed, hidden=learner.hidden).learn()
+        cloned = BC(env, demonstrations, seed=seed, hidden=learner.hidden).learn(epochs=CLONING)
         learner.policy.load_state_dict(cloned.policy.state_dict())
         if spread := scene.info_gail.get("spread"):
             learner.policy.log_std.data.clamp_(min=log(spread))

@@ -68,7 +68,7 @@ def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[
     columns: dict[tuple[str, str], dict[str, None]] = {}
     for fact in published:
         row = rows.setdefault((fact.app, fact.table), {})
-        row[fact.row] = row.get(fact.row, False) or fact.ours == "run"
+        row[fact.row] = row.get(fact.row, False) or fact.ours != "quoted"
         columns.setdefault((fact.app, fact.table), {})[fact.column] = None
     for app, table, name, column in draws:
         rows.setdefault((app, table), {})[name] = True
@@ -201,7 +201,7 @@ def ours(record: Record | None, fact: Published | None = None, *, bold: bool = T
     reached = record["published"] is not None and sign * record["value"] <= sign * record["published"]
     if not record["counts"]:
         text += "†"
-    elif bold and reached:
+    elif bold and reached and (fact is None or fact.ours != "beside"):
         text = f"**{text}**"
     return f"{text} (n={record['n']})"
 
@@ -220,7 +220,11 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
         units += "; mean ± standard error over n draws"
     legend = f"{units}."
     if any(r["published"] is not None for r in found):
-        legend = f"{units}; **bold**: at least as good as published. A published ± is as printed in its source."
+        compared = any(f.ours == "run" for f in facts)
+        bold = (
+            "; **bold**: at least as good as published" if compared else "; published figures were measured otherwise"
+        )
+        legend = f"{units}{bold}. A published ± is as printed in its source."
     if not all(r["counts"] for r in found):
         legend += " †: measured under easier conditions than published, and no claim."
     missing = sum(r["value"] is None and r["row"] not in quoted for r in found)

@@ -4,7 +4,8 @@ One file per table, `<app>_<table>.csv`, with the columns
 
 - `table`, `row`, `column`, `value`, `unit`, `better`: as in a result cell;
 - `standard_error`: the figure printed after the ± in the source, empty where there is none;
-- `ours`: "run" where the app has this method, "quoted" where the row stands in the table as published only;
+- `ours`: "run" where the app has this method, "beside" where it has but what was published was measured otherwise, so
+  that ours is not held against it, "quoted" where the row stands in the table as published only;
 - `source`: authors, year, title and table.
 
 Beside them lie the figures that `imitation_gail.csv` was computed from: returns as published in
@@ -45,8 +46,8 @@ class Published:
     """The figure after the ±, as printed in the source."""
     unit: str
     better: Literal["lower", "higher"]
-    ours: Literal["run", "quoted"]
-    """Whether the app runs this method, or quotes it only."""
+    ours: Literal["run", "beside", "quoted"]
+    """Whether the app runs this method, runs it otherwise than was published, or quotes it only."""
     source: str
 
 
@@ -67,7 +68,7 @@ def _read(app: str, table: str) -> list[Published]:
             standard_error=float(line["standard_error"]) if line["standard_error"] else None,
             unit=line["unit"],
             better="higher" if line["better"] == "higher" else "lower",
-            ours="quoted" if line["ours"] == "quoted" else "run",
+            ours="quoted" if line["ours"] == "quoted" else "beside" if line["ours"] == "beside" else "run",
             source=line["source"],
         )
         for line in csv.DictReader(io.StringIO(text))

@@ -105,6 +105,16 @@ def test_bold_follows_which_way_is_better():
     assert not ours(entry | {"better": "higher"}, FACTS[1]).startswith("**")
 
 
+def test_what_was_published_of_something_else_stands_beside_and_is_never_held_against():
+    facts = [fact("A", "100", 10.0, "beside")]
+    (entry,) = found = records([cell("A", "100", 9.0)], facts)
+    assert ours(entry, facts[0]) == "9.00 (n=1)"
+    text = to_markdown(found, facts)
+    assert "| 9.00 (n=1) | 10.00" in text and "bold" not in text and "published figures were measured otherwise" in text
+    (missing,) = records([], facts)  # a row of ours that is still to be run, not one that is only quoted
+    assert ours(missing, facts[0]) == "— not run"
+
+
 def test_a_pipe_in_a_name_does_not_break_the_table():
     found = records([cell("a|b", "100", 1.0)])
     assert to_markdown(found).splitlines()[2].startswith(r"| a\|b ")

@@ -135,7 +135,9 @@ def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int = 50
         made.reseed_every = made.reseed_every or checkpoint_every
         _learn_on_policy(made, run, steps, resume)
     elif isinstance(made, BC):
-        made.learn()
+        with Progress(made.name, made.most_epochs, unit="epoch") as bar:
+            made.learn(callback=lambda learner: bar.update(len(learner.history), _fit(learner.history[-1])))
+            bar.update(made.most_epochs, last=True)
         run.rewind_metrics("", [{"stage": "", **record} for record in made.history])
     else:
         assert isinstance(made, OffPolicyLearner)
@@ -185,6 +187,11 @@ def _learn_off_policy(made: OffPolicyLearner, run: RunFolder, steps: int, resume
             bar.update(min(learner.num_timesteps, steps), _words(record), last=learner.num_timesteps >= steps)
 
         made.learn(steps, log_interval=1, checkpoint=path, resume=resume, after_log=after)
+
+
+def _fit(record: dict[str, float]) -> str:
+    held = record.get("validation_loss")
+    return f"loss {record['loss']:.3f}" + ("" if held is None else f", of rows held back {held:.3f}")
 
 
 def _words(record: dict[str, float]) -> str:

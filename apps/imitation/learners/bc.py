@@ -40,6 +40,7 @@ from .over_sb3 import OverSB3
 
 LEAST_DEVIATION = 1e-3
 """Of an action [as the environment's]: where the expert never varies one, it would be none."""
+MOST_EPOCHS, MOST_STEPS = 1000, 100_000
 
 
 class BC(OverSB3):
@@ -99,19 +100,25 @@ class BC(OverSB3):
                 assert isinstance(self.observations, Tensor)
                 normaliser.update(self.observations.flatten(1))
 
+    @property
+    def most_epochs(self) -> int:
+        """1,000, or as many as 100,000 steps of Adam take where the rows are many."""
+        steps = -(-(len(self.actions) - int(self.validation * len(self.actions))) // self.batch_size)
+        return max(1, min(MOST_EPOCHS, MOST_STEPS // steps))
+
     def learn(
         self,
         total_timesteps: int = 0,
         callback: Callable[[BC], None] | None = None,
         *,
-        epochs: int = 1000,
+        epochs: int | None = None,
     ) -> Self:
         """Learns from the demonstrations; returns itself.
 
         Args:
             total_timesteps: steps in the environment, of which none is taken: for the signature alone.
             callback: is given this learner after each epoch.
-            epochs: passes over the rows, at most.
+            epochs: passes over the rows, at most; `most_epochs` when left out.
 
         Raises:
             UserError: when there are no demonstrations.
@@ -126,7 +133,7 @@ class BC(OverSB3):
         trained = [weight for weight in self.policy.parameters() if weight is not deviation]
         optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
         best, waited = (np.inf, self._weights()), 0
-        for epoch in range(epochs):
+        for epoch in range(self.most_epochs if epochs is None else epochs):
             self.policy.set_training_mode(True)
             total, squares = 0.0, torch.zeros(self.actions.shape[1:], device=self.actions.device)
             for batch in used[torch.randperm(len(used), generator=generator)].split(self.batch_size):

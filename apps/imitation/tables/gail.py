@@ -245,7 +245,9 @@ def _cell(
 
 def _learn(learner: Learner, budget: int, words: str) -> None:
     if isinstance(learner, BC):
-        learner.learn()
+        with Progress(words, learner.most_epochs, unit="epoch") as bar:
+            learner.learn(callback=lambda made: bar.update(len(made.history)))
+            bar.update(learner.most_epochs, last=True)
         return
     with Progress(words, budget) as bar:
 

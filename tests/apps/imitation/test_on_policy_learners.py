@@ -117,6 +117,13 @@ def test_cloning_knows_how_far_actions_scatter():
     )
 
 
+def test_many_rows_are_passed_over_fewer_times(monkeypatch):
+    learner = BC(Line(), demonstrate(Line(), trajectories=4), batch_size=8, hidden=(4,))  # 56 of 80 rows: 7 batches
+    assert learner.most_epochs == 1000
+    monkeypatch.setattr("apps.imitation.learners.bc.MOST_STEPS", 22)
+    assert learner.most_epochs == 3 and len(learner.learn().history) == 3
+
+
 def test_weight_decay_shrinks_the_weights():
     norms = []
     for decay in (0.0, 10.0):

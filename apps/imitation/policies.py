@@ -51,6 +51,12 @@ def takes_vectors(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and not is_image_space(space, check_channels=False)
 
 
+def sees_images(space: spaces.Space) -> bool:
+    """Says whether a policy's observations are images, or a Dict with one."""
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(is_image_space(part, check_channels=False) for part in parts)
+
+
 def policy_name(space: spaces.Space) -> str:
     """Returns the name of SB3's policy for a space: MlpPolicy, CnnPolicy or MultiInputPolicy."""
     if isinstance(space, spaces.Dict):

@@ -12,6 +12,7 @@ from apps.imitation.codes import Coded
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
 from apps.imitation.networks.discriminator import Discriminator, gradient_penalty, learnt_reward, logistic_loss
+from apps.imitation.policies import sees_images
 from apps.imitation.spaces_as_json import Spaces
 from core_models.errors import UserError
 
@@ -115,6 +116,13 @@ def test_cloning_knows_how_far_actions_scatter():
     assert last["loss"] == pytest.approx(entropy, abs=0.2) and last["validation_loss"] == pytest.approx(
         entropy, abs=0.2
     )
+
+
+def test_images_are_cloned_by_smaller_steps():
+    assert BC(Line(), None).learning_rate == 1e-3
+    assert BC(Colours(), None).learning_rate == 3e-4 and BC(Colours(), None, learning_rate=0.01).learning_rate == 0.01
+    image = spaces.Dict({"image": Colours().observation_space, "state": Line().observation_space})
+    assert sees_images(image) and not sees_images(spaces.Dict({"state": Line().observation_space}))
 
 
 def test_many_rows_are_passed_over_fewer_times(monkeypatch):

@@ -50,8 +50,8 @@ class BC(OverSB3):
         env: an environment, a vector of them or `Spaces`: only its spaces are used, no step is taken.
         demonstrations: of the expert; None for a learner that only predicts.
         hidden: Sizes of the policy's layers.
-        learning_rate: Adam's; where left out 1e-3, as published, and 3e-4 where images are seen: at 1e-3 the first epoch
-            drives a convolutional policy's layers so far that it answers the same to everything, and learns no more.
+        learning_rate: Adam's; where left out 1e-3, as published, and 3e-4 where images are seen: at 1e-3 the first
+            epoch drives a convolutional policy's layers so far that it answers the same to everything, for good.
         weight_decay: Adam's, decoupled (AdamW); 0 as published.
         batch_size: Rows in a step.
         validation: Share of the rows that choose the weights; 0 keeps the last ones.

@@ -86,7 +86,7 @@ ROWS: dict[str, Row] = {
     "GAN, intermediate layers": Row(
         IntermediateLayers, {}, {"penalty": [0.1, 0.01], "radii": [(0.02, 0.02), (0.1, 0.1)]}, prior=GAN
     ),
-    "Flow prior": Row(FlowPrior, {}, {"penalty": [0.0, 0.001, 0.01], "steps": [50, 150]}, prior=FLOW),
+    "Flow prior": Row(FlowPrior, {}, {"penalty": [0.0, 0.001, 0.01, 0.03, 0.1, 0.3], "steps": [50, 150]}, prior=FLOW),
     "Wiener": Row(Wiener, fits=True),
     "GMM-40": Row(GaussianMixture, {"components": 40, "subspace": 150}, fits=True),
     "Residual covariance": Row(ResidualCovariance, {}, {"shrinkage": [1e-4, 1e-3]}, prior=PAPER, fits=True),

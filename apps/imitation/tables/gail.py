@@ -74,7 +74,7 @@ TASKS = {
     "Reacher": Task("Reacher-v4", 1, 500_000, off_policy_steps=100_000, trajectories=(4, 11, 18)),
     "HalfCheetah": Task("HalfCheetah-v4", 20, 1_000_000, off_policy_steps=200_000),
     "Hopper": Task("Hopper-v4", 20, 1_000_000, off_policy_steps=500_000),
-    "Walker2d": Task("Walker2d-v4", 20, 1_000_000, off_policy_steps=500_000),
+    "Walker2d": Task("Walker2d-v4", 20, 1_000_000, off_policy_steps=300_000),
     "Ant": Task("Ant-v4", 20, 3_000_000, off_policy_steps=1_000_000, kwargs={"use_contact_forces": True}),
     "Humanoid": Task("Humanoid-v4", 20, 5_000_000, off_policy_steps=1_000_000, trajectories=(80, 160, 240)),
     "CarRacing": Task(

@@ -13,7 +13,6 @@ from apps.imitation.__main__ import main
 from apps.imitation.environments.circles import CENTRES, RADII, circle_expert
 from apps.imitation.environments.demonstrating import expert_demonstrations
 from apps.imitation.environments.difficulty import Difficulty
-from apps.imitation.learners import BC
 from apps.imitation.tables import modes as table
 from apps.imitation.tables.mode_evaluation import (
     ModeRollout,
@@ -129,7 +128,7 @@ def test_labels_change_nothing_of_the_learner_and_its_value(method, tmp_path, mo
 
     monkeypatch.setattr(table, "trained", watched)
     monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.CIRCLES)})
-    monkeypatch.setattr(BC, "learn", lambda self, own=BC.learn: own(self, epochs=1))
+    monkeypatch.setattr(table, "CLONING", 1)
     for i, codes in enumerate((made.codes, made.codes[::-1].copy(), np.zeros(6, int))):
         monkeypatch.setattr(table, "expert_demonstrations", lambda *_, codes=codes, **__: replace(made, codes=codes))
         table.modes(methods=[method], steps=80, results=tmp_path / str(i))
@@ -235,7 +234,7 @@ def test_rows_that_tell_modes_from_frames_are_judged_by_labels(tmp_path, monkeyp
 
 def test_driving_is_seen_through_features_that_rows_of_a_seed_share(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "SCENES", {"Driving pass": tiny(table.SCENES["Driving pass"])})
-    monkeypatch.setattr(BC, "learn", lambda self, own=BC.learn: own(self, epochs=1))
+    monkeypatch.setattr(table, "CLONING", 1)
     made = []
     own = table.train_features
     monkeypatch.setattr(table, "train_features", lambda *a, **k: made.append(own(*a, **k)) or made[-1])

@@ -33,6 +33,10 @@ TABLES = {
 """The tables of each app, in the order in which they are shown."""
 
 
+Ours = Literal["run", "beside", "quoted"]
+OURS: dict[str, Ours] = {"run": "run", "beside": "beside", "quoted": "quoted"}
+
+
 @dataclass(frozen=True)
 class Published:
     """One published figure."""
@@ -46,7 +50,7 @@ class Published:
     """The figure after the ±, as printed in the source."""
     unit: str
     better: Literal["lower", "higher"]
-    ours: Literal["run", "beside", "quoted"]
+    ours: Ours
     """Whether the app runs this method, runs it otherwise than was published, or quotes it only."""
     source: str
 
@@ -68,7 +72,7 @@ def _read(app: str, table: str) -> list[Published]:
             standard_error=float(line["standard_error"]) if line["standard_error"] else None,
             unit=line["unit"],
             better="higher" if line["better"] == "higher" else "lower",
-            ours="quoted" if line["ours"] == "quoted" else "beside" if line["ours"] == "beside" else "run",
+            ours=OURS[line["ours"]],
             source=line["source"],
         )
         for line in csv.DictReader(io.StringIO(text))

@@ -253,4 +253,6 @@ def _check_out(out: Path) -> None:
     """Refuses before the work what could not be written after it."""
     if out.suffix != ".npz":
         raise UserError(f"--out: expected a file name that ends in .npz, got {out}")
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another name, or remove it")
     require_writable(out)

@@ -97,11 +97,17 @@ def record(
         progress: whether to show how many episodes are done.
 
     Raises:
-        UserError: when no episode is asked for, the environment has no id, or its code changes within an episode.
+        UserError: when no episode is asked for, the environment has no id or observes tuples, or its code changes
+            within an episode.
     """
     if trajectories < 1:
         raise UserError(f"expected 1 trajectory or more to record, got {trajectories}")
     envs = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+    if isinstance(envs.observation_space, gymnasium.spaces.Tuple):
+        raise UserError(
+            "expected observations of arrays, numbers or a dict of these, got a Tuple: wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation"
+        )
     name, kwargs = _identity(envs, environment, environment_kwargs)
     episodes = [_Episode() for _ in range(trajectories)]
     with (

@@ -100,6 +100,8 @@ METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
 }
 CONTROL = ", no demonstrations"
 """Ends the name of a row that is the control."""
+SIGNS = ", random signs"
+"""Ends the name of a row that is the control whose numbers have random signs besides."""
 OWN = ", own expert"
 """Ends the name of a column whose trajectories are of an expert that was trained here."""
 ORIGINS = ("published", "own expert", "scripted expert")
@@ -116,6 +118,7 @@ def benchmark(
     whole: bool = False,
     expert: Literal["published", "own"] = "published",
     no_demonstrations: bool = False,
+    random_signs: bool = False,
     demonstrations: Path | None = None,
     steps: int | None = None,
     episodes: int | None = None,
@@ -136,6 +139,8 @@ def benchmark(
         expert: published, the demonstrations of the paper's authors; own, those of experts that were trained here and
             ship: columns of their own.
         no_demonstrations: The control: the expert's numbers are shuffled until they mean nothing. Rows of their own.
+        random_signs: With --no_demonstrations, where numbers are continuous: each has its sign drawn too, so that not
+            even which way an expert mostly goes is left. Rows of their own.
         demonstrations: A folder of files like Hopper-v4.npz in place of $GENAPPS_DATA/demonstrations.
         steps: Steps in the environment [env steps]; those of the protocol when left out.
         episodes: Of the evaluation; those of the protocol when left out.
@@ -148,6 +153,8 @@ def benchmark(
         raise UserError(
             "--demonstrations: expected no folder beside --expert own, whose demonstrations ship: leave one out"
         )
+    if random_signs and not no_demonstrations:
+        raise UserError("--random_signs: expected --no_demonstrations true beside it, which is the control")
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
         found = _expert(title, max(trajectories or task.trajectories[:1]), expert, demonstrations)
@@ -159,7 +166,7 @@ def benchmark(
                 for seed in seeds:
                     _cell(
                         title, method, shown, number, seed, origin, whole=whole, own=expert == "own",
-                        control=no_demonstrations, steps=steps, results=results, again=again,
+                        control=no_demonstrations, signs=random_signs, steps=steps, results=results, again=again,
                         episodes=task.episodes if episodes is None else episodes,
                     )  # fmt: skip
 
@@ -184,14 +191,14 @@ def _expert(title: str, number: int, expert: str, folder: Path | None) -> tuple[
 
 def _cell(
     title: str, method: str, expert: Demonstrations, number: int, seed: int, origin: str, *, whole: bool, own: bool,
-    control: bool, steps: int | None, episodes: int, results: Path, again: bool,
+    control: bool, signs: bool, steps: int | None, episodes: int, results: Path, again: bool,
 ) -> None:  # fmt: skip
     task = TASKS[title]
     kind, settings = METHODS[method]
     returns = expert.needed("returns", "fractions of the expert are measured by")
     rows = expert.take(number) if whole else expert.take(number).subsampled(task.subsample, seed=seed)
     if control:
-        rows = without_meaning(rows, seed)
+        rows = without_meaning(rows, seed, signs=signs)
     off_policy = issubclass(kind, OffPolicyLearner)
     budget = 0 if kind is BC else steps or (task.off_policy_steps if off_policy else task.steps)
     if issubclass(kind, OnPolicyLearner) and kind is not AIRL:
@@ -206,9 +213,9 @@ def _cell(
         "settings": {name: value for name, value in given.items() if name != "seed"}, "trajectories": number,
         "subsample": rows.subsample, "expert": hash_of(returns.tolist()), "control": control,
         "episodes": episodes,
-    }  # fmt: skip
+    } | ({"signs": True} if signs else {})  # fmt: skip
     column = f"{title} {number}" + (OWN if own and task.published_expert else "") + (WHOLE if whole else "")
-    row = f"{method}{CONTROL}" if control else method
+    row = f"{method}{CONTROL}{SIGNS if signs else ''}" if control else method
     place: dict[str, Any] = {"app": APP, "table": TABLE, "row": row, "column": column, "draw": seed}
     standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
     if standing and not again:
@@ -229,6 +236,7 @@ def _cell(
     words += ["--expert own"] if own else []
     words += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ORIGINS else []
     words += ["--no_demonstrations true"] if control else []
+    words += ["--random_signs true"] if signs else []
     words += [f"--episodes {episodes}"] if episodes != task.episodes else []
     write_cell(
         results,
@@ -263,20 +271,31 @@ def _learn(learner: Learner, budget: int, words: str) -> None:
             learner.learn(budget, after_log=shown)
 
 
-def without_meaning(rows: Demonstrations, seed: int) -> Demonstrations:
+def without_meaning(rows: Demonstrations, seed: int, *, signs: bool = False) -> Demonstrations:
     """Returns the same number of rows in which neither states nor actions are the expert's: the control.
 
     The states' values are shuffled among the rows, each column by itself, and the actions among the rows too: what is
-    left is how large the numbers are.
+    left is each number's distribution, and so its mean: of an expert who runs, how fast it goes, and which way.
+
+    Args:
+        rows: the expert's.
+        seed: of the draws.
+        signs: whether each number's sign is drawn too: then only how large the numbers are is left.
+
+    Raises:
+        UserError: when observations are a dict, or signs are asked of actions that are no continuous numbers.
     """
     if isinstance(rows.observations, dict):
         raise UserError("--no_demonstrations: expected vectors of observations, got a dict")
     rng = np.random.default_rng(seed)
     flat = rows.observations.reshape(len(rows), -1)
-    shuffled = np.stack([rng.permutation(flat[:, i]) for i in range(flat.shape[1])], 1)
-    return replace(
-        rows, observations=shuffled.reshape(rows.observations.shape), actions=rng.permutation(rows.actions, axis=0)
-    )
+    states = np.stack([rng.permutation(flat[:, i]) for i in range(flat.shape[1])], 1)
+    actions = rng.permutation(rows.actions, axis=0)
+    if signs:
+        if not all(np.issubdtype(numbers.dtype, np.floating) for numbers in (states, actions)):
+            raise UserError("--random_signs: expected continuous observations and actions, got whole numbers")
+        states, actions = (a * rng.choice([-1, 1], a.shape).astype(a.dtype) for a in (states, actions))
+    return replace(rows, observations=states.reshape(rows.observations.shape), actions=actions)
 
 
 def _known(option: str, names: list[str], known: dict[str, Any]) -> list[str]:

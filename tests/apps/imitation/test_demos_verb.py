@@ -126,8 +126,9 @@ def test_codes_are_kept_unless_left_out(demos, tmp_path):
     try:
         for more, codes in (((), [1, 1]), (("--codes", "false"), None)):
             given = ("--policy", "random", "--environment", "Labelled-v0", "--trajectories", 2)
-            assert demos("record", *given, "--out", tmp_path / "made.npz", *more)[0] == 0
-            made = Demonstrations.load(tmp_path / "made.npz")
+            out = tmp_path / f"made{len(more)}.npz"
+            assert demos("record", *given, "--out", out, *more)[0] == 0
+            made = Demonstrations.load(out)
             assert (None if made.codes is None else made.codes.tolist()) == codes
     finally:
         gymnasium.registry.pop("Labelled-v0")
@@ -154,19 +155,19 @@ def test_minari_there_and_back(demos, tmp_path, monkeypatch):
     )
     elsewhere = tmp_path / "elsewhere"
     assert demos("export", "--demonstrations", one, "--minari", "x-v0", "--folder", elsewhere)[0] == 0
-    assert demos("import", "--minari", elsewhere / "x-v0", "--out", two)[0] == 0
-    assert len(Demonstrations.load(two)) == len(first)
+    assert demos("import", "--minari", elsewhere / "x-v0", "--out", tmp_path / "three.npz")[0] == 0
+    assert len(Demonstrations.load(tmp_path / "three.npz")) == len(first)
 
 
 def test_a_smaller_file_is_exported(demos, tmp_path):
     counted([30, 20, 10]).save(tmp_path / "all.npz")
-    given = ("--demonstrations", tmp_path / "all.npz", "--out", tmp_path / "few.npz")
-    assert demos("export", *given, "--trajectories", 2, "--subsample", 5, "--seed", 1)[0] == 0
+    given = ("--demonstrations", tmp_path / "all.npz", "--out")
+    assert demos("export", *given, tmp_path / "few.npz", "--trajectories", 2, "--subsample", 5, "--seed", 1)[0] == 0
     few = Demonstrations.load(tmp_path / "few.npz")
     assert np.array_equal(few.observations, counted([30, 20]).subsampled(5, seed=1).observations)
     assert few.codes.tolist() == [0, 1]
-    assert demos("export", *given, "--codes", "false")[0] == 0
-    assert Demonstrations.load(tmp_path / "few.npz").codes is None
+    assert demos("export", *given, tmp_path / "bare.npz", "--codes", "false")[0] == 0
+    assert Demonstrations.load(tmp_path / "bare.npz").codes is None
     card = few.card  # of what is in the file, and how it came there
     assert (card["episodes"], card["mean_return"]) == (2, pytest.approx(few.returns.mean()))
     assert card["exported_by"].startswith("genapps imitation demos export")
@@ -231,7 +232,7 @@ def test_environments_of_our_own_are_known(demos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=presets.ROOT)
     assert done.returncode == 0, done.stderr
     assert "checked: they fit the spaces of Circles-v0" in demos("inspect", "--demonstrations", out)[1]
-    status, _, err = demos("record", "--policy", "random", "--environment", "Circles-v1", "--out", out)
+    status, _, err = demos("record", "--policy", "random", "--environment", "Circles-v1", "--out", tmp_path / "x.npz")
     assert status == 2 and "there is Circles-v0" in err
 
 
@@ -263,6 +264,9 @@ def test_environments_of_our_own_are_known(demos, tmp_path):
         (("inspect", "--demonstrations", "Circles-v0"), "demos record --policy expert --environment Circles-v0"),
         (("record", "--policy", "trpo.zip", "--algorithm", "dqn", "--environment", "CartPole-v1", "--out", "x.npz"),
          "--algorithm"),
+        (("record", "--policy", "random", "--environment", "CartPole-v1", "--out", "made.npz"), "is there already"),
+        (("export", "--demonstrations", "made.npz", "--out", "made.npz"), "is there already"),
+        (("record", "--policy", "random", "--environment", "Blackjack-v1", "--out", "x.npz"), "got a Tuple"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_leaves_no_file(demos, policies, tmp_path, monkeypatch, argv, message):

@@ -16,6 +16,7 @@ from apps.common.presets import find_config, preset_names
 from apps.imitation.__main__ import main
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.tables import gail as table
+from core_models.errors import UserError
 
 QUICK = ["--evaluation_episodes", "2", "--environments", "2"]
 PRESETS = [name for name in preset_names() if re.match(r"imitation/(bc|gail|dac|info_gail)_", name)]
@@ -241,6 +242,11 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
     assert call(*given, "--no_demonstrations", "true", "--whole", "true")[0] == 0
     cells = {(cell.row, cell.column) for cell in read_cells(tmp_path / "results", app="imitation")}
     assert ("BC, no demonstrations", "Line 2, whole") in cells
+    assert call(*given, "--no_demonstrations", "true", "--random_signs", "true")[0] == 0
+    signed = {cell.row: cell for cell in read_cells(tmp_path / "results", app="imitation")}
+    assert "--random_signs true" in signed["BC, no demonstrations, random signs"].command
+    status, _, error = call(*given, "--random_signs", "true")
+    assert status == 2 and "expected --no_demonstrations true beside it" in error
 
 
 def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, monkeypatch):
@@ -281,6 +287,17 @@ def test_the_control_keeps_the_size_of_the_numbers_and_nothing_of_what_they_mean
         assert (ours != theirs).any(axis=1).mean() > 0.9
     told = [np.abs(r.actions[:, 0] - r.observations @ Line.WEIGHTS).mean() for r in (rows, shuffled)]
     assert told[0] < 0.1 and told[1] > 0.25
+
+
+def test_random_signs_leave_the_size_of_the_numbers_alone_and_nothing_else():
+    rows = demonstrate(Line(), trajectories=4)
+    rows = replace(rows, observations=rows.observations + 3)
+    drawn = table.without_meaning(rows, 0, signs=True)
+    for ours, theirs in ((drawn.observations, rows.observations), (drawn.actions, rows.actions)):
+        np.testing.assert_array_equal(np.sort(np.abs(ours), axis=0), np.sort(np.abs(theirs), axis=0))
+    assert (rows.observations.mean(0) > 2).all() and (np.abs(drawn.observations.mean(0)) < 1.5).all()
+    with pytest.raises(UserError, match="got whole numbers"):
+        table.without_meaning(replace(rows, actions=np.zeros(len(rows), np.int64)), 0, signs=True)
 
 
 def test_there_are_presets_of_each_kind():

@@ -1,8 +1,8 @@
 """Result pages: written by hand, with tables put between markers.
 
 A page `docs/results/<app>.md` keeps its prose; what stands between `<!-- table:mnist -->` (the table beside the
-published figures) or `<!-- draws:mnist -->` (what lies behind its means) and the next `<!-- end -->` is replaced each
-time. Writing twice changes nothing.
+published figures), `<!-- draws:mnist -->` (what lies behind its means) or `<!-- measures:mnist -->` (what else was
+measured) and the next `<!-- end -->` is replaced each time. Writing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from core_models.errors import UserError
 
-_BLOCK = re.compile(r"<!-- (table|draws):(\S+) -->\n(.*?)<!-- (end|table:\S+|draws:\S+) -->", re.DOTALL)
-_START = re.compile(r"<!-- (?:table|draws):\S+ -->")
+_KINDS = "table|draws|measures"
+_BLOCK = re.compile(rf"<!-- ({_KINDS}):(\S+) -->\n(.*?)<!-- (end|(?:{_KINDS}):\S+) -->", re.DOTALL)
+_START = re.compile(rf"<!-- (?:{_KINDS}):\S+ -->")
 
 
 def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
@@ -24,7 +25,7 @@ def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
 
     Args:
         page: the page as it stands.
-        blocks: Markdown by marker: "table:mnist", "draws:mnist".
+        blocks: Markdown by marker: "table:mnist", "draws:mnist", "measures:mnist".
         name: the page's path, for error messages.
 
     Raises:
@@ -44,7 +45,7 @@ def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
 
     filled = _BLOCK.sub(renew, page)
     if len(_START.findall(page)) != len(seen):
-        raise UserError(f"{name}: expected <!-- end --> after the last table or draws marker, found none")
+        raise UserError(f"{name}: expected <!-- end --> after the last marker, found none")
     for marker, content in blocks.items():
         shown_in_parts = any(other.startswith(f"{marker}:") for other in seen)
         if marker.startswith("table:") and marker.count(":") == 1 and marker not in seen and not shown_in_parts:

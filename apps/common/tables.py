@@ -283,6 +283,28 @@ def draws_markdown(cells: Sequence[Cell]) -> str:
     return _grid(lines)
 
 
+def measures_markdown(cells: Sequence[Cell]) -> str:
+    """Renders what a table's cells measured besides their value, each with half its 95 % interval over examples.
+
+    A cell's measures are `extra["errors"]`, by name: mean and half_width. A table without such is the empty text.
+    """
+    current, _ = split_stale(cells)
+    measured = [cell for cell in current if isinstance(cell.extra.get("errors"), dict)]
+    names = list(dict.fromkeys(name for cell in measured for name in cell.extra["errors"]))
+    lines = [["method", "column", "draw", *names, "seconds"]]
+    for cell in sorted(measured, key=lambda c: (natural(c.row), natural(c.column), c.draw)):
+        told = [cell.extra["errors"].get(name) for name in names]
+        figures = ["" if one is None else f"{number(one['mean'], 3)} ± {number(one['half_width'])}" for one in told]
+        lines.append([_escape(cell.row), _escape(cell.column), str(cell.draw), *figures, f"{cell.seconds:.0f}"])
+    if not measured:
+        return ""
+    count = f"{len(measured)} cell{'s' if len(measured) > 1 else ''}"
+    return (
+        f"<details><summary>All measures of {count}; ± is half the 95 % interval over examples</summary>\n\n"
+        f"{_grid(lines)}\n</details>\n"
+    )
+
+
 def number(value: float, digits: int = 2) -> str:
     """Returns a figure to two decimals, or to two digits, or more, where it is smaller than 0.1."""
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.{digits}g}".rstrip(".")

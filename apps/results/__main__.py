@@ -13,7 +13,7 @@ from apps.common.cells import Cell, read_cells, split_stale
 from apps.common.cli import run_cli
 from apps.common.pages import fill, new_page
 from apps.common.published import TABLES, Published, published
-from apps.common.tables import draws_markdown, records, tables, to_csv, to_json, to_markdown
+from apps.common.tables import draws_markdown, measures_markdown, records, tables, to_csv, to_json, to_markdown
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
@@ -104,6 +104,7 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
                 old = [cell for cell in stale if part in _ends(cell.column)]
                 blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)
         blocks[f"draws:{table}"] = draws_markdown(own)
+        blocks[f"measures:{table}"] = measures_markdown(own)
     return blocks
 
 

@@ -7,7 +7,17 @@ import pytest
 
 from apps.common.cells import Cell
 from apps.common.published import Published, published
-from apps.common.tables import KEYS, draws_markdown, ours, records, tables, to_csv, to_json, to_markdown
+from apps.common.tables import (
+    KEYS,
+    draws_markdown,
+    measures_markdown,
+    ours,
+    records,
+    tables,
+    to_csv,
+    to_json,
+    to_markdown,
+)
 from core_models.errors import UserError
 
 
@@ -136,6 +146,17 @@ def test_draws_table_tells_spread_errors_and_flags():
         *("A", "100", "0 1", "9.00", "11.00", "12 12", "60", "1", "0123456789ab", "unknown"),
         "pool 60k, augmentation",
     ]
+
+
+def test_what_else_was_measured_has_its_interval():
+    errors = {"mse": {"mean": 0.01234, "half_width": 0.00056}, "psnr": {"mean": 20.125, "half_width": 0.5}}
+    text = measures_markdown([cell("A", "100", 1.0, 0, extra={"errors": errors}), cell("B", "100", 2.0)])
+    assert "All measures of 1 cell;" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| A ")]
+    assert [part.strip() for part in line.split("|")[1:-1]] == [
+        *("A", "100", "0", "0.0123 ± 0.00056", "20.12 ± 0.50", "60"),
+    ]
+    assert measures_markdown([cell("B", "100", 2.0)]) == ""
 
 
 def test_the_published_figures_of_the_papers():

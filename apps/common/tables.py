@@ -284,25 +284,46 @@ def draws_markdown(cells: Sequence[Cell]) -> str:
 
 
 def measures_markdown(cells: Sequence[Cell]) -> str:
-    """Renders what a table's cells measured besides their value, each with half its 95 % interval over examples.
+    """Renders what a table's cells measured besides their value, with 95 % intervals; "" where they tell nothing more.
 
-    A cell's measures are `extra["errors"]`, by name: mean and half_width. A table without such is the empty text.
+    Of errors of recovery, `extra["errors"]`: each one's mean and half the interval over examples. Of a policy's
+    episodes, `extra["return"]`: mean and interquartile mean, each with its interval, beside the expert's and a random
+    policy's, and the steps that it learnt from.
     """
     current, _ = split_stale(cells)
-    measured = [cell for cell in current if isinstance(cell.extra.get("errors"), dict)]
-    names = list(dict.fromkeys(name for cell in measured for name in cell.extra["errors"]))
-    lines = [["method", "column", "draw", *names, "seconds"]]
-    for cell in sorted(measured, key=lambda c: (natural(c.row), natural(c.column), c.draw)):
-        told = [cell.extra["errors"].get(name) for name in names]
-        figures = ["" if one is None else f"{number(one['mean'], 3)} ± {number(one['half_width'])}" for one in told]
-        lines.append([_escape(cell.row), _escape(cell.column), str(cell.draw), *figures, f"{cell.seconds:.0f}"])
-    if not measured:
+    told = [(cell, _measures(cell)) for cell in sorted(current, key=_place)]
+    told = [(cell, figures) for cell, figures in told if figures]
+    if not told:
         return ""
-    count = f"{len(measured)} cell{'s' if len(measured) > 1 else ''}"
-    return (
-        f"<details><summary>All measures of {count}; ± is half the 95 % interval over examples</summary>\n\n"
-        f"{_grid(lines)}\n</details>\n"
+    names = list(dict.fromkeys(name for _, figures in told for name in figures))
+    lines = [["method", "column", "draw", *names, "seconds"]]
+    for cell, figures in told:
+        place = [_escape(cell.row), _escape(cell.column), str(cell.draw)]
+        lines.append([*place, *(figures.get(name, "") for name in names), f"{cell.seconds:.0f}"])
+    count = f"{len(told)} cell{'s' if len(told) > 1 else ''}"
+    meaning = (
+        "± is half the 95 % interval over examples" if "errors" in told[0][0].extra else "in brackets 95 % intervals"
     )
+    return f"<details><summary>All measures of {count}; {meaning}</summary>\n\n{_grid(lines)}\n</details>\n"
+
+
+def _measures(cell: Cell) -> dict[str, str]:
+    errors, returns = cell.extra.get("errors"), cell.extra.get("return")
+    if isinstance(errors, dict):
+        return {name: f"{number(one['mean'], 3)} ± {number(one['half_width'])}" for name, one in errors.items()}
+    if not isinstance(returns, dict):
+        return {}
+    found = {}
+    for name, key in (("return", "mean"), ("interquartile mean", "interquartile_mean")):
+        interval = returns["interval" if key == "mean" else f"{key}_interval"]
+        told = f" ({interval[0]:,.1f} to {interval[1]:,.1f})" if interval else ""
+        found[name] = f"{returns[key]:,.1f}{told}"
+    found |= {name: f"{cell.extra[name]:,.1f}" for name in ("expert", "random") if name in cell.extra}
+    return found | ({"steps": f"{cell.extra['steps']:,}"} if "steps" in cell.extra else {})
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    return natural(cell.row), natural(cell.column), cell.draw
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -159,6 +159,18 @@ def test_what_else_was_measured_has_its_interval():
     assert measures_markdown([cell("B", "100", 2.0)]) == ""
 
 
+def test_the_returns_behind_a_fraction_are_told():
+    returns = {
+        "mean": 3000.0, "interval": [2900.0, 3100.0], "interquartile_mean": 3050.0,
+        "interquartile_mean_interval": None,
+    }  # fmt: skip
+    text = measures_markdown([cell("A", "Hopper 4", 1.0, 0, extra={"return": returns, "expert": 3e3, "steps": 5000})])
+    (line,) = [line for line in text.splitlines() if line.startswith("| A ")]
+    assert [part.strip() for part in line.split("|")[1:-1]] == [
+        *("A", "Hopper 4", "0", "3,000.0 (2,900.0 to 3,100.0)", "3,050.0", "3,000.0", "5,000", "60"),
+    ]
+
+
 def test_the_published_figures_of_the_papers():
     facts = {(f.table, f.row, f.column): f for f in published("semi_supervised")}
     assert facts["mnist", "M1+M2", "100"].value == 3.33

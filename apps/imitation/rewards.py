@@ -157,7 +157,9 @@ class RewardOf:
         found = learner.learned_reward(np.asarray(observations), np.asarray(actions))
         if terminated.any():
             values = learner.policy.observation_space.shape[0] + 1
-            state = np.concatenate((absorbing_state(values), np.zeros(learner.policy.actions, np.float32)))
+            state = np.concatenate(
+                (absorbing_state(values, learner.absorbing_distance), np.zeros(learner.policy.actions, np.float32))
+            )
             logit = learner.discriminator.logits(torch.as_tensor(state[None]))
             gamma = learner.update_networks.gamma
             found = found + terminated * gamma / (1 - gamma) * learnt_reward(logit, learner.reward).numpy()

@@ -97,6 +97,8 @@ METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
     "AIRL": (AIRL, {"shaping": False}),
     "DAC": (DAC, {}),
     "DAC, halving": (DAC, {"halving": 100_000}),
+    "DAC, far absorbing state": (DAC, {"absorbing_distance": 10.0}),
+    "DAC, halving, far absorbing state": (DAC, {"halving": 100_000, "absorbing_distance": 10.0}),
 }
 CONTROL = ", no demonstrations"
 """Ends the name of a row that is the control."""
@@ -132,7 +134,8 @@ def benchmark(
         environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid, and
             CarRacing, which is none of the paper's: from pixels, by a scripted driver; the first three when left out.
         methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC, "DAC, halving", whose policy's
-            learning rate is halved every 100,000 steps; BC and GAIL when left out.
+            learning rate is halved every 100,000 steps, "DAC, far absorbing state", whose absorbing state lies ten
+            times as far from the expert's, "DAC, halving, far absorbing state"; BC and GAIL when left out.
         trajectories: Numbers of trajectories; the least of the table when left out.
         seeds: One cell each.
         whole: Whole trajectories, not thinned ones: columns of their own.

@@ -4,9 +4,14 @@
 
 Source: Kostrikov, Agrawal, Dwibedi, Levine and Tompson, "Discriminator-actor-critic", ICLR 2019, section 4.2. Without
 it an episode's end is worth 0 whatever was learnt: a reward that is always positive then rewards surviving, one that is
-always negative rewards ending, with no demonstration at all. Observations get one more value, 1 in the absorbing
-state, whose other values are 0 and where nothing can be done (the action is 0). Time limits are no end: their last
-state keeps its value.
+always negative rewards ending, with no demonstration at all. Observations get one more value, the indicator, 0 but in
+the absorbing state, whose other values are 0 and where nothing can be done (the action is 0). Time limits are no end:
+their last state keeps its value.
+
+The indicator is 1 as published. Observations are normalised by the expert, so that the absorbing state then lies at a
+distance of 1 from the mean of its states, and a policy's first states at 5 or more; and the gradient penalty holds the
+discriminator's slope to 1. Where the expert's states lie close together, ending an episode can so be told to be nearer
+to the expert than whatever the policy does, and the policy learns to fall: a larger indicator puts the two apart.
 """
 
 from __future__ import annotations
@@ -34,10 +39,10 @@ def with_indicator(observations: Rows) -> Rows:
     return np.concatenate((observations, np.zeros_like(observations[:, :1])), 1)
 
 
-def absorbing_state(size: int) -> Float[np.ndarray, " values"]:
-    """Returns the absorbing state, of as many values as an observation with its indicator."""
+def absorbing_state(size: int, distance: float = 1.0) -> Float[np.ndarray, " values"]:
+    """Returns the absorbing state, of as many values as an observation with its indicator, which is `distance`."""
     state = np.zeros(size, np.float32)
-    state[-1] = 1
+    state[-1] = distance
     return state
 
 
@@ -47,6 +52,7 @@ def absorbing_transitions(
     rewards: Float[np.ndarray, " rows"],
     next_observations: Rows,
     terminated: Bool[np.ndarray, " rows"],
+    distance: float = 1.0,
 ) -> Transitions:
     """Returns the transitions to store of one step in each of several environments.
 
@@ -56,6 +62,7 @@ def absorbing_transitions(
         rewards: of the environment.
         next_observations: after the step, before any reset.
         terminated: whether the environment ended the episode; a time limit doesn't.
+        distance: the indicator of the absorbing state.
 
     Returns:
         one row for each environment, in its order, followed by one from the absorbing state to itself for each that
@@ -64,7 +71,7 @@ def absorbing_transitions(
     here, there = with_indicator(observations), with_indicator(next_observations)
     if not terminated.any():
         return Transitions(here, actions, there, rewards)
-    state = absorbing_state(here.shape[1])
+    state = absorbing_state(here.shape[1], distance)
     there[terminated] = state
     ended = int(terminated.sum())
     absorbing = np.broadcast_to(state, (ended, len(state)))

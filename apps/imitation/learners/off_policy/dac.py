@@ -44,7 +44,9 @@ class ExpertPairs:
     drawn with 1/k of their probability.
     """
 
-    def __init__(self, demonstrations: Demonstrations, normaliser: Normaliser, action_space: spaces.Box) -> None:
+    def __init__(
+        self, demonstrations: Demonstrations, normaliser: Normaliser, action_space: spaces.Box, distance: float = 1.0
+    ) -> None:
         assert isinstance(demonstrations.observations, np.ndarray)
         real = np.concatenate(
             (
@@ -56,7 +58,7 @@ class ExpertPairs:
         wants = "the reward of the absorbing state is learnt from; BC and GAIL do without"
         ended = int(demonstrations.needed("terminated", wants).sum())
         actions = demonstrations.actions.shape[1]
-        absorbing = np.concatenate((absorbing_state(real.shape[1] - actions), np.zeros(actions, np.float32)))
+        absorbing = np.concatenate((absorbing_state(real.shape[1] - actions, distance), np.zeros(actions, np.float32)))
         self.pairs = torch.as_tensor(np.concatenate((real, np.tile(absorbing, (ended, 1)))), dtype=torch.float32)
         weights = torch.ones(len(self.pairs), dtype=torch.float64)
         weights[len(real) :] = 1 / demonstrations.subsample
@@ -99,6 +101,9 @@ class DAC(SACLearner, Learner):
         learning_rate: of policy, critics and temperature.
         halving: steps after which the learning rate of policy and temperature is halved, again and again, which keeps a
             long run from falling back (100,000 as published, there from 1e-3); 0 leaves it as it is.
+        absorbing_distance: how far the absorbing state lies from the mean of the expert's states, whose deviation is 1
+            (`absorbing.py`): 1 as published; more where the policy learns to end its episodes early though the expert
+            never does.
         discriminator_learning_rate: of the discriminator.
         discriminator_hidden: units of each of its hidden layers.
         discriminator_activation: tanh or relu.
@@ -139,6 +144,7 @@ class DAC(SACLearner, Learner):
         reward: RewardForm = "logit",
         learning_rate: float = 3e-4,
         halving: int = 0,
+        absorbing_distance: float = 1.0,
         discriminator_learning_rate: float = 3e-4,
         discriminator_hidden: tuple[int, ...] = (100, 100),
         discriminator_activation: Activation = "tanh",
@@ -168,20 +174,25 @@ class DAC(SACLearner, Learner):
         }  # fmt: skip
         if halving < 0:
             raise UserError(f"expected a number of steps for halving, 0 for none, got {halving}")
+        if not absorbing_distance > 0:
+            raise UserError(f"expected an absorbing_distance above 0, got {absorbing_distance}")
         discriminator |= {"halving": halving} if halving else {}
+        discriminator |= {"absorbing_distance": absorbing_distance} if absorbing_distance != 1 else {}
         loop: dict[str, Any] = {"learning_starts": learning_starts, "checkpoint_every": checkpoint_every}
         loop |= {"verbose": verbose, "tensorboard_log": tensorboard_log}
         super().__init__(env, {**sac, **discriminator}, seed=seed, **loop)
         seen, done = check_spaces(*self._spaces_of(_spaces), self.NAME)
         self.demonstrations, self.reward = demonstrations, reward
-        self.learning_rate, self.halving = learning_rate, halving
+        self.learning_rate, self.halving, self.absorbing_distance = learning_rate, halving, absorbing_distance
         if demonstrations is not None:
             check_demonstrations(demonstrations, seen, done)
             _normaliser = _normaliser or Normaliser.of(demonstrations.observations)  # type: ignore[arg-type]
         self._build(seen, done, _normaliser, absorbing=True, **sac)
         self.expert = None
         if demonstrations is not None:
-            self.expert = ExpertPairs(demonstrations, self.policy.normaliser, self.policy.action_space)
+            self.expert = ExpertPairs(
+                demonstrations, self.policy.normaliser, self.policy.action_space, absorbing_distance
+            )
         self.discriminator = DACDiscriminator(
             seen.shape[0] + 1 + done.shape[0],
             hidden=tuple(discriminator_hidden), activation=discriminator_activation,
@@ -222,7 +233,7 @@ class DAC(SACLearner, Learner):
         self, seen: np.ndarray, done: np.ndarray, after: np.ndarray, rewards: np.ndarray, ended: np.ndarray
     ) -> None:
         normalise = self.policy.normaliser
-        rows = absorbing_transitions(normalise(seen), done, rewards, normalise(after), ended)
+        rows = absorbing_transitions(normalise(seen), done, rewards, normalise(after), ended, self.absorbing_distance)
         self.replay.add(rows.observations, rows.actions, rows.next_observations, rows.rewards, 1.0)
 
     def _update(self) -> Tensor:

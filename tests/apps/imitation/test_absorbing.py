@@ -6,6 +6,7 @@ from tiny_control import demonstrate, linear_expert, point
 
 from apps.imitation.learners.off_policy.absorbing import absorbing_transitions
 from apps.imitation.learners.off_policy.dac import DAC
+from core_models.errors import UserError
 
 
 def test_one_transition_more_for_each_terminated_episode_and_none_for_a_truncated_one():
@@ -78,3 +79,23 @@ def test_the_experts_absorbing_pairs_have_the_share_that_they_had_before_rows_we
         assert int(absorbing.sum()) == ended and not expert.pairs[absorbing, 3:].any()
         expected = ended / every / (ended / every + len(demonstrations))
         assert float(expert.weights[absorbing].sum()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_absorbing_state_can_lie_farther_away():
+    demonstrations = demonstrate(point(size=2, edge=0.9, limit=40, noise=0.4), 8, linear_expert)
+    env = point(size=2, edge=1.5, limit=8, noise=0.3)
+    learner = DAC(env, demonstrations, absorbing_distance=7.0, learning_starts=10_000).learn(400)
+    stored = learner.replay.batch(learner.replay.rows[: len(learner.replay)])
+    for indicators in (learner.expert.pairs[:, 2], stored.observations[:, -1], stored.next_observations[:, -1]):
+        assert set(indicators.tolist()) == {0.0, 7.0}
+    with pytest.raises(UserError, match="expected an absorbing_distance above 0, got 0"):
+        DAC(env, demonstrations, absorbing_distance=0)
+
+
+def test_the_distance_of_the_absorbing_state_is_kept_and_missed_by_no_run_that_has_the_published_one(tmp_path):
+    demonstrations = demonstrate(point(size=2, edge=0.9, limit=40, noise=0.4), 8, linear_expert)
+    far = DAC(point(size=2), demonstrations, absorbing_distance=7.0)
+    assert far.settings["absorbing_distance"] == 7
+    assert "absorbing_distance" not in DAC(point(size=2), demonstrations).settings
+    far.save(tmp_path / "dac.zip")
+    assert DAC.load(tmp_path / "dac.zip").absorbing_distance == 7

@@ -83,8 +83,9 @@ def test_a_saved_wasserstein_critic_keeps_its_zero(tmp_path):
     assert float(np.ptp(other - inside)) < 1e-5 < abs(float((other - inside).mean()))  # another zero, nothing else
 
 
-def test_of_dac_it_is_what_the_critics_are_taught():
-    learner = made(DAC)
+@pytest.mark.parametrize("distance", [1.0, 7.0])
+def test_of_dac_it_is_what_the_critics_are_taught(distance):
+    learner = made(DAC, absorbing_distance=distance)
     learner.learn(60)
     batch = learner.replay.sample(32, learner.generator)
     size = learner.policy.observation_space.shape[0]
@@ -96,7 +97,7 @@ def test_of_dac_it_is_what_the_critics_are_taught():
     np.testing.assert_allclose(found, taught, atol=1e-5)
     ended = RewardOf(learner)(observations, pairs[:, size + 1 :], observations, ~never, np.zeros(32))
     absorbing = np.zeros((1, pairs.shape[1]), np.float32)
-    absorbing[0, size] = 1
+    absorbing[0, size] = distance
     worth = float(learner.discriminator.logits(torch.as_tensor(absorbing)))
     later = sum(0.99**i * worth for i in range(1, 5000))
     np.testing.assert_allclose(ended - found, np.full(32, later), rtol=1e-3)

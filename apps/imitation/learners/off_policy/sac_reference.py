@@ -35,7 +35,7 @@ class ReferenceSAC:
         alpha = self.log_alpha.exp().detach()
         live, next_live = torch.ones(len(rewards), 1), torch.ones(len(rewards), 1)
         if self.like.absorbing:
-            live, next_live = 1 - batch.observations[:, -1:], 1 - batch.next_observations[:, -1:]
+            live, next_live = ((seen[:, -1:] == 0).float() for seen in (batch.observations, batch.next_observations))
 
         with torch.no_grad():
             next_actions, next_log_prob = self.draw(batch.next_observations, noise[1])

@@ -50,7 +50,7 @@ class SACUpdate:
         gamma: discount.
         tau: share of the critics that goes into their targets at each update.
         target_entropy: [nats]; -1 for each value of an action where left out.
-        absorbing: whether the last value of an observation is the indicator of the absorbing state.
+        absorbing: whether the last value of an observation is the indicator of the absorbing state, 0 in all others.
         generator: draws first weights.
     """
 
@@ -90,12 +90,12 @@ class SACUpdate:
         """
         n = len(rewards)
         alpha = self.log_alpha.exp()
-        live = 1 - batch.observations[:, -1:] if self.absorbing else None
+        live = (batch.observations[:, -1:] == 0).float() if self.absorbing else None
         draws = self.draw(torch.cat((batch.observations, batch.next_observations)), noise.view(2 * n, -1))
         actions, log_probs = draws.actions, draws.log_probs
         next_actions, next_log_probs = actions[n:], log_probs[n:]
         if self.absorbing:
-            next_live = 1 - batch.next_observations[:, -1:]
+            next_live = (batch.next_observations[:, -1:] == 0).float()
             next_actions, next_log_probs = next_actions * next_live, next_log_probs * next_live
         worth = self.targets.forward(torch.cat((batch.next_observations, next_actions), 1))[-1].amin(0)
         worth = (worth - alpha * next_log_probs)[:, 0]

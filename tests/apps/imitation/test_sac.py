@@ -68,6 +68,23 @@ def test_the_fast_update_gives_the_plain_ones_numbers(absorbing, hidden):
     assert (fast.actor.flat - before).abs().median() > 1e-3
 
 
+def test_an_absorbing_state_is_one_however_far_away_it_lies():
+    """Ten times the indicator through a tenth of its weights is the same state, so that nothing else may change."""
+    told = []
+    for size in (1.0, 10.0):
+        generator = torch.Generator().manual_seed(1)
+        update = SACUpdate(7, 3, hidden=(16, 16), absorbing=True, generator=generator)
+        for network in (update.actor, update.critics, update.targets):
+            network.weights[0][:, 6] /= size
+        replay = filled(7, 3, absorbing=True)
+        batch, noise = replay.sample(128, generator), torch.randn(2, 128, 3, generator=generator)
+        for seen in (batch.observations, batch.next_observations, batch.pairs):
+            seen[:, 6] *= size if seen[:, 6].max() == 1 else 1  # pairs may share the memory of observations
+        told.append(update(batch, batch.rewards, noise))
+    for one, ten in zip(*told, strict=True):
+        torch.testing.assert_close(ten, one, rtol=1e-4, atol=1e-5)
+
+
 def test_the_fast_update_gives_stable_baselines3s_numbers(monkeypatch):
     generator = torch.Generator().manual_seed(2)
     fast = SACUpdate(5, 2, hidden=(32, 32), generator=generator)

@@ -47,6 +47,8 @@ class Curve:
     points: Sequence[Point]
     published: bool = False
     """Whether they are a paper's."""
+    look: int | None = None
+    """Its colour, marker and stroke, by number, which figures can so have in common; its place where None."""
 
 
 def recovery_grid(
@@ -220,7 +222,7 @@ def error_curves(curves: Sequence[Curve], path: Path | str, *, unit: str, title:
     with canvas(path, 8.4, max(4.2, 0.24 * len(curves) + 0.8)) as figure:
         axes = figure.add_subplot()
         for curve in curves:
-            look = names.index(curve.name)
+            look = names.index(curve.name) if curve.look is None else curve.look
             own = sorted(curve.points, key=lambda point: point.m)
             m, means = [point.m for point in own], [point.mean for point in own]
             # more methods than colours: the same colour comes back with another marker and stroke

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -68,7 +69,7 @@ def curves_of(cells: Sequence[Cell]) -> list[Curve]:
 
 
 def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None) -> list[Curve]:
-    """Returns the curves of some rows, in their order, or all in the benchmark's.
+    """Returns the curves of some rows, in their order, or all in the benchmark's; each looks the same in all figures.
 
     Raises:
         UserError: when a row has none.
@@ -81,7 +82,8 @@ def _ordered(curves: Sequence[Curve], methods: Sequence[str] | None) -> list[Cur
         unknown = [name for name in order if name not in names]
         if unknown:
             raise UserError(f"--methods: expected rows that have cells ({'; '.join(names)}), got {unknown[0]!r}")
-    return [curve for name in order for curve in curves if curve.name == name]
+    looks = {name: number for number, name in enumerate([*ROWS, *(name for name in names if name not in ROWS)])}
+    return [replace(curve, look=looks[name]) for name in order for curve in curves if curve.name == name]
 
 
 def _published_curves(facts: Iterable[Published]) -> list[Curve]:

@@ -186,7 +186,10 @@ def _truth(run: _Run, given: str | None, places: Sequence[int], x: np.ndarray) -
     except UserError as error:
         if given is not None:
             raise
-        print(f"drawn without the truth: {error}", file=sys.stderr)
+        why = str(error).removesuffix(": rename it")
+        print(
+            f"drawn without the truth: {why}: name it by --truth, or acquire with --keep_signals true", file=sys.stderr
+        )
         return None
 
 

@@ -90,6 +90,7 @@ def evaluate(
     set_threads(threads)
     at_least(1, episodes=episodes)
     at_least(0, seed=seed)
+    at_least(1, film_frames=film_frames)
     if film is not None:
         require_writable(check_film(film))
     if out is not None:

@@ -22,7 +22,7 @@ from torch import nn
 from apps.common.cli import command_line
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import require_writable, write_json
 from core_models.training.progress import Progress
 
@@ -71,7 +71,13 @@ def expert(
         threads: CPU threads.
     """
     set_threads(threads)
+    at_least(1, steps=steps, environments=environments, evaluation_episodes=evaluation_episodes)
+    at_least(0, seed=seed)
+    if keep_best_every is not None:
+        at_least(1, keep_best_every=keep_best_every)
     out = out if out.suffix else out.with_suffix(".zip")
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another name, or remove it")
     require_writable(out)
     if algorithm not in KINDS:
         raise UserError(f"--algorithm: expected one of {', '.join(KINDS)}, got {algorithm!r}")
@@ -84,7 +90,7 @@ def expert(
     options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}
     try:
         model: Any = KINDS[algorithm](name, env, **options)
-    except (TypeError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{algorithm} refuses these settings: {error}") from error
     with Progress(f"{algorithm} on {environment}", steps) as bar:
         shown, best = _Shown(bar, steps), _Best(environment, kwargs, keep_best_every, seed + KEEPING_SEED)
@@ -102,9 +108,10 @@ def expert(
          "command": command_line(),
          "settings": json.loads(json.dumps({**given, **(policy or {})}, default=str))},
     )  # fmt: skip
+    spread = f" (95 %: {told['interval'][0]:.1f} to {told['interval'][1]:.1f})" if told["interval"] else ""
     print(
-        f"{algorithm} on {environment}: return {told['mean']:.1f} (95 %: {told['interval'][0]:.1f} to "
-        f"{told['interval'][1]:.1f}) in {evaluation_episodes} episodes; {out}",
+        f"{algorithm} on {environment}: return {told['mean']:.1f}{spread} in {evaluation_episodes} deterministic "
+        f"episodes; {out}",
         flush=True,
     )
 

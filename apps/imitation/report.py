@@ -107,11 +107,18 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
         "figures": pictures(run),
         "notes": [
             f"Measured on {summary['device']}, {summary['seconds']:.0f} s.",
-            "The policy opens with plain stable-baselines3 (TRPO.load, PPO.load or SAC.load on policy.zip).",
+            _opened_by(summary),
         ],
         "configuration": run.read_config(),
         "command": summary["command"],
     }  # fmt: skip
+
+
+def _opened_by(summary: Mapping[str, Any]) -> str:
+    """Returns which class of stable-baselines3 opens the policy, and what it is to be given."""
+    opened = "SAC.load" if summary["learner"] == "DAC" else "TRPO.load (PPO.load where PPO trained it)"
+    codes = " Behind each observation it expects its code, one-hot." if summary["learner"] == "InfoGAIL" else ""
+    return f"policy.zip opens with plain {opened} of stable-baselines3 and sb3-contrib.{codes}"
 
 
 def write_run_report(run: RunFolder, summary: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ from .learners.resuming import restore_state, save_state
 from .seeds import train_seeds
 from .shipped import located
 from .trained import POLICY
+
+ASKED = ("learner", "demonstrations", "trajectories", "subsample", "environment", "environments")
+"""Options that decide what is learnt, and from what."""
 
 
 def train(
@@ -82,6 +86,10 @@ def train(
     set_threads(threads)
     run = RunFolder(out)
     if run.summary.exists() and resume:
+        given_now, had = configuration(), run.read_config()
+        others = [key for key in ASKED if given_now and json.dumps(given_now.get(key)) != json.dumps(had.get(key))]
+        if others:
+            raise UserError(f"{out} has ended, and its {', '.join(others)} was another: begin anew in another folder")
         took = read_summary(run).get("steps", 0)
         more = f"; it took {took:,} steps: to take {steps:,}, begin anew in another folder" if 0 < took < steps else ""
         print(f"{out} has ended: its figures stand in summary.json{more}")

@@ -28,7 +28,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Generator, Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 
 from ..demonstrations import Demonstrations
 from ..networks.encoder import Observed, rows
@@ -88,6 +88,11 @@ class BC(OverSB3):
         """A record of each epoch."""
         if not 0 <= validation < 1:
             raise UserError(f"validation: expected a share from 0 to less than 1, got {validation}")
+        require_numbers(
+            above_0={"hidden": self.hidden, "learning_rate": 1.0 if learning_rate is None else learning_rate,
+                     "batch_size": batch_size},
+            from_0={"weight_decay": weight_decay, "patience": patience},
+        )  # fmt: skip
         own = env if isinstance(env, Spaces) else Spaces(*_spaces_of(env))
         self.learning_rate = learning_rate or (3e-4 if sees_images(own.observation_space) else 1e-3)
         settings = policy_settings(own.observation_space, self.hidden, normalise=normalise)

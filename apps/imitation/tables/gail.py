@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, cell_at, find_cell, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from core_models.errors import UserError
-from core_models.files import hash_of
+from core_models.errors import UserError, at_least
+from core_models.files import hash_of, require_writable
 from core_models.training.progress import Progress
 
 from ..demonstrations import Demonstrations
@@ -152,6 +152,10 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
+    for name, numbers in (("trajectories", trajectories), ("steps", steps), ("episodes", episodes)):
+        at_least(1, **{name: min(numbers if isinstance(numbers, list) else [1 if numbers is None else numbers])})
+    at_least(0, seeds=min(seeds))
+    require_writable(results / "cell.json")
     if expert == "own" and demonstrations is not None:
         raise UserError(
             "--demonstrations: expected no folder beside --expert own, whose demonstrations ship: leave one out"
@@ -223,6 +227,12 @@ def _cell(
     standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
     if standing and not again:
         print(f"{row}, {column}, seed {seed}: stands, {standing.value:.3f}", flush=True)
+        env.close()
+        return
+    other = None if standing else cell_at(results, **place)
+    if other and not again:
+        print(f"{row}, {column}, seed {seed}: one of other settings stands, {other.value:.3f}, by {other.command}: "
+              "replace it by --again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
         env.close()
         return
     start = time.monotonic()

@@ -31,6 +31,25 @@ def test_activations_are_named_and_the_end_is_told_once(tmp_path, capsys):
     assert told.count("step 100 of 100 (100 %)") == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--steps", "0"), "--steps: expected 1 or more, got 0"),
+        (("--evaluation_episodes", "-1"), "--evaluation_episodes: expected 1 or more"),
+        (("--settings", "{learning_rate: -5}"), "ppo refuses these settings: Invalid learning rate"),
+        (("--out", "there.zip"), "there.zip is there already"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, more, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.zip").write_bytes(b"mine")
+    given = [*QUICK, *SETTINGS, "--out", "new.zip", *more]
+    assert main(["expert", *given]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
 def test_an_unknown_activation_is_one_line(tmp_path, capsys):
     given = [*QUICK, "--policy.activation_fn", "reul", "--out", str(tmp_path / "expert.zip")]
     assert main(["expert", *given]) == 2

@@ -296,3 +296,23 @@ def test_a_run_that_diverges_keeps_the_last_good_policy():
     for name, value in good.items():
         if "normaliser" not in name:
             assert torch.equal(value, learner.policy.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        (GAIL, {"hidden": (-3,)}, "hidden: expected numbers above 0"),
+        (GAIL, {"steps": 1}, "steps: expected 2 env steps"),
+        (GAIL, {"reseed_every": -1}, "reseed_every: expected a number of 0 or more, got -1"),
+        (GAIL, {"discriminator_hidden": (0,)}, "discriminator_hidden: expected numbers above 0"),
+        (GAIL, {"discriminator_steps": -1}, "discriminator_steps: expected a number above 0"),
+        (GAIL, {"gradient_penalty": -1}, "gradient_penalty: expected a number of 0 or more"),
+        (AIRL, {"reward_learning_rate": -1, "shaping": False}, "reward_learning_rate: expected a number above 0"),
+        (BC, {"batch_size": 0}, "batch_size: expected a number above 0"),
+        (BC, {"learning_rate": 0.0}, "learning_rate: expected a number above 0"),
+        (BC, {"patience": -1}, "patience: expected a number of 0 or more"),
+    ],
+)
+def test_settings_out_of_range_are_named(kind, more, words):
+    with pytest.raises(UserError, match=words):
+        kind(make_vec_env(Line, n_envs=1, seed=0), demonstrate(Line(), 2), **more)

@@ -256,7 +256,7 @@ def test_mistakes_are_one_line(tmp_path):
     learner = SAC(point(size=2), hidden=(16, 16), batch_size=32)
     with pytest.raises(UserError, match=r"expected an observation of shape .2,., or rows of them, got shape .3,."):
         learner.predict(np.zeros(3))
-    with pytest.raises(UserError, match=r"expected learning_rate, .* above 0"):
+    with pytest.raises(UserError, match="learning_rate: expected a number above 0, got 0"):
         SAC(point(), learning_rate=0.0)
     learner.save(tmp_path / "sac.zip")
     with pytest.raises(UserError, match=r"has observations of Box.* the environment Box.*: give the one it had"):

@@ -66,8 +66,10 @@ def test_a_run_folder_has_all_that_belongs_there(learner, more, plain, line, tmp
     assert call("report", "--run", out)[0] == 0
     status, _, error = call(*given)
     assert status == 2 and "already holds a run" in error
-    status, told, _ = call(*given, "--resume")
+    status, told, _ = call(*given, "--subsample", 2, "--trajectories", 3, "--resume")
     assert status == 0 and "has ended" in told
+    status, _, error = call(*given, "--trajectories", 3, "--resume")
+    assert status == 2 and "has ended, and its subsample was another" in error
 
 
 BARE = dict.fromkeys(("rewards", "returns", "terminated", "final_observations"))
@@ -239,6 +241,12 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
         assert cell.column == "Line 2" and told["rows"] == 20
     status, told, _ = call(*given)
     assert status == 0 and told.count("stands") == 2
+    status, told, _ = call(*given, "--episodes", 3)  # what was measured otherwise is not written over unasked
+    assert status == 0 and told.count("one of other settings stands") == 2
+    assert {cell.row: cell for cell in read_cells(tmp_path / "results", app="imitation")} == cells
+    for wrong, words in ((("--steps", -1), "--steps: expected 1"), (("--seeds", "[-1]"), "--seeds: expected 0")):
+        status, _, error = call(*given, *wrong)
+        assert status == 2 and words in error
     assert call(*given, "--no_demonstrations", "true", "--whole", "true")[0] == 0
     cells = {(cell.row, cell.column) for cell in read_cells(tmp_path / "results", app="imitation")}
     assert ("BC, no demonstrations", "Line 2, whole") in cells

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Generator, Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 from core_models.training import seed_of
 
 from ...demonstrations import Demonstrations
@@ -176,6 +176,11 @@ class DAC(SACLearner, Learner):
             raise UserError(f"expected a number of steps for halving, 0 for none, got {halving}")
         if not absorbing_distance > 0:
             raise UserError(f"expected an absorbing_distance above 0, got {absorbing_distance}")
+        require_numbers(
+            above_0={"discriminator_learning_rate": discriminator_learning_rate,
+                     "discriminator_hidden": discriminator_hidden},
+            from_0={"gradient_penalty": gradient_penalty},
+        )  # fmt: skip
         discriminator |= {"halving": halving} if halving else {}
         discriminator |= {"absorbing_distance": absorbing_distance} if absorbing_distance != 1 else {}
         loop: dict[str, Any] = {"learning_starts": learning_starts, "checkpoint_every": checkpoint_every}

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 from core_models.training import seed_of
 from core_models.training.checkpoint import optimizer_tensors, restore_optimizer
 
@@ -51,10 +51,10 @@ class SACLearner(OffPolicyLearner):
     ) -> None:
         if gamma > 1:
             raise UserError(f"gamma: expected a number from 0 to 1, got {gamma}")
-        if min(learning_rate, gamma, tau, batch_size, buffer_size, *hidden, self.checkpoint_every) <= 0:
-            raise UserError(
-                "expected learning_rate, gamma, tau, batch_size, buffer_size, hidden and checkpoint_every above 0"
-            )
+        require_numbers(
+            above_0={"learning_rate": learning_rate, "gamma": gamma, "tau": tau, "batch_size": batch_size,
+                     "buffer_size": buffer_size, "hidden": hidden, "checkpoint_every": self.checkpoint_every}
+        )  # fmt: skip
         values, actions = seen.shape[0] + absorbing, done.shape[0]
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.NAME, "initial weights"))
         self.batch_size, self.buffer_size = batch_size, buffer_size

@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 
 from ...networks import Encoder, Normaliser, RewardForm, learnt_reward, observations_to_tensor
 from ...networks.discriminator import check_form, logistic_loss, perceptron
@@ -121,6 +121,11 @@ class AIRL(OnPolicyLearner):
         self.reward_hidden, self.reward_learning_rate = list(reward_hidden), reward_learning_rate
         self.reward_steps, self.reward_batch = reward_steps, reward_batch
         self.state_only, self.shaping = state_only, shaping
+        require_numbers(
+            above_0={"reward_hidden": self.reward_hidden, "reward_learning_rate": reward_learning_rate,
+                     "reward_steps": reward_steps},
+            from_0={"reward_batch": reward_batch},
+        )  # fmt: skip
         super().__init__(env, demonstrations, **common)
         self.expert_following: Observed | None = None
         self.expert_ended: Tensor | None = None

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core_models.errors import require_numbers
+
 from ...networks import Discriminator, RewardForm, gradient_penalty, learnt_reward
 from ...networks.discriminator import check_form, logistic_loss
 from ...networks.encoder import rows
@@ -64,6 +66,12 @@ class GAIL(OnPolicyLearner):
         self.discriminator_steps, self.discriminator_batch = discriminator_steps, discriminator_batch
         self.entropy, self.gradient_penalty, self.spectral_norm = entropy, gradient_penalty, spectral_norm
         self.reward: RewardForm = check_form(reward)
+        require_numbers(
+            above_0={"discriminator_hidden": self.discriminator_hidden, "discriminator_steps": discriminator_steps,
+                     "discriminator_learning_rate": discriminator_learning_rate},
+            from_0={"discriminator_batch": discriminator_batch, "entropy": entropy,
+                    "gradient_penalty": gradient_penalty},
+        )  # fmt: skip
         super().__init__(env, demonstrations, **common)
 
     @property

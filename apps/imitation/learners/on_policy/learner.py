@@ -22,7 +22,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 from core_models.training.batches import seed_of
 
 from ...demonstrations import Demonstrations
@@ -120,8 +120,9 @@ class OnPolicyLearner(OverSB3):
         """A record of each iteration."""
         self._hook: AfterIteration | None = None
         self._told: dict[str, float] = {}
-        if steps < 1:
-            raise UserError(f"steps: expected 1 env step an iteration or more, got {steps}")
+        if steps < 2:
+            raise UserError(f"steps: expected 2 env steps an iteration or more, got {steps}")
+        require_numbers(above_0={"hidden": self.hidden}, from_0={"reseed_every": reseed_every})
         for setting, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
                 raise UserError(f"{setting}: expected a number from 0 to 1, got {value}")

@@ -152,9 +152,8 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
-    for name, numbers in (("trajectories", trajectories), ("steps", steps), ("episodes", episodes)):
-        at_least(1, **{name: min(numbers if isinstance(numbers, list) else [1 if numbers is None else numbers])})
-    at_least(0, seeds=min(seeds))
+    at_least(1, trajectories=min(trajectories or [1]), episodes=1 if episodes is None else episodes)
+    at_least(0, seeds=min(seeds), steps=steps or 0)  # cells of BC, which takes none, are made by --steps 0
     require_writable(results / "cell.json")
     if expert == "own" and demonstrations is not None:
         raise UserError(

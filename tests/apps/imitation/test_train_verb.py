@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -241,10 +242,13 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
         assert cell.column == "Line 2" and told["rows"] == 20
     status, told, _ = call(*given)
     assert status == 0 and told.count("stands") == 2
+    for cell in cells.values():  # a cell's own command is of the same settings
+        status, told, error = call(*shlex.split(cell.command)[2:], "--results", tmp_path / "results")
+        assert status == 0 and f"{cell.row}, Line 2, seed 0: stands" in told, error
     status, told, _ = call(*given, "--episodes", 3)  # what was measured otherwise is not written over unasked
     assert status == 0 and told.count("one of other settings stands") == 2
     assert {cell.row: cell for cell in read_cells(tmp_path / "results", app="imitation")} == cells
-    for wrong, words in ((("--steps", -1), "--steps: expected 1"), (("--seeds", "[-1]"), "--seeds: expected 0")):
+    for wrong, words in ((("--steps", -1), "--steps: expected 0"), (("--seeds", "[-1]"), "--seeds: expected 0")):
         status, _, error = call(*given, *wrong)
         assert status == 2 and words in error
     assert call(*given, "--no_demonstrations", "true", "--whole", "true")[0] == 0

@@ -53,6 +53,10 @@ class Scale:
         return fraction_of_expert(value, self.random, self.expert)
 
 
+FEW = 5
+"""Values that an interval wants, at least."""
+
+
 def evaluate(
     policy: list[str] | str,
     environment: str | None = None,
@@ -206,7 +210,13 @@ def _figures(told: Mapping[str, Any]) -> str:
         f"return {with_interval(told['mean'], told['interval'], 1)}, interquartile mean "
         f"{with_interval(told['interquartile_mean'], told['interquartile_mean_interval'], 1)}, "
         f"{told['episode_length']:.1f} steps an episode, {episodes} episode{'' if episodes == 1 else 's'}"
+        f"{_too_few(episodes)}"
     )
+
+
+def _too_few(number: int) -> str:
+    """Returns what is to be said of intervals of so few values: resampled, they hardly leave what was seen."""
+    return "; intervals of so few are too narrow" if 1 < number < FEW else ""
 
 
 def over_runs(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -265,7 +275,11 @@ def group_words(group: Mapping[str, Any]) -> str:
         if told is not None
     ]
     parts = parts or ["no common scale: give --demonstrations, or evaluate each environment by itself"]
-    return f"{group['learner']}, {group['runs']} runs on {', '.join(group['environments'])}: {'; '.join(parts)}"
+    least = group["runs"] // len(group["environments"])
+    return (
+        f"{group['learner']}, {group['runs']} runs on {', '.join(group['environments'])}: {'; '.join(parts)}"
+        f"{_too_few(least)}"
+    )
 
 
 def with_interval(value: float, interval: Sequence[float] | None, digits: int) -> str:

@@ -64,8 +64,11 @@ def draw_curves(run: RunFolder, summary: Mapping[str, Any]) -> None:
 def pictures(run: RunFolder) -> list[Picture]:
     """Returns the figures that a run has."""
     captions = {
-        "return.png": "Return of the environment, which the learner does not see, over the steps.",
-        "learning.png": "What was noted in each iteration.",
+        "return.png": "Return of the environment, which the learner does not see, over the steps; actions are drawn, "
+        "where the figures above are of the likeliest ones.",
+        "learning.png": "What was noted in each iteration, over the env steps. Accuracy: how many of the expert's "
+        "pairs, and of the learner's, the discriminator tells for what they are [%]; of the posterior, how many codes "
+        "it names [%].",
         FILM: "One episode of the trained policy, deterministic.",
     }
     return [

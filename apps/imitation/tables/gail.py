@@ -153,7 +153,7 @@ def benchmark(
     """
     set_threads(threads)
     at_least(1, trajectories=min(trajectories or [1]), episodes=1 if episodes is None else episodes)
-    at_least(0, seeds=min(seeds), steps=steps or 0)  # cells of BC, which takes none, are made by --steps 0
+    at_least(0, seeds=min(seeds, default=0), steps=steps or 0)  # cells of BC, which takes none, are made by --steps 0
     require_writable(results / "cell.json")
     if expert == "own" and demonstrations is not None:
         raise UserError(

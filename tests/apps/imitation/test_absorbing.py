@@ -88,7 +88,7 @@ def test_the_absorbing_state_can_lie_farther_away():
     stored = learner.replay.batch(learner.replay.rows[: len(learner.replay)])
     for indicators in (learner.expert.pairs[:, 2], stored.observations[:, -1], stored.next_observations[:, -1]):
         assert set(indicators.tolist()) == {0.0, 7.0}
-    with pytest.raises(UserError, match="expected an absorbing_distance above 0, got 0"):
+    with pytest.raises(UserError, match="absorbing_distance: expected a number above 0, got 0"):
         DAC(env, demonstrations, absorbing_distance=0)
 
 

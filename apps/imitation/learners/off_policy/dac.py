@@ -174,11 +174,9 @@ class DAC(SACLearner, Learner):
         }  # fmt: skip
         if halving < 0:
             raise UserError(f"expected a number of steps for halving, 0 for none, got {halving}")
-        if not absorbing_distance > 0:
-            raise UserError(f"expected an absorbing_distance above 0, got {absorbing_distance}")
         require_numbers(
             above_0={"discriminator_learning_rate": discriminator_learning_rate,
-                     "discriminator_hidden": discriminator_hidden},
+                     "discriminator_hidden": discriminator_hidden, "absorbing_distance": absorbing_distance},
             from_0={"gradient_penalty": gradient_penalty},
         )  # fmt: skip
         discriminator |= {"halving": halving} if halving else {}

@@ -44,6 +44,17 @@ def require_writable(path: Path | str) -> None:
     _beside(Path(path)).unlink()
 
 
+def require_new(path: Path | str) -> None:
+    """Makes sure, before the work begins, that a file can be written and that none stands there; makes its folder.
+
+    Raises:
+        UserError: when there is one, or it can't be.
+    """
+    if Path(path).exists():
+        raise UserError(f"{path} is there already: choose another name, or remove it")
+    require_writable(path)
+
+
 def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Writes a whole file, or leaves what was there."""
     with atomic(path) as temporary:

@@ -10,7 +10,7 @@ import torch
 
 from core_models.data import Split
 from core_models.errors import UserError
-from core_models.files import atomic, require_writable
+from core_models.files import atomic, require_new
 
 from .measurements import Simulated
 from .measuring import Measuring, rank_of
@@ -58,9 +58,7 @@ def acquire(
     """
     if out.suffix != ".npz":
         raise UserError(f"--out: expected a .npz file, got {out}: end it in .npz")
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another name, or remove it")
-    require_writable(out)
+    require_new(out)
     measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
     signals = open_signals(input, split).first(number)
     made = measuring.build(signals.signal_shape)

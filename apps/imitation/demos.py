@@ -13,7 +13,7 @@ from gymnasium import Space
 from apps.common.machine import find_device, set_threads
 from apps.common.provenance import command_line, commit
 from core_models.errors import UserError, at_least
-from core_models.files import require_writable
+from core_models.files import require_new
 
 from .demonstrations import Demonstrations, Policy, RandomPolicy, check_spaces, read_minari, record, write_minari
 from .demonstrations.identity import imports_nothing
@@ -253,6 +253,4 @@ def _check_out(out: Path) -> None:
     """Refuses before the work what could not be written after it."""
     if out.suffix != ".npz":
         raise UserError(f"--out: expected a file name that ends in .npz, got {out}")
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another name, or remove it")
-    require_writable(out)
+    require_new(out)

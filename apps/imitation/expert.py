@@ -23,7 +23,7 @@ from apps.common.cli import command_line
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
-from core_models.files import require_writable, write_json
+from core_models.files import require_new, write_json
 from core_models.training.progress import Progress
 
 from .environments.making import vector_env
@@ -76,9 +76,7 @@ def expert(
     if keep_best_every is not None:
         at_least(1, keep_best_every=keep_best_every)
     out = out if out.suffix else out.with_suffix(".zip")
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another name, or remove it")
-    require_writable(out)
+    require_new(out)
     if algorithm not in KINDS:
         raise UserError(f"--algorithm: expected one of {', '.join(KINDS)}, got {algorithm!r}")
     kwargs = dict(environment_kwargs or {})

@@ -85,7 +85,8 @@ def _reason(rest: str, where: str, owner: str, options: Iterable[str], settings:
         kinds = " or ".join(_kind(kind) for kind in _split(found[1]))
         return f"{where}{of}: expected {kinds}, got {value[1].strip()!r}" if value else f"{where}{of}: expected {kinds}"
     if found := re.match(r"Expected an? (.*?)\. Got value: (.*)", rest, re.DOTALL):
-        kind, given = _kind(found[1]), found[2].strip()
+        # of a class or null, the whole class that was given follows the value
+        kind, given = _kind(found[1]), found[2].split(". Got value: Namespace(")[0].strip()
         return f"{where}{of}: expected {kind}, got {given!r}{_in_levels(where, kind, given)}"
     if found := re.match(r"Problems parsing config: (.*)", rest, re.DOTALL):
         where = re.sub(r'\s*in "<unicode string>", line', ", line", found[1])
@@ -125,4 +126,5 @@ def _kind(text: str) -> str:
     text = re.sub(r"<class '([^']*)'>", r"\1", text.strip())
     if found := re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", text):
         return "one of " + found[1].replace("'", "")
+    text = re.sub(r"(?:typing\.|collections\.abc\.)?Sequence\b", "list", text)
     return "null" if text == "NoneType" else re.sub(r"\b(?:typing|collections\.abc|pathlib)\.", "", text)

@@ -22,6 +22,7 @@ from .demonstrations.summary import summary, summary_text
 from .environments.demonstrating import expert_demonstrations
 from .environments.making import make_env
 from .shipped import card, located, names
+from .trained import POLICY
 
 RANDOM, EXPERT = "random", "expert"
 
@@ -43,10 +44,11 @@ def record_demos(
     """Runs a policy for whole episodes and writes what it saw and did, with a card: who, return, seed, command.
 
     Args:
-        policy: A policy saved by stable-baselines3 (.zip); the word random; or the word expert, the scripted one of
-            Circles-v0, Driving-v0 (--environment_kwargs.task turn or pass) or CarRacing-v3. Opening a zip runs code
-            that it holds: open only your own, or those of somebody you trust. A vec_normalize.pkl beside it is not
-            read, since it is a pickle: save the policy with its normalisation inside, as genapps does.
+        policy: A policy saved by stable-baselines3 (.zip), or a run folder that holds one; the word random; or the word
+            expert, the scripted one of Circles-v0, Driving-v0 (--environment_kwargs.task turn or pass) or CarRacing-v3.
+            Opening a zip runs code that it holds: open only your own, or those of somebody you trust. A
+            vec_normalize.pkl beside it is not read, since it is a pickle: save the policy with its normalisation
+            inside, as genapps does.
         environment: The gymnasium id, e.g. CartPole-v1.
         out: The .npz to write.
         algorithm: Which algorithm saved the policy, trpo, ppo or sac; found in the file when left out.
@@ -61,7 +63,10 @@ def record_demos(
     """
     set_threads(threads)
     at_least(0, seed=seed)
+    at_least(1, subsample=subsample)
     _check_out(out)
+    if (Path(policy) / POLICY).is_file():  # a run folder
+        policy = str(Path(policy) / POLICY)
     with closing(make_env(environment, environment_kwargs)) as env:
         actor: Policy | None
         if policy == RANDOM:

@@ -28,7 +28,7 @@ from core_models.files import require_writable, write_json
 from .demonstrations import Demonstrations
 from .demonstrations.identity import imports_nothing
 from .environments.making import make_env
-from .evaluation import Returns, check_film, random_returns, returns_of
+from .evaluation import Returns, check_drawn, check_film, random_returns, returns_of
 from .evaluation import film as write_film
 from .shipped import located
 from .statistics import interquartile_mean, stratified_bootstrap
@@ -109,6 +109,8 @@ def evaluate(
     for own, (env_id, kwargs) in zip(opened, places, strict=True):  # all before any takes time
         with closing(make_env(env_id, kwargs)) as env:
             own.check(env, env_id)
+    if film is not None:
+        check_drawn(*places[0])
     scales: dict[str, Scale] = {}
     records = []
     for own, (env_id, kwargs) in zip(opened, places, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,22 +135,11 @@ def film(
         UserError: when the environment can't be drawn here, or the suffix is another.
     """
     path = check_film(path)
-    # SDL, behind pygame, complains on stderr where nobody has logged in on a screen
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    probe = make_env(env_id, kwargs)
-    drawn = "rgb_array" in (probe.metadata.get("render_modes") or ())
-    probe.close()
-    if not drawn:
-        raise UserError(f"{env_id} can't be drawn: it has no render mode rgb_array")
+    check_drawn(env_id, kwargs)
     env = make_env(env_id, kwargs, render_mode="rgb_array")
     env = env if wrap is None else wrap(env)
     try:
         pictures = _pictures(policy, env, seed, deterministic, frames, every)
-    except Exception as error:
-        raise UserError(
-            f"{env_id} can't be drawn on this machine: {type(error).__name__}: {error}; MuJoCo needs MUJOCO_GL=egl or "
-            "osmesa and the library behind it"
-        ) from error
     finally:
         env.close()
     rate = env.metadata.get("render_fps", 30) / every
@@ -173,6 +163,28 @@ def check_film(path: Path | str) -> Path:
     if path.suffix == ".mp4" and not any(map(find_spec, ("imageio_ffmpeg", "av"))):
         raise UserError(NO_FFMPEG)
     return path
+
+
+def check_drawn(env_id: str, kwargs: dict[str, Any] | None = None) -> None:
+    """Draws an environment once, to see before the work whether it can be filmed after it.
+
+    Raises:
+        UserError: when it has no pictures, or this machine can't draw them; it says what is missing.
+    """
+    # SDL, behind pygame, complains on stderr where nobody has logged in on a screen
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    with closing(make_env(env_id, kwargs)) as probe:
+        if "rgb_array" not in (probe.metadata.get("render_modes") or ()):
+            raise UserError(f"{env_id} can't be drawn: it has no render mode rgb_array")
+    with closing(make_env(env_id, kwargs, render_mode="rgb_array")) as env:
+        env.reset(seed=0)
+        try:
+            env.render()
+        except Exception as error:  # whatever the library behind it raises
+            raise UserError(
+                f"{env_id} can't be drawn on this machine: {type(error).__name__}: {error}; MuJoCo needs "
+                "MUJOCO_GL=egl or osmesa and the library behind it"
+            ) from error
 
 
 def _pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from core_models.training.progress import Progress
 
 from .codes import CodedVecEnv
 from .demonstrations import Demonstrations
+from .demonstrations.checking import oddities
 from .demonstrations.identity import imports_nothing
 from .environments.making import vector_env
 from .evaluate import Scale, with_interval
@@ -60,7 +62,7 @@ def train(
         learner: BC, GAIL, AIRL, FEM, GTAL, InfoGAIL or DAC, and its settings: --learner GAIL --learner.reward negative.
         demonstrations: A .npz file of demonstrations, or the name of one that ships: see `demos list`.
         out: The run folder.
-        steps: Steps in the environment [env steps]; BC takes none.
+        steps: Steps in the environment [env steps], in whole iterations of --learner.steps; BC takes none.
         trajectories: Trajectories to learn from, the first ones; all when left out.
         subsample: Keep every how manieth row of each, from an offset drawn by the learner's seed: 20 as published for
             MuJoCo; 1 keeps whole trajectories.
@@ -113,6 +115,8 @@ def train(
         f"{type(made).__name__}, seed {seed}",
         flush=True,
     )
+    for line in oddities(shown, probe.observation_space, probe.action_space):
+        print(f"warning: {line}", file=sys.stderr)
     start = time.monotonic()
     made = learner(probe, rows)
     try:
@@ -162,12 +166,13 @@ def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: 
         restore_state(made, path)
     run.rewind_metrics("", [{"stage": "", **record} for record in made.history])
     done = made.num_timesteps
-    with Progress(made.name, steps, done=done) as bar:
+    whole = done + -(-max(steps - done, 0) // made.steps) * made.steps  # iterations are taken whole
+    with Progress(made.name, whole, done=done) as bar:
 
         def after(learner: OnPolicyLearner) -> None:
             record = learner.history[-1]
             run.append_metrics({"stage": "", **record})
-            bar.update(min(learner.num_timesteps, steps), _words(record), last=learner.num_timesteps >= steps)
+            bar.update(learner.num_timesteps, _words(record), last=learner.num_timesteps >= steps)
             before = learner.num_timesteps - learner.steps
             if learner.num_timesteps // learner.reseed_every > before // learner.reseed_every:
                 save_state(learner, path)

@@ -159,7 +159,10 @@ def _check_final(seen: Any, final: Any) -> None:
     for key, array in seen.items():
         if array.shape[1:] != final[key].shape[1:]:
             name = f"final_observations.{key}" if key else "final_observations"
-            raise UserError(f"expected {name} of shape {array.shape[1:]} each, as before, got {final[key].shape[1:]}")
+            other = f"observations.{key}" if key else "observations"
+            raise UserError(
+                f"expected {other} and {name} of the same shape, got {array.shape[1:]} and {final[key].shape[1:]}"
+            )
 
 
 def _check_steps(subsample: Any, lengths: np.ndarray, steps: np.ndarray | None) -> None:

@@ -127,8 +127,8 @@ def benchmark(
     results: Path = Path("docs/results"),
     threads: int | None = 1,
     again: bool = False,
-) -> None:
-    """Fills the cells of the table of GAIL that don't stand yet.
+) -> int:
+    """Fills the cells of the table of GAIL that don't stand yet; status 1 where demonstrations were missing.
 
     Args:
         environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid, and
@@ -161,10 +161,12 @@ def benchmark(
         )
     if random_signs and not no_demonstrations:
         raise UserError("--random_signs: expected --no_demonstrations true beside it, which is the control")
+    missing = 0
     for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
         found = _expert(title, max(trajectories or task.trajectories[:1]), expert, demonstrations)
         if found is None:
+            missing += 1
             continue
         shown, origin = found
         for number in trajectories or task.trajectories[:1]:
@@ -175,6 +177,7 @@ def benchmark(
                         control=no_demonstrations, signs=random_signs, steps=steps, results=results, again=again,
                         episodes=task.episodes if episodes is None else episodes,
                     )  # fmt: skip
+    return 1 if missing else 0
 
 
 def _expert(title: str, number: int, expert: str, folder: Path | None) -> tuple[Demonstrations, str] | None:

@@ -116,7 +116,7 @@ MISFITS = {
     "objects": ({"actions": np.array([{}] * 6)}, "numbers in actions, got Python objects"),
     "words": ({"actions": ["left"] * 6}, "numbers in actions, got <U4"),
     "ragged": ({"observations": [[1, 2], [3]] * 3}, "rows of different shapes"),
-    "final of another shape": ({"final_observations": np.zeros((3, 5))}, r"shape \(2,\) each, as before, got \(5,\)"),
+    "final of another shape": ({"final_observations": np.zeros((3, 5))}, r"of the same shape, got \(2,\) and \(5,\)"),
     "final with keys": ({"final_observations": {"state": np.zeros((3, 2))}}, "both with keys or both without"),
     "NaN": (
         {"observations": np.where(np.arange(12).reshape(6, 2) == 9, np.nan, 0)},

@@ -1,6 +1,7 @@
 """`genapps imitation demos`, through the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -71,6 +72,14 @@ def test_the_algorithm_of_a_policy_is_found_in_its_file(demos, policies, tmp_pat
     given = ("--policy", policies / "ppo.zip", "--environment", "CartPole-v1", "--trajectories", 1)
     assert demos("record", *given, "--out", tmp_path / "made.npz")[0] == 0
     assert Demonstrations.load(tmp_path / "made.npz").card["who"] == "PPO, ppo.zip"
+
+
+def test_a_run_folder_is_recorded_by_the_policy_in_it(demos, policies, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(policies / "ppo.zip", tmp_path / "run" / "policy.zip")
+    given = ("--policy", tmp_path / "run", "--environment", "CartPole-v1", "--trajectories", 1)
+    assert demos("record", *given, "--out", tmp_path / "made.npz")[0] == 0
+    assert Demonstrations.load(tmp_path / "made.npz").card["who"] == "PPO, policy.zip"
 
 
 def test_a_scripted_expert_is_recorded(demos, tmp_path):

@@ -115,6 +115,7 @@ def test_policies_of_info_gail_are_shown_by_code(tmp_path, call, monkeypatch):
     learner.save(tmp_path / "policy.zip")
     filmed = []
     monkeypatch.setattr("apps.imitation.evaluate.write_film", lambda policy, path, *_, **__: filmed.append(path.name))
+    monkeypatch.setattr("apps.imitation.evaluate.check_drawn", lambda *_: None)
     given = ["evaluate", "--policy", tmp_path / "policy.zip", "--environment", "TinySides-v0", "--episodes", 3]
     status, told, error = call(*given, "--out", tmp_path / "told.json", "--film", tmp_path / "film.gif")
     assert status == 0, error

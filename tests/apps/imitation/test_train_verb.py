@@ -73,6 +73,28 @@ def test_a_run_folder_has_all_that_belongs_there(learner, more, plain, line, tmp
     assert status == 2 and "has ended, and its subsample was another" in error
 
 
+def test_progress_counts_the_steps_that_are_taken(line, tmp_path, call):
+    given = ["train", "--learner", "GAIL", "--learner.steps", 80, "--learner.hidden", "[8]", "--demonstrations", line]
+    status, _, error = call(*given, "--out", tmp_path / "run", "--steps", 100, *QUICK)
+    assert status == 0 and "gail: step 160 of 160 (100 %)" in error, error  # iterations are taken whole
+
+
+def test_what_looks_odd_in_demonstrations_is_said_before_learning(line, tmp_path, call):
+    seen = Demonstrations.load(line)
+    replace(seen, actions=seen.actions + 100.0).save(tmp_path / "odd.npz")
+    status, _, error = call("train", "--learner", "BC", "--demonstrations", tmp_path / "odd.npz", "--out",
+                            tmp_path / "run", *QUICK)  # fmt: skip
+    assert status == 0 and "warning: 100.00% of the numbers in actions lie beyond the bounds" in error
+
+
+@pytest.mark.parametrize(("value", "shown"), [("nan", "'nan'"), ("[1, 2]", "'[1, 2]'")])
+def test_a_setting_of_the_wrong_type_is_named_with_its_value_alone(line, tmp_path, call, value, shown):
+    status, _, error = call("train", "--learner", "DAC", "--learner.absorbing_distance", value, "--demonstrations",
+                            line, "--out", tmp_path / "run")  # fmt: skip
+    assert status == 2
+    assert error == f"genapps: error: --learner.absorbing_distance of DAC: expected float, got {shown}\n"
+
+
 BARE = dict.fromkeys(("rewards", "returns", "terminated", "final_observations"))
 
 
@@ -270,7 +292,7 @@ def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, mo
     given += ["--results", tmp_path / "results"]
     monkeypatch.setitem(table.TASKS, "Line", table.Task("TinyLine-v0", 2, 10_000, trajectories=(2,)))
     status, told, _ = call(*given)  # what ships never takes the place of the authors' demonstrations
-    assert status == 0 and "no demonstrations of TinyLine-v0 by the published expert" in told
+    assert status == 1 and "no demonstrations of TinyLine-v0 by the published expert" in told
     assert call(*given, "--expert", "own")[0] == 0
     alone = table.Task("TinyLine-v0", 2, 10_000, trajectories=(3,), published_expert=False)
     monkeypatch.setitem(table.TASKS, "Line", alone)
@@ -282,7 +304,7 @@ def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, mo
     # a folder that the user names comes before both, and is not passed over in silence
     (tmp_path / "theirs").mkdir()
     status, told, _ = call(*given, "--demonstrations", tmp_path / "theirs", "--again", "true")
-    assert status == 0 and f"no TinyLine-v0.npz in {tmp_path / 'theirs'}" in told
+    assert status == 1 and f"no TinyLine-v0.npz in {tmp_path / 'theirs'}" in told
     (tmp_path / "TinyLine-v0.npz").rename(tmp_path / "theirs" / "TinyLine-v0.npz")
     assert call(*given, "--demonstrations", tmp_path / "theirs", "--again", "true")[0] == 0
     (cell,) = [own for own in read_cells(tmp_path / "results", app="imitation") if own.column == "Line 3"]

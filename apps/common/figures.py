@@ -192,6 +192,8 @@ def learning_curves(
             for stage in stages:  # the epochs of each stage count from 0
                 own = [(r.get(x, j), r[name]) for j, r in enumerate(metrics) if r.get("stage") == stage and name in r]
                 own = [point for point in own if _plain(point[1])]
+                if not own:  # a stage that doesn't know this metric
+                    continue
                 marker = "o" if len(own) < 12 else ""
                 axes.plot(
                     [point[0] for point in own],

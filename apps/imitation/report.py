@@ -18,6 +18,8 @@ from core_models.training import RunFolder
 from .codes import Coded
 from .evaluation import film
 from .learners.base import Learner
+from .seeds import SUMMARY as SEEDS
+from .seeds_report import write_seeds_report
 
 CURVES = ("true_return", "learnt_reward", "accuracy_expert", "accuracy_learner", "information", "posterior_accuracy")
 """What is drawn of a run, as far as it has it; of behavioural cloning its losses."""
@@ -133,9 +135,12 @@ def report(run: Path) -> None:
     """Draws the curves and the page of a run again, from what lies in its folder.
 
     Args:
-        run: a folder that `train` made and finished.
+        run: a folder that `train` made and finished, of one seed or of several.
     """
     folder = RunFolder(run)
+    if (run / SEEDS).is_file():
+        print(write_seeds_report(run, read_json(run / SEEDS)))
+        return
     if not folder.summary.is_file():
         raise UserError(f"expected a finished run of genapps imitation train in {run}, found no summary.json")
     summary = read_json(folder.summary)

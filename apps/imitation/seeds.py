@@ -24,6 +24,7 @@ from core_models.training import RunFolder
 from core_models.training.progress import Progress
 
 from .evaluate import group_words, over_runs
+from .seeds_report import write_seeds_report
 
 SUMMARY = "seeds.json"
 """What the seeds reached together, in the folder that holds theirs."""
@@ -75,7 +76,9 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
     for group in groups:
         print(group_words(group), flush=True)
     runs = [{"run": run.path.name, **record} for run, record in zip(ended, records, strict=True)]
-    write_json(out / SUMMARY, {"runs": runs, "failed": sorted(failed), "over_runs": groups, "command": command_line()})
+    told = {"runs": runs, "failed": sorted(failed), "over_runs": groups, "command": command_line()}
+    write_json(out / SUMMARY, told)
+    print(f"report: {write_seeds_report(out, told)}", flush=True)
     return 1 if failed else 0
 
 

@@ -87,8 +87,9 @@ def _sources(task: Task) -> list[int]:
     return [int(found[0]) for found in firsts if len(found)][:10] or [0]
 
 
-def _pictures(folder: Path) -> list[Picture]:
-    return [Picture(folder / name, text) for name, text in _CAPTIONS.items() if (folder / name).is_file()]
+def _pictures(folder: Path, whose: str = "") -> list[Picture]:
+    before = f"{whose}. " if whose else ""
+    return [Picture(folder / name, before + text) for name, text in _CAPTIONS.items() if (folder / name).is_file()]
 
 
 def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | None = None) -> Path:
@@ -113,8 +114,15 @@ def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | No
     )
 
 
-def write_comparison(path: Path, found: dict[str, dict[str, Any]], *, figures: Path) -> Path:
-    """Writes a page that sets the summaries of several methods side by side."""
+def write_comparison(path: Path, found: dict[str, dict[str, Any]], *, figures: Path, whose: str) -> Path:
+    """Writes a page that sets the summaries of several methods side by side.
+
+    Args:
+        path: the page.
+        found: summaries by the names of their methods.
+        figures: the folder of those of one of them.
+        whose: its name, which the captions begin with.
+    """
     first = next(iter(found.values()))
     return write_report(
         path,
@@ -125,7 +133,7 @@ def write_comparison(path: Path, found: dict[str, dict[str, Any]], *, figures: P
             Headline(row, f"{s['test_error_percent']:.2f} %", f"test error, {s['seconds']:.0f} s on {s['device']}")
             for row, s in found.items()
         ],
-        figures=_pictures(figures),
+        figures=_pictures(figures, whose),
         command=command_line(),
     )
 

@@ -188,7 +188,7 @@ def write_demo_page(root: Path, found: dict[str, dict[str, Any]]) -> None:
     """Writes and prints the comparison."""
     from .report import write_comparison
 
-    write_comparison(root / "report.html", found, figures=root / "m1_m2" / "figures")
+    write_comparison(root / "report.html", found, figures=root / "m1_m2" / "figures", whose="M1+M2")
     width = max(map(len, found))
     first = next(iter(found.values()))
     print(f"\ntest error on {first['data']} with {first['labels']} labels, of {first['n_test']} images:")

@@ -188,6 +188,11 @@ def test_several_seeds_run_in_processes_of_their_own_and_one_that_fails_leaves_t
     assert found["runs"][0]["returns"] == json.loads((tmp_path / "single" / "summary.json").read_text())["returns"]
     means = [run["returns"]["mean"] for run in found["runs"]]
     assert means[0] != means[1] and found["over_runs"][0]["returns"]["mean"] == pytest.approx(np.mean(means))
+    page = (out / "report.html").read_text()
+    assert all(f"{mean:.1f}" in page for mean in (*means, np.mean(means)))
+    assert (out / "figures" / "returns.png").is_file()
+    (out / "report.html").unlink()
+    assert call("report", "--run", out)[0] == 0 and (out / "report.html").read_text() == page
 
 
 def test_mistaken_seeds_are_one_line(line, tmp_path, call):

@@ -84,6 +84,8 @@ def acquire(
         np.savez(temporary, **arrays)
     rank = rank_of(made)
     told = "" if rank is None else f", rank {rank}"
+    numbers = int(np.prod(signals.signal_shape))
+    told += f", more than the {numbers} numbers of a signal" if made.m > numbers else ""
     print(
         f"{len(source):,} signals of shape {signals.signal_shape}, {made.m} measurements each{told}, "
         f"noise {noise:g}; wrote {out}"

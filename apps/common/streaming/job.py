@@ -205,13 +205,13 @@ class Job:
         found = read_json(self.settings_file)
         if not isinstance(found, dict):
             raise UserError(f"expected a mapping in {self.settings_file}, got another value: it was altered")
-        for name in dict.fromkeys([*self.settings, *found]):
-            before, now = found.get(name), self.settings.get(name)
-            if before != now:
-                raise UserError(
-                    f"{self.out} was begun with {name} {before}, now it is {now}: "
-                    "give the settings it was begun with, or choose another folder"
-                )
+        other = _first_difference(found, self.settings)
+        if other is not None:
+            name, before, now = other
+            raise UserError(
+                f"{self.out} was begun with {name} {before}, now it is {now}: "
+                "give the settings it was begun with, or choose another folder"
+            )
         return True
 
     def _check_names(self) -> None:
@@ -225,6 +225,19 @@ class Job:
 
     def _faulty(self) -> Iterator[dict[str, str]]:
         return (row for row in self.records if row["status"] == UNREADABLE)
+
+
+def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Returns the first setting that differs, by its dotted name, with both values; None where all are alike."""
+    for name in dict.fromkeys([*now, *before]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            deeper = _first_difference(old, new)
+            if deeper is not None:
+                return f"{name}.{deeper[0]}", *deeper[1:]
+        elif old != new:
+            return name, old, new
+    return None
 
 
 def check_folder(out: Path, resume: bool) -> None:

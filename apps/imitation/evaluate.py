@@ -82,7 +82,8 @@ def evaluate(
         environment: The gymnasium id; that of the run or of the demonstrations when left out.
         environment_kwargs: What it is made with; likewise.
         episodes: Of each policy; of one with codes, of each code.
-        seed: Of the environments and of the actions that are drawn.
+        seed: Of the environments and of the actions that are drawn. A run's own figures are of 10,000 and its seed, so
+            that other episodes here give somewhat other figures.
         stochastic: Draw the actions; else the likeliest are taken.
         demonstrations: A .npz file, or the name of one that ships: its mean return is the expert's. A run folder knows
             that of its own.

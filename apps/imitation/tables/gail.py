@@ -205,7 +205,7 @@ def _cell(
     task = TASKS[title]
     kind, settings = METHODS[method]
     returns = expert.needed("returns", "fractions of the expert are measured by")
-    rows = expert.take(number) if whole else expert.take(number).subsampled(task.subsample, seed=seed)
+    rows = _thinned(expert.take(number), 1 if whole else task.subsample, seed)
     if control:
         rows = without_meaning(rows, seed, signs=signs)
     off_policy = issubclass(kind, OffPolicyLearner)
@@ -264,6 +264,16 @@ def _cell(
         ),
     )  # fmt: skip
     print(f"{row}, {column}, seed {seed}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)
+
+
+def _thinned(rows: Demonstrations, every: int, seed: int) -> Demonstrations:
+    """Returns one row in so many of the expert's steps, of a file that may keep one in some already."""
+    if every % rows.subsample:
+        raise UserError(
+            f"expected demonstrations of {rows.environment} of which one row in {every} can be kept, got a file that "
+            f"keeps one in {rows.subsample}: record it anew"
+        )
+    return rows.subsampled(every // rows.subsample, seed=seed)
 
 
 def _learn(learner: Learner, budget: int, words: str) -> None:

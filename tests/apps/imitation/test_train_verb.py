@@ -288,6 +288,20 @@ def test_the_table_of_gail_is_filled_and_goes_on(line, tmp_path, call, monkeypat
     assert status == 2 and "expected --no_demonstrations true beside it" in error
 
 
+def test_a_file_that_is_thinned_already_is_thinned_to_the_protocol_and_no_further(line, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(table, "random_return", lambda env_id, kwargs: -10.0)
+    monkeypatch.setitem(table.TASKS, "Line", table.Task("TinyLine-v0", 4, 10_000, trajectories=(2,)))
+    (tmp_path / "thin").mkdir()
+    Demonstrations.load(line).subsampled(2, seed=3).save(tmp_path / "thin" / "TinyLine-v0.npz")
+    given = ["benchmark", "--environments", "[Line]", "--methods", '["BC"]', "--episodes", 2]
+    given += ["--results", tmp_path / "results", "--demonstrations", tmp_path / "thin"]
+    assert call(*given)[0] == 0
+    (cell,) = read_cells(tmp_path / "results", app="imitation")
+    assert cell.extra["settings"]["subsample"] == 4 and cell.extra["rows"] == 2 * 5
+    status, _, error = call(*given, "--whole", "true")
+    assert status == 2 and "keeps one in 2: record it anew" in error
+
+
 def test_experts_trained_here_have_columns_of_their_own(line, tmp_path, call, monkeypatch):
     monkeypatch.setattr(table, "random_return", lambda env_id, kwargs: -10.0)
     monkeypatch.setattr(table, "FOLDER", tmp_path)

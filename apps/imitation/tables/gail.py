@@ -1,10 +1,10 @@
 """The table of GAIL: environments x trajectories x methods, as fractions of the expert, one result cell a seed.
 
 Protocol 1: the first trajectories of a file of demonstrations, thinned as in the authors' code by an offset drawn from
-the seed; the methods' settings are those of their constructors but for what `TASKS` names, and are chosen by nothing
-that is shown; 50 deterministic episodes (of CarRacing 20) of the policy that training ends with. A fraction is
-(return - random) / (expert - random): the expert's return is the mean of all trajectories in the file, the random
-policy's was measured in today's environment (`random_returns`).
+the seed; the methods' settings are those of their constructors but for what `TASKS` names and the row says; 50
+deterministic episodes (of CarRacing 20) of the policy that training ends with. A fraction is (return - random) /
+(expert - random): the expert's return is the mean of all trajectories in the file, the random policy's was measured in
+today's environment (`random_returns`).
 
 Source of the table: Ho and Ermon, "Generative adversarial imitation learning", NIPS 2016, table 3 and figure 1.
 """

@@ -7,8 +7,8 @@ likeliest ones would make one path many times, and are the likeliest in Driving.
 the demonstrations'. The settings in `SCENES` were chosen on seeds of 100 and more; cells have seeds from 0.
 
 k-means, PCA, SVM and CNN tell the modes of single frames of the demonstrations, the last two from labels
-(`difficulty.py`); InfoGAIL's own answer to that is its posterior's, on demonstrations that it never saw, and stands in
-its cells as `frame_accuracy`.
+(`difficulty.py`); InfoGAIL's own answer to that is its posterior's, on demonstrations that it never saw. That is the
+frame accuracy, a column of its own: it says what is seen, and code accuracy what is done.
 
 Source: Li, Song and Ermon, "InfoGAIL: interpretable imitation learning from visual demonstrations", NIPS 2017, section
 5: figure 1, and the tables of accuracies and of distances with each ingredient left out.
@@ -65,7 +65,8 @@ class Measure(NamedTuple):
     column: str
     unit: str
     better: Better
-    of: Callable[[list[ModeRollout], Demonstrations], float]
+    of: Callable[[list[ModeRollout], Demonstrations], float] | None = None
+    """What it makes of episodes; None where no episodes are judged."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Scene:
     deterministic: bool = False
     features: dict[str, Any] | None = None
     """Settings of `train_features`, where images are seen through them."""
+    frames: Measure | None = None
+    """The column of who tells modes from single frames, where the table has it."""
     gail: dict[str, Any] = field(default_factory=dict)
     info_gail: dict[str, Any] = field(default_factory=dict)
     """Those of Circles are configs/imitation/info_gail_circles.yaml too."""
@@ -133,6 +136,7 @@ def _driving(task: str, steps: int) -> Scene:
             Measure(f"Driving {task} code accuracy", "%", "higher", _accuracy),
             Measure(f"Driving {task} rollout distance", "fraction of expert", "higher", _fraction),
         ),
+        frames=Measure(f"Frames of Driving {task}", "%", "higher"),
         deterministic=True,
         features={"size": 24, "explored": 16_000, "epochs": 6},
         gail={
@@ -222,7 +226,8 @@ def _told(
 ) -> None:  # fmt: skip
     """Fills the cell of what tells modes from frames: all four of an environment and a seed are measured at once."""
     scene = SCENES[title]
-    measure = scene.measures[0]
+    measure = scene.frames
+    assert measure is not None  # only such a scene has these rows
     config = {"environment": scene.env_id, "kwargs": scene.kwargs, "trajectories": scene.trajectories, "method": method}
     if _stand(results, method, (measure,), seed, config) and not again:
         return
@@ -250,7 +255,10 @@ def _acted(
         "environments": scene.environments, "learner": kind.__name__, "settings": default_settings(kind) | settings,
         "features": scene.features, "each": scene.each, "deterministic": scene.deterministic,
     }  # fmt: skip
-    if _stand(results, method, scene.measures, seed, config) and not again:
+    # before its first iteration a posterior has learnt nothing
+    frames = scene.frames if kind is InfoGAIL and budget else None
+    columns = scene.measures if frames is None else (*scene.measures, frames)
+    if _stand(results, method, columns, seed, config) and not again:
         return
     start = time.monotonic()
     learner, features = trained(scene, method, unlabelled, seed, steps=budget, features=shared.get((title, seed)))
@@ -262,7 +270,7 @@ def _acted(
         learner, scene.env_id, scene.kwargs, codes=scene.codes, each=scene.each, seed=seed + EVALUATION,
         deterministic=scene.deterministic, see=see,
     )  # fmt: skip
-    values = [(measure, measure.of(rollouts, expert)) for measure in scene.measures]
+    values = [(measure, measure.of(rollouts, expert)) for measure in scene.measures if measure.of is not None]
     extra: dict[str, Any] = {
         "steps": learner.num_timesteps, "settings": config, "expert": _return_of(expert),
         "return": mean_total(rollouts),
@@ -270,7 +278,9 @@ def _acted(
     }  # fmt: skip
     if isinstance(learner, InfoGAIL):
         unseen = _demonstrations(scene, seed + UNSEEN)
-        extra["frame_accuracy"] = frame_accuracy(learner, unseen if features is None else features.encoded(unseen))
+        told = frame_accuracy(learner, unseen if features is None else features.encoded(unseen))
+        extra["frame_accuracy"] = told
+        values += [] if frames is None else [(frames, 100 * told)]
     _write(results, title, method, seed, config, values, seconds, budget, extra, paths_as_text(rollouts))
 
 
@@ -306,7 +316,7 @@ def trained(
 ) -> tuple[OverSB3, Features | None]:
     """Returns the learner of a row, trained, and the features that it sees images through.
 
-    GAIL begins with behavioural cloning, as InfoGAIL does: the two differ by the code and what belongs to it.
+    GAIL begins with behavioural cloning, as InfoGAIL does, by BC's own settings; its reward is the discriminator's.
 
     Args:
         scene: where.

@@ -229,7 +229,7 @@ def test_rows_that_tell_modes_from_frames_are_judged_by_labels(tmp_path, monkeyp
     table.modes(["Driving turn"], ["k-means", "CNN, supervised"], seeds=[3], results=tmp_path)
     cells = {cell.row: cell for cell in read_cells(tmp_path)}
     assert cells["k-means"].value == pytest.approx(55) and cells["CNN, supervised"].value == pytest.approx(95)
-    assert cells["k-means"].column == "Driving turn code accuracy" and seen == [([0, 1] * 3, 3)]
+    assert cells["k-means"].column == "Frames of Driving turn" and seen == [([0, 1] * 3, 3)]
 
 
 def test_driving_is_seen_through_features_that_rows_of_a_seed_share(tmp_path, monkeypatch):
@@ -241,11 +241,13 @@ def test_driving_is_seen_through_features_that_rows_of_a_seed_share(tmp_path, mo
     rows = ["BC", "GAIL", "InfoGAIL", "InfoGAIL, no Wasserstein critic"]
     table.modes(["Driving pass"], rows, steps=80, results=tmp_path / "a", figures=tmp_path)
     cells = {(cell.row, cell.column): cell for cell in read_cells(tmp_path / "a")}
-    assert len(made) == 1 and len(cells) == 8 and (tmp_path / "driving_pass_modes.png").is_file()
+    assert len(made) == 1 and len(cells) == 10 and (tmp_path / "driving_pass_modes.png").is_file()
     told = {row: cells[row, "Driving pass rollout distance"].extra["settings"] for row in rows}
     assert told["BC"]["steps"] == 0 and told["InfoGAIL"]["settings"]["survival"] == 3.0
     assert told["InfoGAIL, no Wasserstein critic"]["settings"]["critic"] == "gan"
     assert 0 < cells["BC", "Driving pass rollout distance"].value < 1.1
+    frames = cells["InfoGAIL", "Frames of Driving pass"]
+    assert frames.value == 100 * frames.extra["frame_accuracy"] and ("BC", "Frames of Driving pass") not in cells
     # a row by itself is measured the same
     table.modes(["Driving pass"], ["InfoGAIL"], steps=80, results=tmp_path / "b")
     for cell in read_cells(tmp_path / "b"):

@@ -8,10 +8,10 @@ always negative rewards ending, with no demonstration at all. Observations get o
 the absorbing state, whose other values are 0 and where nothing can be done (the action is 0). Time limits are no end:
 their last state keeps its value.
 
-The indicator is 1 as published. Observations are normalised by the expert, so that the absorbing state then lies at a
-distance of 1 from the mean of its states, and a policy's first states at 5 or more; and the gradient penalty holds the
-discriminator's slope to 1. Where the expert's states lie close together, ending an episode can so be told to be nearer
-to the expert than whatever the policy does, and the policy learns to fall: a larger indicator puts the two apart.
+The indicator is 1 as published, beside raw observations there. Here they are normalised by the expert, so that the
+absorbing state then lies at a distance of 1 from the mean of its states, and a policy's first states at 5 or more; and
+the gradient penalty holds the discriminator's slope to about 1. Where the expert's states lie close together, ending an
+episode may so be told to be nearer to the expert than whatever the policy does: a larger indicator puts the two apart.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class DAC(SACLearner, Learner):
         halving: steps after which the learning rate of policy and temperature is halved, again and again, which keeps a
             long run from falling back (100,000 as published, there from 1e-3); 0 leaves it as it is.
         absorbing_distance: how far the absorbing state lies from the mean of the expert's states, whose deviation is 1
-            (`absorbing.py`): 1, published with raw states; more where the policy learns to end its episodes early though the expert
-            never does.
+            (`absorbing.py`): 1, published with raw states; more where the policy learns to end its episodes early
+            though the expert never does.
         discriminator_learning_rate: of the discriminator.
         discriminator_hidden: units of each of its hidden layers.
         discriminator_activation: tanh or relu.

@@ -78,6 +78,7 @@ ROWS: dict[str, Row] = {
     "CSGM": Row(CSGM, _FAST, prior=PAPER),
     "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=SHORT),
     "CSGM, 50 latents": Row(CSGM, _FAST, prior=STRONG),
+    "CSGM, no penalty": Row(CSGM, {"penalty": 0.0, **_FAST}, prior=PAPER),
     "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_FAST}, prior=PAPER),
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", **_FAST}, _SPARSE, prior=PAPER),

@@ -88,7 +88,7 @@ def test_experts_follow_their_codes_and_a_policy_without_a_code_follows_none():
 
 
 def test_a_policy_of_info_gail_is_given_the_code_of_the_rollout():
-    scene = tiny(table.CIRCLES)
+    scene = tiny(table.SCENES["Circles"])
     learner, _ = table.trained(scene, "InfoGAIL", expert_demonstrations("Circles-v0", trajectories=6), 0, steps=0)
     seen = []
     own = learner.generator.predict
@@ -127,7 +127,7 @@ def test_labels_change_nothing_of_the_learner_and_its_value(method, tmp_path, mo
         return found
 
     monkeypatch.setattr(table, "trained", watched)
-    monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.CIRCLES)})
+    monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.SCENES["Circles"])})
     monkeypatch.setattr(table, "CLONING", 1)
     for i, codes in enumerate((made.codes, made.codes[::-1].copy(), np.zeros(6, int))):
         monkeypatch.setattr(table, "expert_demonstrations", lambda *_, codes=codes, **__: replace(made, codes=codes))
@@ -137,13 +137,13 @@ def test_labels_change_nothing_of_the_learner_and_its_value(method, tmp_path, mo
     for other in kept[1:]:
         assert all(torch.equal(value, other[name]) for name, value in kept[0].items())
     # a learner that is given labels learns the same as without
-    labelled, _ = own(tiny(table.CIRCLES), method, made, 0, steps=80)
+    labelled, _ = own(tiny(table.SCENES["Circles"]), method, made, 0, steps=80)
     assert all(torch.equal(value, labelled.policy.state_dict()[name]) for name, value in kept[0].items())
 
 
 def test_a_posterior_is_judged_by_frames():
     made = expert_demonstrations("Circles-v0", trajectories=6)
-    learner, _ = table.trained(tiny(table.CIRCLES), "InfoGAIL", made, 0, steps=0)
+    learner, _ = table.trained(tiny(table.SCENES["Circles"]), "InfoGAIL", made, 0, steps=0)
 
     class Told(torch.nn.Module):
         def forward(self, observations, actions):
@@ -155,7 +155,7 @@ def test_a_posterior_is_judged_by_frames():
 
 
 def test_the_verb_fills_cells_once_and_draws_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.CIRCLES)})
+    monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.SCENES["Circles"])})
     given = ["modes", "--environments", "[Circles]", "--methods", "[BC, InfoGAIL]", "--steps", "80"]
     given += ["--results", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")]
     assert main(given) == 0

@@ -165,13 +165,26 @@ def _classes_in(namespace: Namespace) -> dict[str, str]:
 
 
 def settings_of(path: str) -> list[str]:
-    """Returns the settings that a class, named by its import path, takes; none where it can't be found."""
+    """Returns the settings that a class, named by its import path, takes; none where it can't be found.
+
+    Those that it hands on to its bases are among them. Where a class has settings by name alone, what it takes by
+    position besides comes from the application, and is none.
+    """
     module, _, name = path.rpartition(".")
     try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        kind = getattr(importlib.import_module(module), name)
+        makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+        taken = [list(inspect.signature(maker).parameters.values()) for maker in makers]
     except (ImportError, AttributeError, ValueError, TypeError):
         return []
-    return [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    found: dict[str, None] = {}
+    for parameters in taken:
+        alone = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        either = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+        found |= dict.fromkeys(name for name in alone or either if name[0] != "_")
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
 
 
 def _concrete(kind: type) -> list[type]:

@@ -216,6 +216,9 @@ def test_mistakes_are_one_line(line, tmp_path, call):
         (["--learner", "GALE", "--demonstrations", line], "one of AIRL, BC, DAC, FEM, GAIL, GTAL, InfoGAIL"),
         (["--learner", "SAC", "--demonstrations", line], "got 'SAC'"),
         (["--learner", "GAIL", "--learner.rewrd", "x", "--demonstrations", line], "has no setting 'rewrd'"),
+        # of its base; and what the verb gives it is no setting
+        (["--learner", "GAIL", "--learner.gama", "1", "--demonstrations", line], "'gama'; did you mean gamma?"),
+        (["--learner", "DAC", "--learner.zzz", "1", "--demonstrations", line], "'zzz'; it takes seed, reward, "),
         (["--learner", "GAIL", "--demonstrations", tmp_path / "none.npz"], "found none at"),
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "CartPole-v1"], "CartPole-v1"),
         (["--learner", "GAIL", "--demonstrations", line, "--environment", "NoSuch-v0"], "NoSuch-v0"),

@@ -4,7 +4,8 @@ Protocol 1: the first test images of a data set, in groups of 100 that each have
 of variance 1, seeded by draw and group), noise of standard deviation 0.1 in each measurement; the value is the mean
 squared error of a pixel. Settings come from `tune`: the first validation images, training images that the papers'
 priors never saw, with matrices of other seeds. The protocol of Bora et al. (300 images, a matrix per 50) is
-`--images 300 --group 50`, a table of its own, `mnist_300_by_50`.
+`--images 300 --group 50`, a table of its own, `mnist_300_by_50`. Protocol 2, of data sets whose images lie sorted: the
+order in which test and validation images are taken is drawn once (`splits.py`), for the first are of a few classes.
 
 Source of the protocol: Bora, Jalal, Price and Dimakis 2017, section 6.1; the noise is theirs too.
 """
@@ -36,10 +37,11 @@ from ..diagnosis import UNCERTAIN, coverage
 from ..metrics import errors, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
+from ..splits import SORTED, places
 from ..splits import training as _training
 from .rows import CHOSEN, MEASUREMENTS, ROWS, chosen, known_by, prior_for, rows_for
 
-APP, PROTOCOL = "compressed_sensing", "1"
+APP = "compressed_sensing"
 NOISE = 0.1
 VALIDATION_SEED = 1_000_000
 """The seed of validation's matrices, noise and starts."""
@@ -66,7 +68,7 @@ def benchmark(
         data: mnist or omniglot: the table.
         methods: Rows, by name; when left out all whose prior is there, and of transfer all that have one.
         m: Numbers of measurements.
-        images: Test images, the first ones.
+        images: Test images, the first ones; of Omniglot, whose first are of a few alphabets, always the same draw.
         group: Images that share a matrix.
         seeds: One cell each: of matrices, noise and starts.
         prior: A run folder or zoo:NAME in place of the row's own prior.
@@ -108,7 +110,7 @@ def tune(
     """
     set_threads(threads)
     train, held = _training(data)
-    x = train[held[:images]]
+    x = train[held[places(data, len(held))[:images]]]
     table: dict[str, Any] = read_json(out) if out.is_file() else {}
     known = prior_of or data
     for row in [name for name in _known(methods, data, known) if ROWS[name].grid]:
@@ -132,16 +134,11 @@ def _cell(
     again: bool,
 ) -> None:  # fmt: skip
     given = chosen(known_by(data, known), row, m)
-    used = prior or prior_for(row, known) if ROWS[row].prior else None
+    config, used = _config(data, row, m, images, group, prior, known)
     title = row if known == data else f"{row}, {known} -> {data}"
     own = (images, group) != (1000, 100)
     table = (data if known == data else "transfer") + (f"_{images}_by_{group}" if own else "")
     column = str(m)
-    config = {
-        "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
-        "noise": NOISE, "settings": {name: repr(value) for name, value in _settings(row, given).items()},
-        "prior": _hash_of_prior(used) if used else None, "known": known,
-    }  # fmt: skip
     place: dict[str, Any] = {
         "app": APP,
         "table": table,
@@ -149,7 +146,8 @@ def _cell(
         "column": column,
         "draw": seed,
     }
-    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
+    protocol = _protocol(data)
+    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=protocol)
     if standing and not again:
         print(f"{title}, m = {column}, seed {seed}: stands, {standing.value:.5f}", flush=True)
         return
@@ -174,7 +172,7 @@ def _cell(
         results,
         Cell(
             **place, value=told["mse"]["mean"], unit="mean squared error of a pixel", better="lower", seed=seed,
-            config_hash=hash_of(config), protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds,
+            config_hash=hash_of(config), protocol=protocol, device=device_words("cpu"), seconds=seconds,
             command=" ".join(words), extra=extra,
         ),
     )  # fmt: skip
@@ -183,6 +181,23 @@ def _cell(
         f"{seconds:.0f} s",
         flush=True,
     )
+
+
+def _config(
+    data: str, row: str, m: int, images: int, group: int, prior: str | None, known: str
+) -> tuple[dict[str, Any], str | None]:
+    """Returns all that decides the value of a cell but its seed, and the name of its prior."""
+    used = prior or prior_for(row, known) if ROWS[row].prior else None
+    settings = _settings(row, chosen(known_by(data, known), row, m))
+    return {
+        "data": data, "row": row, "kind": ROWS[row].kind.__name__, "m": m, "images": images, "group": group,
+        "noise": NOISE, "settings": {name: repr(value) for name, value in settings.items()},
+        "prior": _hash_of_prior(used) if used else None, "known": known,
+    }, used  # fmt: skip
+
+
+def _protocol(data: str) -> str:
+    return "2" if data in SORTED else "1"
 
 
 def _recovered(
@@ -231,7 +246,7 @@ def _test_images(data: str, images: int) -> Tensor:
     x = load_data(data).images("test")
     if images > len(x):
         raise UserError(f"--images: expected at most the {len(x):,} test images of {data}, got {images}")
-    return x[:images]
+    return x[places(data, len(x))[:images]]
 
 
 @cache

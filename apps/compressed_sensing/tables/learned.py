@@ -49,6 +49,7 @@ from ..generative.posterior_sampling import PosteriorSampling
 from ..metrics import errors, summary
 from ..operators import Matrix
 from ..recovery import Recovered
+from ..splits import places
 from ..splits import training as _training
 from .rows import PRIORS, STRONG
 
@@ -282,7 +283,8 @@ def _recovery(
 
 def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, Any]]:
     """Recovers test images by samples of the posterior, whose residuals are fitted to training images."""
-    x = load_data(data).images("test")[:SAMPLED_IMAGES]
+    x = load_data(data).images("test")
+    x = x[places(data, len(x))[:SAMPLED_IMAGES]]
     operator = Matrix(encoder, tuple(x.shape[1:]))
     prior = core_models.load(PRIORS[STRONG][data]).eval()
     method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed).fit(
@@ -302,9 +304,10 @@ def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, An
 
 def _accuracies(data: str, encoder: Tensor, examples: int, seed: int) -> list[tuple[float, dict[str, Any]]]:
     data_set = load_data(data)
-    train = _measured(data_set.images("train")[:examples], encoder, seed, "classifiers").numpy()
+    shown = places(data, len(data_set.train_x))[:examples]
+    train = _measured(data_set.images("train")[shown], encoder, seed, "classifiers").numpy()
     test = _measured(data_set.images("test"), encoder, seed, "test").numpy()
-    y, truth = data_set.labels("train")[:examples].numpy(), data_set.labels("test").numpy()
+    y, truth = data_set.labels("train")[shown].numpy(), data_set.labels("test").numpy()
     found = []
     for make in CLASSIFIERS.values():
         share = float(np.mean(make().fit(train, y).predict(test) == truth))

@@ -7,6 +7,7 @@ import torch
 
 import core_models
 from apps.common.cells import read_cells
+from apps.compressed_sensing import splits
 from apps.compressed_sensing.gaussian import Wiener
 from apps.compressed_sensing.generative.csgm import CSGM
 from apps.compressed_sensing.lasso import LASSO
@@ -73,6 +74,30 @@ def test_cells_hold_the_error_of_the_first_test_images_and_stand(tmp_path, capsy
     capsys.readouterr()
     fill(tmp_path)
     assert capsys.readouterr().out.count("stands") == 3
+
+
+def test_images_that_lie_sorted_are_drawn_from_all_of_them(tmp_path, monkeypatch):
+    before = fill(tmp_path / "sorted", methods=["Wiener"])["Wiener"]
+    monkeypatch.setattr(table, "SORTED", ("digits",))
+    monkeypatch.setattr(splits, "SORTED", ("digits",))
+    after = fill(tmp_path / "drawn", methods=["Wiener"])["Wiener"]
+    assert (before.protocol, after.protocol) == ("1", "2") and before.value != after.value
+    x = load("digits").images("test")
+    order = splits.places("digits", len(x))
+    assert order.sort().values.tolist() == [*range(len(x))] and order[:6].tolist() != [*range(6)]
+    assert torch.equal(table._test_images("digits", 6), x[order[:6]])
+    train, held = splits.training("digits")
+    seen = []
+    monkeypatch.setattr(table, "_recovered", lambda *given: seen.append(given[3]) or Recovered(given[3]))
+    table.tune(data="digits", methods=["LASSO"], m=[20], images=5, out=tmp_path / "chosen.json")
+    assert torch.equal(seen[0], train[held[splits.places("digits", len(held))[:5]]])
+    assert not torch.equal(seen[0], train[held[:5]])
+
+
+def test_a_thousand_of_omniglot_are_of_every_alphabet():
+    """In order they would be of seven of the fifty."""
+    characters = splits.places("omniglot", 8115)[:1000] // 5  # five drawings of each lie together
+    assert len(characters.unique()) > 700 and splits.places("mnist", 10_000).tolist() == [*range(10_000)]
 
 
 def test_settings_are_chosen_on_validation_and_used(tmp_path, monkeypatch):

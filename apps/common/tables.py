@@ -10,13 +10,16 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from statistics import fmean, stdev
+from string import ascii_lowercase
 from typing import Any
 
 from core_models.errors import UserError
 
 from .cells import Cell, natural, split_stale
+from .not_run import NotRun, why_not
 from .published import Published
 
 KEYS = (
@@ -150,14 +153,16 @@ def to_csv(found: Sequence[Record]) -> str:
 
 
 def to_markdown(
-    found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = (), *, fold: bool = False
-) -> str:
+    found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = (),
+    reasons: Sequence[NotRun] = (), *, fold: bool = False,
+) -> str:  # fmt: skip
     """Renders the records of one table as Markdown: the table, then what it takes to read it and make it again.
 
     Args:
         found: the records of one (app, table).
         published: the facts behind them, for their ± and their sources.
         stale: cells of this table that the records leave out.
+        reasons: why entries are not run: each is lettered, "— (a)", and told below the table.
         fold: whether a long list of commands is folded away, as on a page.
     """
     if not found:
@@ -175,17 +180,24 @@ def to_markdown(
     for column in columns:
         names = [column, "published"] if column in with_ours else [f"{column}, published"]
         header += names if column in with_published else names[:1]
+    why = {(r["row"], r["column"]): why_not(reasons, key[1], r["row"], r["column"]) for r in found}
+    why = {entry: reason for entry, reason in why.items() if entries[entry]["value"] is None and entry[0] not in quoted}
+    letters = dict(zip(dict.fromkeys(filter(None, why.values())), _letters(), strict=False))
     lines = [header]
     for row in dict.fromkeys(r["row"] for r in found):
         line = [_escape(row)]
         for column in columns:
             record, fact = entries.get((row, column)), facts.get((row, column))
             if column in with_ours:
-                line.append(ours(record, fact))
+                text = ours(record, fact)
+                reason = why.get((row, column))
+                line.append(f"— ({letters[reason]})" if reason else text)
             if column in with_published:
                 line.append(_theirs(record, fact))
         lines.append(line)
     notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale, fold)
+    missing = _missing(why, letters, sum(r["row"] not in quoted for r in found))
+    notes[:1] = [notes[0], *missing]
     return _grid(lines) + "\n" + "\n\n".join(notes) + "\n"
 
 
@@ -227,9 +239,6 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
         legend = f"{units}{bold}. A published ± is as printed in its source."
     if not all(r["counts"] for r in found):
         legend += " †: measured under easier conditions than published, and no claim."
-    missing = sum(r["value"] is None and r["row"] not in quoted for r in found)
-    if missing:
-        legend += f" Not run yet: {missing} of {sum(r['row'] not in quoted for r in found)} entries."
     notes = [legend]
     if facts:
         notes.append("Published: " + ". ".join(dict.fromkeys(_escape(f.source) for f in facts)) + ".")
@@ -248,6 +257,21 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
         count = f"{len(stale)} draw{'s' if len(stale) > 1 else ''}"
         notes.append(f"Stale, left out: {count} of an older configuration or protocol: {', '.join(entries)}.")
     return notes
+
+
+def _missing(why: Mapping[tuple[str, str], str | None], letters: Mapping[str, str], entries: int) -> list[str]:
+    """Returns what to say of entries without a value: how many are to be run yet, and why the others are not."""
+    unexplained = sum(reason is None for reason in why.values())
+    lines = [f"Not run yet: {unexplained} of {entries} entries."] if unexplained else []
+    if letters:
+        reasons = "; ".join(f"({letter}) {_escape(reason)}" for reason, letter in letters.items())
+        lines.append(f"Not run: {len(why) - unexplained} of {entries} entries: {reasons}.")
+    return lines
+
+
+def _letters() -> Iterator[str]:
+    """Yields a, b, …, z, aa, ab, …, zz."""
+    return ("".join(letters) for length in (1, 2) for letters in product(ascii_lowercase, repeat=length))
 
 
 def draws_markdown(cells: Sequence[Cell]) -> str:

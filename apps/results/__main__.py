@@ -11,6 +11,7 @@ from typing import Literal
 
 from apps.common.cells import Cell, read_cells, split_stale
 from apps.common.cli import run_cli
+from apps.common.not_run import NotRun, read_not_run
 from apps.common.pages import fill, new_page
 from apps.common.published import TABLES, Published, published
 from apps.common.tables import draws_markdown, measures_markdown, records, tables, to_csv, to_json, to_markdown
@@ -54,6 +55,7 @@ def results(
 
     cells = [cell for name in wanted for cell in read_cells(folder, app=name)]
     facts = [fact for name in wanted for fact in published(name)]
+    reasons = {name: read_not_run(folder, name) for name in wanted}
     found = records(cells, facts)
     if table is not None:
         known = dict.fromkeys(record["table"] for record in found)
@@ -67,7 +69,7 @@ def results(
     else:
         for (of_app, of_table), group in tables(found).items():
             _, stale = split_stale(c for c in cells if (c.app, c.table) == (of_app, of_table))
-            print(f"## {of_app}: {of_table}\n\n{to_markdown(group, facts, stale)}")
+            print(f"## {of_app}: {of_table}\n\n{to_markdown(group, facts, stale, reasons[of_app])}")
 
 
 def _apps(folder: Path) -> list[str]:
@@ -80,18 +82,18 @@ def _write(app: str, folder: Path) -> Path:
     page = folder / f"{app}.md"
     cells, facts = read_cells(folder, app=app), published(app)
     before = page.read_text(encoding="utf-8") if page.exists() else new_page(app)
-    after = fill(before, _blocks(app, cells, facts), name=str(page))
+    after = fill(before, _blocks(app, cells, facts, read_not_run(folder, app)), name=str(page))
     if not page.exists() or after != before:
         write_atomic(page, after)
     return page
 
 
-def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, str]:
+def _blocks(app: str, cells: list[Cell], facts: list[Published], reasons: list[NotRun]) -> dict[str, str]:
     blocks = {}
     for (_, table), group in tables(records(cells, facts)).items():
         own = [cell for cell in cells if cell.table == table]
         _, stale = split_stale(own)
-        blocks[f"table:{table}"] = to_markdown(group, facts, stale, fold=True)
+        blocks[f"table:{table}"] = to_markdown(group, facts, stale, reasons, fold=True)
         # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say, or
         # begin with one word, an environment
         columns = [record["column"] for record in group]
@@ -102,7 +104,7 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published]) -> dict[str, st
             if own_part:
                 shown = [fact for fact in facts if part in _ends(fact.column)]
                 old = [cell for cell in stale if part in _ends(cell.column)]
-                blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)
+                blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, reasons, fold=True)
         blocks[f"draws:{table}"] = draws_markdown(own)
         blocks[f"measures:{table}"] = measures_markdown(own)
     return blocks

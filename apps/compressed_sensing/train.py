@@ -38,7 +38,7 @@ from core_models.training.trainer import Validate
 
 from .diagnosis import nearest_latents, representation_error
 from .metrics import summary
-from .splits import number_held_out
+from .splits import number_held_out, places
 
 CHUNK = 1000
 UAE_TRAINING = TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")
@@ -123,7 +123,7 @@ def train_prior(
             the data.
         binarisation: How grey pixels become zeros and ones: dynamic draws them anew at every step; none leaves them.
         validation: Training images to hold out, by the seed. Left out, a tenth of them and at most 5,000.
-        representation_images: How many of these the representation error is measured on.
+        representation_images: How many of these the representation error is measured on; of Omniglot a fixed draw.
         batch_size: Images in a batch.
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
@@ -171,7 +171,7 @@ def train_prior(
     if history is None:
         return
     net.cpu().eval()
-    x = held[:representation_images]
+    x = held[places(data_set.name, len(held))[:representation_images]]
     error = representation_error(net, x, nearest_latents(net, x, random_state=training.seed))
     nearest = {"mse": summary(error.square() / x[0].numel()), "l2": summary(error)}
     bound = summary(_bounds(net, held, binarisation, levels, training.seed)) if scored else None
@@ -203,8 +203,8 @@ def _default_validation(data_set: DataSet, validation: int | None) -> int:
 
 def _held(data_set: DataSet, validation: int, seed: int) -> Tensor:
     """Returns the images held out, (validation, c, h, w) in [0, 1]."""
-    _, places = held_out(len(data_set.train_x), validation, seed)
-    return data_set.train_x[places].to(torch.float32).div_(data_set.levels - 1)
+    _, own = held_out(len(data_set.train_x), validation, seed)
+    return data_set.train_x[own].to(torch.float32).div_(data_set.levels - 1)
 
 
 def _fit(

@@ -1,5 +1,6 @@
 """Folders and .npz files read a batch at a time, rows and images written so that a stop loses nothing."""
 
+import gc
 import tracemalloc
 import zipfile
 
@@ -265,6 +266,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, given, form):
         else:
             (np.savez if given == "npz" else np.savez_compressed)(folder / "in.npz", x=x)
         del x
+        gc.collect()  # so that buffers held in cycles are freed at the same places each time
         tracemalloc.start()
         source = open_source(folder / ("in" if given == "folder" else "in.npz"), shape)
         job = Job(source, folder / "out", {}, (), batch_size=5, description="testing")

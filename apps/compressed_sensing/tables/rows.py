@@ -65,7 +65,7 @@ PRIORS = {
 time, a stronger one (50 latents), a GAN and a flow."""
 
 _FAST = {"low_precision": True}
-_SPARSE = {"penalty": [0.1, 0.01], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
+_SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
 ROWS: dict[str, Row] = {
     "mean image": Row(MeanSignal, fits=True),
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),

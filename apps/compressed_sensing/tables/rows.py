@@ -48,9 +48,12 @@ class Row:
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
     def at_edge(self, settings: Mapping[str, Any]) -> list[str]:
-        """Returns the names of settings whose value is the least or the greatest of three or more that were tried."""
+        """Returns the names of settings whose value is the least or the greatest of three or more that were tried.
+
+        0 is no such edge: nothing lies below it.
+        """
         ordered = {name: sorted(values) for name, values in self.grid.items() if len(values) > 2}
-        return [name for name, values in ordered.items() if settings[name] in (values[0], values[-1])]
+        return [name for name, values in ordered.items() if settings[name] in {values[0], values[-1]} - {0}]
 
 
 PAPER, SHORT, STRONG, FLOW, GAN = "paper", "short", "strong", "flow", "gan"

@@ -161,6 +161,8 @@ def test_a_choice_at_the_edge_of_its_grid_is_told(tmp_path, monkeypatch, capsys)
     table.tune(data="digits", methods=["LASSO"], m=[20], images=5, out=tmp_path / "chosen.json")
     assert "alpha = 0.01 is the last value tried on its side" in capsys.readouterr().out
     assert rows.ROWS["LASSO"].at_edge({"alpha": 1.0}) == []
+    penalties = rows.Row(Fitted, {}, {"penalty": [0.1, 0.01, 0.0]})
+    assert penalties.at_edge({"penalty": 0.1}) == ["penalty"] and penalties.at_edge({"penalty": 0.0}) == []
 
 
 def test_another_default_of_the_method_is_another_configuration(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_a_table_letters_its_reasons_and_counts_what_has_none():
 
 
 @pytest.mark.parametrize("app", [path.parent.name for path in sorted(RESULTS.glob("*/not_run.csv"))])
-def test_each_reason_that_ships_is_of_an_entry_that_is_not_run(app):
+def test_each_entry_that_is_not_run_has_a_reason_and_each_reason_an_entry(app):
     reasons, facts = read_not_run(RESULTS, app), published(app)
     quoted = {(fact.table, fact.row) for fact in facts if fact.ours == "quoted"}
     empty = [
@@ -71,6 +71,7 @@ def test_each_reason_that_ships_is_of_an_entry_that_is_not_run(app):
         for r in records(read_cells(RESULTS, app=app), facts)
         if r["value"] is None and (r["table"], r["row"]) not in quoted
     ]
+    assert not [entry for entry in empty if why_not(reasons, *entry) is None]
     for place, reason in enumerate(reasons):
         own = [entry for entry in empty if reason.fits(*entry)]
         earlier = [entry for entry in own if why_not(reasons[:place], *entry)]

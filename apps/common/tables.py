@@ -197,7 +197,7 @@ def to_markdown(
         lines.append(line)
     notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale, fold)
     missing = _missing(why, letters, sum(r["row"] not in quoted for r in found))
-    notes[:1] = [notes[0], *missing]
+    notes = [notes[0], *missing, *notes[1:]]
     return _grid(lines) + "\n" + "\n\n".join(notes) + "\n"
 
 

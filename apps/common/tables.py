@@ -180,8 +180,8 @@ def to_markdown(
     for column in columns:
         names = [column, "published"] if column in with_ours else [f"{column}, published"]
         header += names if column in with_published else names[:1]
-    why = {(r["row"], r["column"]): why_not(reasons, key[1], r["row"], r["column"]) for r in found}
-    why = {entry: reason for entry, reason in why.items() if entries[entry]["value"] is None and entry[0] not in quoted}
+    empty = [(r["row"], r["column"]) for r in found if r["value"] is None and r["row"] not in quoted]
+    why = {entry: why_not(reasons, key[1], *entry) for entry in empty}
     letters = dict(zip(dict.fromkeys(filter(None, why.values())), _letters(), strict=False))
     lines = [header]
     for row in dict.fromkeys(r["row"] for r in found):
@@ -189,9 +189,8 @@ def to_markdown(
         for column in columns:
             record, fact = entries.get((row, column)), facts.get((row, column))
             if column in with_ours:
-                text = ours(record, fact)
                 reason = why.get((row, column))
-                line.append(f"— ({letters[reason]})" if reason else text)
+                line.append(f"— ({letters[reason]})" if reason else ours(record, fact))
             if column in with_published:
                 line.append(_theirs(record, fact))
         lines.append(line)

@@ -56,17 +56,17 @@ class Row:
         return [name for name, values in ordered.items() if settings[name] in {values[0], values[-1]} - {0}]
 
 
-PAPER, SHORT, SHORTER, STRONG, FLOW, GAN = "paper", "short", "shorter", "strong", "flow", "gan"
+PAPER, EPOCHS_20, EPOCHS_30, STRONG, FLOW, GAN = "paper", "20 epochs", "30 epochs", "strong", "flow", "gan"
 PRIORS = {
     PAPER: {"mnist": "zoo:vae_mnist_20", "omniglot": "zoo:vae_omniglot_20"},
-    SHORT: {"mnist": "runs/compressed_sensing/vae_mnist_30"},
-    SHORTER: {"mnist": "runs/compressed_sensing/vae_mnist_short"},
+    EPOCHS_20: {"mnist": "runs/compressed_sensing/vae_mnist_short"},
+    EPOCHS_30: {"mnist": "runs/compressed_sensing/vae_mnist_30"},
     STRONG: {"mnist": "zoo:vae_mnist", "omniglot": "zoo:vae_omniglot"},
     GAN: {"mnist": "runs/compressed_sensing/wgan_gp_mnist", "omniglot": "runs/compressed_sensing/wgan_gp_omniglot"},
     FLOW: {"mnist": "runs/compressed_sensing/real_nvp_mnist", "omniglot": "runs/compressed_sensing/real_nvp_omniglot"},
 }
-"""The generative prior of each data set: that of the papers (784-500-500-20), the same one trained for 30 epochs and
-for 20 in place of 100, a stronger one (50 latents), a GAN and a flow."""
+"""The generative prior of each data set: that of the papers (784-500-500-20), the same one trained for 20 and for
+30 epochs in place of 100, a stronger one (50 latents), a GAN and a flow."""
 
 _FAST = {"low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
@@ -80,8 +80,8 @@ ROWS: dict[str, Row] = {
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
     "CSGM": Row(CSGM, _FAST, prior=PAPER),
-    "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=SHORTER),
-    "CSGM, prior of 30 epochs": Row(CSGM, _FAST, prior=SHORT),
+    "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=EPOCHS_20),
+    "CSGM, prior of 30 epochs": Row(CSGM, _FAST, prior=EPOCHS_30),
     "CSGM, 50 latents": Row(CSGM, _FAST, prior=STRONG),
     "CSGM, no penalty": Row(CSGM, {"penalty": 0.0, **_FAST}, prior=PAPER),
     "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_FAST}, prior=PAPER),

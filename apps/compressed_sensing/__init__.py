@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .generative.uncertainty_autoencoder import UncertaintyAutoencoder as UncertaintyAutoencoder
     from .lasso import BPDN as BPDN
     from .lasso import LASSO as LASSO
+    from .lasso import ReweightedLASSO as ReweightedLASSO
     from .metrics import errors as errors
     from .operators import Blur as Blur
     from .operators import Callables as Callables
@@ -43,7 +44,7 @@ _HOME = {
     "CSGM": "generative.csgm",
     **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
     **dict.fromkeys(("GaussianMixture", "Wiener"), "gaussian"),
-    **dict.fromkeys(("BPDN", "LASSO"), "lasso"),
+    **dict.fromkeys(("BPDN", "LASSO", "ReweightedLASSO"), "lasso"),
     "errors": "metrics",
     **dict.fromkeys(_OPERATORS, "operators"),
     **dict.fromkeys(("Recovered", "Recovery"), "recovery"),

@@ -22,7 +22,7 @@ from .generative.posterior_sampling import PosteriorSampling
 from .generative.residual_covariance import ResidualCovariance
 from .generative.sparse_gen import SparseGen
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder
-from .lasso import BPDN, LASSO
+from .lasso import BPDN, LASSO, ReweightedLASSO
 from .recovery import Recovery
 
 Builder = Callable[[Any], Recovery]
@@ -70,6 +70,12 @@ METHODS = {
     method.name: method
     for method in (
         Method("lasso", LASSO, "least squares with an l1 penalty in a basis", ("objective", "gap", "converged")),
+        Method(
+            "reweighted-lasso",
+            ReweightedLASSO,
+            "LASSO again, with less penalty on what is large",
+            ("objective", "gap", "converged"),
+        ),
         Method("bpdn", BPDN, "the least l1 norm within the noise", ("objective", "gap", "violation", "converged")),
         Method("csgm", CSGM, "the nearest signal that a prior can make", ("loss",)),
         Method("flow-prior", FlowPrior, "the latents of a flow, from zero", ("loss",)),

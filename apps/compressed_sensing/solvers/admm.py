@@ -54,7 +54,7 @@ def solve_lasso_by_admm(problem: Lasso, *, tolerance: float = 1e-6, max_steps: i
     rows = torch.arange(batch, device=y.device)
     taken, adapt_at = 0, CHECK_EVERY
     while len(rows) and taken < max_steps:
-        own = Lasso(problem.A, y[rows], problem.basis, problem.box, alpha=problem.alpha)
+        own = problem.of(rows)
         for _ in range(CHECK_EVERY):
             old_u, old_v = u, v
             right = back[rows] + rho * problem.signals(u - p)
@@ -63,7 +63,7 @@ def solve_lasso_by_admm(problem: Lasso, *, tolerance: float = 1e-6, max_steps: i
             x = inverse.apply(right, terms * rho)
             w = problem.coefficients(x)
             relaxed = RELAXATION * w + (1 - RELAXATION) * old_u
-            u = shrink(relaxed + p, problem.alpha / rho)
+            u = shrink(relaxed + p, own.penalty / rho)
             p = p + relaxed - u
             if problem.box:
                 relaxed = RELAXATION * x + (1 - RELAXATION) * old_v

@@ -27,7 +27,7 @@ class Reference:
     """A problem of one signal, compiled once.
 
     Args:
-        problem: its measurements are left aside.
+        problem: its measurements are left aside, and the values of its weights.
         solver: by its name in cvxpy.
         settings: of the solver; `TIGHT` when left out.
 
@@ -47,21 +47,28 @@ class Reference:
         x = self.w if basis is None else basis.T @ self.w
         residual = self.y - matrix @ x
         constraints = [x >= 0, x <= 1] if problem.box else []
+        self.weights: cvxpy.Parameter | None = None
         if isinstance(problem, Lasso):
-            aim = cvxpy.sum_squares(residual) / (2 * problem.m) + problem.alpha * cvxpy.norm1(self.w)
+            w: cvxpy.Expression = self.w
+            if problem.weights is not None:
+                self.weights = cvxpy.Parameter(matrix.shape[1], nonneg=True)
+                w = cvxpy.multiply(self.weights, w)
+            aim = cvxpy.sum_squares(residual) / (2 * problem.m) + problem.alpha * cvxpy.norm1(w)
         else:
             assert isinstance(problem, BasisPursuit)
             aim = cvxpy.norm1(self.w)
             constraints.append(cvxpy.norm2(residual) <= problem.epsilon)
         self.problem = cvxpy.Problem(cvxpy.Minimize(aim), constraints)
 
-    def solve(self, y: np.ndarray) -> np.ndarray:
-        """Returns the coefficients (n,) of one signal's measurements (m,).
+    def solve(self, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Returns the coefficients (n,) of one signal's measurements (m,), and of its weights (n,) where it has some.
 
         Raises:
             UserError: when the solver finds no solution.
         """
         self.y.value = np.asarray(y, dtype=np.float64)
+        if self.weights is not None:
+            self.weights.value = weights
         self.problem.solve(solver=self.solver, warm_start=True, **self.settings)
         if self.w.value is None:
             raise UserError(f"{self.solver} found no solution: {self.problem.status}")
@@ -72,5 +79,11 @@ class Reference:
 def solve_by_cvxpy(problem: Sparse, solver: str = "CLARABEL", settings: dict[str, Any] | None = None) -> Coefficients:
     """Returns the coefficients (batch, n) of all signals, solved one after another."""
     reference = Reference(problem, solver, settings)
-    rows = [torch.from_numpy(reference.solve(y)) for y in problem.y.double().cpu().numpy()]
+    weights = (
+        None if not isinstance(problem, Lasso) or problem.weights is None else problem.weights.double().cpu().numpy()
+    )
+    rows = [
+        torch.from_numpy(reference.solve(y, None if weights is None else weights[row]))
+        for row, y in enumerate(problem.y.double().cpu().numpy())
+    ]
     return torch.stack(rows).to(problem.y)

@@ -67,7 +67,7 @@ class Fista:
     def __init__(self, problem: Lasso) -> None:
         if problem.box and problem.basis is not None:
             raise UserError("FISTA: expected no box in a basis other than pixels: use ADMM")
-        self.alpha, self.box, self.m = problem.alpha, problem.box, problem.m
+        self.penalty, self.box, self.m = problem.penalty, problem.box, problem.m
         self.design = problem.design
         n = self.design.shape[1]
         self.gram: Tensor | None = self.design.T @ self.design / self.m if 2 * self.m >= n else None
@@ -80,7 +80,12 @@ class Fista:
         other = copy(self)
         other.design, other.y, other.back = self.design.float(), self.y.float(), self.back.float()
         other.gram = None if self.gram is None else self.gram.float()
+        other.penalty = self.penalty.float() if isinstance(self.penalty, Tensor) else self.penalty
         return other
+
+    def penalty_of(self, rows: Tensor) -> float | Coefficients:
+        """Returns the weight of |w| for the signals `rows`: a number, or one for each coefficient, (rows, n)."""
+        return self.penalty[rows] if isinstance(self.penalty, Tensor) else self.penalty
 
     def curvature(self, w: Coefficients) -> Coefficients:
         """Returns D^T D w / m."""
@@ -92,23 +97,28 @@ class Fista:
             return torch.addmm(-1 * back, w, self.gram)
         return torch.addmm(-1 * back, w @ self.design.T, self.design, alpha=1 / self.m)
 
-    def proximal(self, v: Coefficients) -> Coefficients:
-        """Returns the proximal map of the penalty and the box at step 1 / L, in the place of v."""
+    def proximal(self, v: Coefficients, threshold: float | Coefficients) -> Coefficients:
+        """Returns the proximal map of the penalty, over L, and of the box, in the place of v."""
         if self.box:
-            return v.sub_(self.alpha / self.lipschitz).clamp_(0, 1)
-        return softshrink(v, self.alpha / self.lipschitz)
+            return v.sub_(threshold).clamp_(0, 1)
+        return shrink(v, threshold) if isinstance(threshold, Tensor) else softshrink(v, threshold)
 
     def run(self, state: Momentum, rows: Tensor, steps: int) -> Momentum:
         """Takes steps for the signals `rows` (indices into the batch), whose state is given."""
         w, z, t = state.w, state.z, state.t
         # the step is written for few passes over memory: they take as long as the products
-        y, back, step = self.y[rows], self.back[rows], 1 / self.lipschitz
+        y, back, step, threshold = (
+            self.y[rows],
+            self.back[rows],
+            1 / self.lipschitz,
+            self.penalty_of(rows) / self.lipschitz,
+        )
         for _ in range(steps):
             if self.gram is not None:
                 v = torch.addmm(z, z, self.gram, alpha=-step).add_(back, alpha=step)
             else:
                 v = torch.addmm(z, torch.addmm(y, z, self.design.T, beta=-1), self.design, alpha=-step / self.m)
-            new = self.proximal(v)
+            new = self.proximal(v, threshold)
             moved = new - w
             uphill = torch.linalg.vecdot(z - new, moved)[:, None] > 0
             following = 0.5 * (1 + torch.sqrt(1 + 4 * t.square()))

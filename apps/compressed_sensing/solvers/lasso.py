@@ -7,7 +7,7 @@ over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -100,23 +100,19 @@ def _solve(problem: Lasso, tolerance: float, max_steps: int, start: Tensor | Non
             if len(live) == 0:
                 break
             _keep_better(problem, rows[live], w, best, objective, gap)
-            open_ = gap[rows[live]] > allowed_gap(_part(problem, rows[live]), objective[rows[live]], tolerance)
+            open_ = gap[rows[live]] > allowed_gap(problem.of(rows[live]), objective[rows[live]], tolerance)
             w, live = w[open_], live[open_]
             if len(live) == 0:
                 break
-        left = gap[rows] > allowed_gap(_part(problem, rows), objective[rows], tolerance)
+        left = gap[rows] > allowed_gap(problem.of(rows), objective[rows], tolerance)
         rows, state = rows[left], state.of(left)
     done = gap <= allowed_gap(problem, objective, tolerance)
     return Solution(best, objective, gap, done, taken)
 
 
-def _part(problem: Lasso, rows: Tensor) -> Lasso:
-    return replace(problem, y=problem.y[rows])
-
-
 def _keep_better(problem: Lasso, rows: Tensor, w: Tensor, best: Tensor, objective: Tensor, gap: Tensor) -> None:
     """Takes over, in place, what brings the gap of a signal down."""
-    own = _part(problem, rows)
+    own = problem.of(rows)
     found = own.gap(w)
     better = found < gap[rows]
     chosen = rows[better]

@@ -54,14 +54,15 @@ class Newton:
         fista = self.fista
         back = fista.back[rows]
         v = w - fista.gradient(w, back) / fista.lipschitz
-        threshold = fista.alpha / fista.lipschitz
+        penalty = fista.penalty_of(rows)
+        threshold = penalty / fista.lipschitz
         if fista.box:
             v = v - threshold
             free, fixed = (v > 0) & (v < 1), (v >= 1).to(w)
-            target = back - fista.alpha - fista.curvature(fixed)
+            target = back - penalty - fista.curvature(fixed)
         else:
             free, fixed = v.abs() > threshold, torch.zeros_like(w)
-            target = back - fista.alpha * v.sign()
+            target = back - penalty * v.sign()
         counts = free.sum(1)
         new = torch.full_like(w, torch.nan)
         order = counts.argsort()

@@ -8,7 +8,7 @@ For any \theta, \mu with \|B^T (A^T \theta - \mu)\|_\infty \le \alpha, weak dual
 
 .. math:: P(w) \ge y^T \theta - \frac{m}{2} \|\theta\|^2 - \sum_i \max(0, \mu_i),
 
-\mu = 0 where there is no box. Basis pursuit denoising:
+\mu = 0 where there is no box; with weights, \alpha is one of each coefficient. Basis pursuit denoising:
 
 .. math:: \min_w \|w\|_1 \quad \|y - A B w\| \le \epsilon \quad (0 \le B w \le 1), \qquad
    P(w) \ge y^T \theta - \epsilon \|\theta\| - \sum_i \max(0, \mu_i)
@@ -21,7 +21,7 @@ Boyd and Gorinevsky, "An interior-point method for large-scale l1-regularized le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -82,18 +82,25 @@ class Sparse:
         x = self.signals(w)
         return torch.maximum((-x).amax(1), (x - 1).amax(1)).clamp(min=0)
 
-    def feasible(self, theta: Tensor, bound: float, subgradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def feasible(
+        self, theta: Tensor, bound: float | Tensor, subgradient: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns multipliers of the measurements that bound the problem from below, and what their box costs.
 
-        Without a box they are scaled down until |B^T A^T theta| <= bound. With one, mu = A^T theta - B nu takes what is
-        too much, for any nu with |nu| <= bound: the nearest to B^T A^T theta where no better one is known.
+        Without a box they are scaled down until |B^T A^T theta| <= bound, a number or one for each coefficient. With
+        one, mu = A^T theta - B nu takes what is too much, for any nu with |nu| <= bound: the nearest to B^T A^T theta
+        where no better one is known.
         """
         back = theta @ self.A
         if self.box:
             own = self.coefficients(back) if subgradient is None else subgradient
-            return theta, (back - self.signals(own.clamp(-bound, bound))).clamp(min=0).sum(1)
-        largest = self.coefficients(back).abs().amax(1).clamp(min=torch.finfo(theta.dtype).tiny)
-        return theta * (bound / largest).clamp(max=1.0)[:, None], theta.new_zeros(len(theta))
+            limit = torch.as_tensor(bound, dtype=own.dtype, device=own.device)
+            return theta, (back - self.signals(own.clamp(-limit, limit))).clamp(min=0).sum(1)
+        sizes = self.coefficients(back).abs()
+        # one division a signal where one bound holds for all: division is what takes long here
+        largest = (sizes / bound if isinstance(bound, Tensor) else sizes).amax(1)
+        share = (1.0 if isinstance(bound, Tensor) else bound) / largest.clamp(min=torch.finfo(theta.dtype).tiny)
+        return theta * share.clamp(max=1.0)[:, None], theta.new_zeros(len(theta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +110,44 @@ class Lasso(Sparse):
     alpha: float = 0.1
     """Weight of the penalty under the mean loss 1/(2m) ||y - A B w||^2, for A's own scaling."""
 
+    weights: Coefficients | None = None
+    """What the penalty of each coefficient of each signal is multiplied by, above 0; None for 1."""
+
     def __post_init__(self) -> None:
-        """Refuses a negative penalty."""
+        """Refuses a negative penalty, and weights that are none or of another shape."""
         super().__post_init__()
         if not self.alpha >= 0:
             raise UserError(f"expected a penalty alpha of 0 or more, got {self.alpha}")
+        if self.weights is None:
+            return
+        if self.weights.shape != (len(self.y), self.A.shape[1]):
+            raise UserError(f"expected weights {(len(self.y), self.A.shape[1])}, got {tuple(self.weights.shape)}")
+        if not bool(((self.weights > 0) & torch.isfinite(self.weights)).all()):
+            raise UserError("expected weights above 0 and finite, got others")
+
+    @property
+    def penalty(self) -> float | Coefficients:
+        """The weight of |w|: a number, or one for each coefficient of each signal."""
+        return self.alpha if self.weights is None else self.alpha * self.weights
+
+    def of(self, rows: Tensor) -> Lasso:
+        """Returns the problems of some signals (a mask or indices)."""
+        return replace(self, y=self.y[rows], weights=None if self.weights is None else self.weights[rows])
 
     def objective(self, w: Coefficients) -> PerSignal:
         """Returns P(w), the box left aside."""
-        return self.residuals(w).square().sum(1) / (2 * self.m) + self.alpha * w.abs().sum(1)
+        sizes = w.abs() if self.weights is None else self.weights * w.abs()
+        return self.residuals(w).square().sum(1) / (2 * self.m) + self.alpha * sizes.sum(1)
 
     def gap(self, w: Coefficients, subgradient: Coefficients | None = None) -> PerSignal:
         """Returns the duality gap at a w inside the box: P(w) is at most this far above the least.
 
         Args:
             w: coefficients (batch, n).
-            subgradient: an element nu of alpha d||w||_1, as ADMM finds it: with a box in a basis other than pixels the
-                bound is loose without it.
+            subgradient: an element nu of the penalty's subdifferential, as ADMM finds it: with a box in a basis other
+                than pixels the bound is loose without it.
         """
-        theta, cost = self.feasible(self.residuals(w) / self.m, self.alpha, subgradient)
+        theta, cost = self.feasible(self.residuals(w) / self.m, self.penalty, subgradient)
         dual = (self.y * theta).sum(1) - 0.5 * self.m * theta.square().sum(1) - cost
         return self.objective(w) - dual
 

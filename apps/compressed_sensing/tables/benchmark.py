@@ -120,7 +120,7 @@ def tune(
                 found = _recovered(data, row, settings, x, number, len(x), VALIDATION_SEED, prior, known)
                 mse = float(errors(found.x, x)["mse"].mean())
                 tried.append((mse, settings))
-                print(f"{row}, m = {number}: {settings}: {mse:.5f}", flush=True)
+                print(f"{row}, m = {number}: {settings}: {mse:.3g}", flush=True)
             mse, best = min(tried, key=lambda pair: pair[0])
             for name in ROWS[row].at_edge(best):
                 print(f"{row}, m = {number}: {name} = {best[name]} is the last value tried on its side: widen the grid")

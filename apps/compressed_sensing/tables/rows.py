@@ -22,7 +22,7 @@ from ..generative.intermediate_layers import IntermediateLayers
 from ..generative.posterior_sampling import PosteriorSampling
 from ..generative.residual_covariance import ResidualCovariance
 from ..generative.sparse_gen import SparseGen
-from ..lasso import BPDN, LASSO
+from ..lasso import BPDN, LASSO, ReweightedLASSO
 from ..recovery import Recovery
 
 CHOSEN = Path(__file__).parent / "chosen.json"
@@ -70,6 +70,7 @@ PRIORS = {
 
 _FAST = {"low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
+_REWEIGHTED = {"alpha": [0.01, 1.0, 0.3, 0.1, 0.03, 0.003, 0.001, 0.0003], "epsilon": [0.1, 0.3, 0.03, 0.01]}
 ROWS: dict[str, Row] = {
     "mean image": Row(MeanSignal, fits=True),
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
@@ -78,6 +79,8 @@ ROWS: dict[str, Row] = {
     "LASSO, pixels, boxed": Row(LASSO, {"basis": "pixels", "box": True}, {"alpha": ALPHAS}),
     "LASSO, DCT, boxed": Row(LASSO, {"basis": "dct", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
+    "LASSO, pixels, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": False}, _REWEIGHTED),
+    "LASSO, pixels, boxed, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": True}, _REWEIGHTED),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
     "CSGM": Row(CSGM, _FAST, prior=PAPER),
     "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=EPOCHS_20),

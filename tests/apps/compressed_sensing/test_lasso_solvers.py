@@ -4,11 +4,20 @@ import pytest
 import torch
 
 from apps.compressed_sensing.bases import build_basis
+from apps.compressed_sensing.lasso import LASSO, ReweightedLASSO
+from apps.compressed_sensing.operators import Matrix
 from apps.compressed_sensing.solvers.admm import solve_lasso_by_admm
 from apps.compressed_sensing.solvers.cvxpy_reference import Reference, solve_by_cvxpy
 from apps.compressed_sensing.solvers.lasso import solve_lasso
 from apps.compressed_sensing.solvers.problem import Lasso
 from core_models.errors import UserError
+
+
+def weighted(*given, **options):
+    """A problem whose coefficients have penalties of their own, signal by signal."""
+    problem = planted(*given, **options)
+    weights = torch.rand(len(problem.y), 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return replace(problem, weights=0.05 + 3 * weights)
 
 
 def planted(basis="pixels", m=20, box=False, alpha=0.05, batch=4, seed=0):
@@ -32,6 +41,22 @@ def test_the_engine_finds_what_cvxpy_finds(basis, box, m):
     assert float(problem.outside(found.w).max()) < 1e-9
 
 
+@pytest.mark.parametrize("box", [False, True])
+@pytest.mark.parametrize("basis", ["pixels", "dct"])
+@pytest.mark.parametrize("m", [12, 40])
+def test_weights_of_the_penalty_are_cvxpys(basis, box, m):
+    problem = weighted(basis, m, box)
+    found, wanted = solve_lasso(problem, tolerance=1e-8), solve_by_cvxpy(problem)
+    assert bool(found.converged.all())
+    torch.testing.assert_close(found.objective, problem.objective(wanted), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.w, wanted, rtol=0, atol=1e-4)
+    plain = replace(problem, weights=None)
+    same = replace(problem, alpha=problem.alpha / 2, weights=torch.full_like(wanted, 2.0))
+    torch.testing.assert_close(solve_lasso(same, tolerance=1e-9).w, solve_lasso(plain, tolerance=1e-9).w)
+    last = problem.of(torch.tensor([3, 1]))
+    torch.testing.assert_close(solve_lasso(last, tolerance=1e-8).w, found.w[[3, 1]], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("basis", ["pixels", "dct"])
 def test_both_engines_agree_where_both_apply(basis):
     problem = planted(basis)
@@ -41,8 +66,9 @@ def test_both_engines_agree_where_both_apply(basis):
 
 @pytest.mark.parametrize("box", [False, True])
 @pytest.mark.parametrize("basis", ["pixels", "dct"])
-def test_the_gap_bounds_the_distance_to_the_least_objective(basis, box):
-    problem = planted(basis, box=box)
+@pytest.mark.parametrize("made", [planted, weighted])
+def test_the_gap_bounds_the_distance_to_the_least_objective(basis, box, made):
+    problem = made(basis, box=box)
     least = solve_lasso(problem, tolerance=1e-10).objective
     generator = torch.Generator().manual_seed(1)
     for size in (0.0, 0.01, 0.3):
@@ -68,6 +94,21 @@ def test_a_batch_is_solved_as_its_signals_one_by_one():
         torch.testing.assert_close(one.w[0], whole.w[row], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("box", [False, True])
+def test_a_second_round_takes_less_from_what_is_large(box):
+    problem = planted(m=40, box=box, alpha=0.02)
+    operator = Matrix(problem.A.float(), (1, 8, 8))
+    options = {"alpha": 0.02, "box": box, "clip": False, "tolerance": 1e-9}
+    once, twice = (ReweightedLASSO(operator, epsilon=0.2, rounds=r, **options).recover(problem.y) for r in (1, 2))
+    first = LASSO(operator, **options).recover(problem.y)
+    torch.testing.assert_close(once.x, first.x)
+    own = replace(problem, A=operator.matrix().double())
+    own = replace(own, weights=0.2 / (0.2 + first.x.flatten(1).abs()))
+    torch.testing.assert_close(twice.x.flatten(1), solve_by_cvxpy(own), rtol=0, atol=1e-4)
+    torch.testing.assert_close(twice.details["objective"], own.objective(solve_by_cvxpy(own)), rtol=1e-6, atol=0)
+    assert bool((twice.x.sum((1, 2, 3)) > once.x.sum((1, 2, 3))).all())
+
+
 def test_what_has_not_converged_says_so():
     problem = planted("dct", 12, box=True)
     found = solve_lasso(problem, tolerance=1e-12, max_steps=25)
@@ -80,6 +121,9 @@ def test_what_has_not_converged_says_so():
     [
         (lambda: planted(alpha=-1.0), "alpha of 0 or more"),
         (lambda: replace(planted(), y=torch.zeros(2, 3)), "20 measurements"),
+        (lambda: replace(planted(), weights=torch.ones(4, 63)), "expected weights"),
+        (lambda: replace(planted(), weights=torch.zeros(4, 64)), "weights above 0"),
+        (lambda: ReweightedLASSO(Matrix(planted().A), epsilon=0.0).recover(planted().y), "epsilon above 0"),
         (lambda: replace(planted(), y=torch.full((2, 20), torch.nan)), "finite"),
         (lambda: solve_lasso(planted(), tolerance=0), "tolerance above 0"),
         (lambda: Reference(planted(), "MOSEKK"), "expected a solver"),

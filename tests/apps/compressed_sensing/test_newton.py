@@ -31,7 +31,7 @@ def test_a_step_from_near_the_solution_ends_at_it_even_where_columns_are_equal(b
     stepped = newton.step(least.w + 1e-7 * (least.w > 0) * (least.w < 1), torch.arange(40))
     # the optimality conditions themselves, not a distance: those of a proximal step that moves nothing
     fista = newton.fista
-    moved = fista.proximal(stepped - fista.gradient(stepped, fista.back) / fista.lipschitz)
+    moved = fista.proximal(stepped - fista.gradient(stepped, fista.back) / fista.lipschitz, own.alpha / fista.lipschitz)
     torch.testing.assert_close(moved, stepped, rtol=0, atol=1e-9)
 
 

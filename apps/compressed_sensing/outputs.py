@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from apps.common.streaming import Batch, ImageSource, ImagesOut
 from apps.common.streaming.npz import NpyMember
+from apps.common.streaming.npz_writing import add_names, add_rows
 from core_models.data import quantise
 from core_models.errors import UserError
 from core_models.files import atomic
@@ -88,18 +90,16 @@ class RecoveredOut(ImagesOut):
         """Writes the .npz, whole or not at all, from the rows on the disk."""
         if self._finished:
             return
-        total = len(self._source)
-        arrays: dict[str, Any] = {}
-        for name, part in self._parts.items():
-            if not part.exists() or part.stat().st_size < total * self._row:  # the last signals couldn't be read
-                self._write_rows(part, total, np.empty((0, *self._shape), np.float32))
-                os.truncate(part, total * self._row)
-            arrays[name] = np.memmap(part, np.float32, "r", shape=(total, *self._shape))
-        if not self._numbered:
-            arrays["names"] = np.array(list(self._places))
-        with atomic(self.path) as temporary:
-            np.savez(temporary, **arrays)
-        arrays.clear()
+        shape = (len(self._source), *self._shape)
+        for part in self._parts.values():
+            if not part.exists() or part.stat().st_size < shape[0] * self._row:  # the last signals couldn't be read
+                self._write_rows(part, shape[0], np.empty((0, *self._shape), np.float32))
+                os.truncate(part, shape[0] * self._row)
+        with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, part in self._parts.items():
+                add_rows(archive, name, part, shape, np.float32)
+            if not self._numbered:
+                add_names(archive, list(self._places))
         for part in self._parts.values():
             part.unlink()
 

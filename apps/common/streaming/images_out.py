@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from numpy.lib import format as npy
 from PIL import Image
 
 from core_models.errors import UserError
@@ -20,12 +17,8 @@ from core_models.files import atomic
 from core_models.training.run_folder import cannot_write
 
 from .npz import NpyMember, as_stored
+from .npz_writing import add_names, add_rows, copy_array
 from .sources import Batch, FolderSource, ImageSource, Levels, NpzSource
-
-PIECE = 1 << 16
-"""Bytes copied at a time."""
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time that members of a .npz carry, as numpy's own do: the same images are the same bytes."""
 
 
 class ImagesOut(ABC):
@@ -157,15 +150,13 @@ class NpzOut(ImagesOut):
         size = self._dtype.itemsize * int(np.prod(self._row))
         count = self._part.stat().st_size // size if self._part.exists() else 0
         with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            with _member(archive, "x.npy") as stream:
-                _write_header(stream, (count, *self._row), self._dtype)
-                if count:
-                    with self._part.open("rb") as rows:
-                        shutil.copyfileobj(rows, stream, PIECE)
+            add_rows(archive, "x", self._part, (count, *self._row), self._dtype)
             if isinstance(self._source, NpzSource):
-                self._copy_labels(archive)
+                with zipfile.ZipFile(self._source.path) as given:
+                    for name in ("y", "layout"):
+                        copy_array(given, name, archive)
             else:
-                _write_names(archive, list(names))
+                add_names(archive, list(names))
         self._part.unlink(missing_ok=True)
 
     def _is_whole(self, images: int) -> bool:
@@ -179,13 +170,6 @@ class NpzOut(ImagesOut):
             return as_stored(levels, self._source.layout, self._source.member.dtype)
         return levels
 
-    def _copy_labels(self, archive: zipfile.ZipFile) -> None:
-        with zipfile.ZipFile(self._source.path) as given:
-            for name in ("y.npy", "layout.npy"):
-                if name in given.namelist():
-                    with given.open(name) as source, _member(archive, name) as stream:
-                        shutil.copyfileobj(source, stream, PIECE)
-
 
 def images_out(form: str, out: Path, name: str, source: ImageSource) -> ImagesOut:
     """Returns where images go: `out/name/` of PNG files, or `out/name.npz`.
@@ -196,25 +180,3 @@ def images_out(form: str, out: Path, name: str, source: ImageSource) -> ImagesOu
     if form not in ("png", "npz"):
         raise UserError(f"expected a format png or npz, got {form!r}")
     return PngOut(out / name, source) if form == "png" else NpzOut(out / f"{name}.npz", source)
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # its size is not known beforehand, so it may be more than 4 GiB
-    return archive.open(zipfile.ZipInfo(name, EPOCH), "w", force_zip64=True)
-
-
-def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    npy.write_array_header_1_0(stream, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
-
-
-def _write_names(archive: zipfile.ZipFile, names: list[str]) -> None:
-    width = max(map(len, names), default=1)
-    with _member(archive, "names.npy") as stream:
-        _write_header(stream, (len(names),), np.dtype(f"<U{width}"))
-        for piece in _pieces(names, 1024):
-            stream.write(np.array(piece, f"<U{width}").tobytes())
-
-
-def _pieces(names: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(names), size):
-        yield names[start : start + size]

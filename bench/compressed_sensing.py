@@ -1,7 +1,7 @@
 """Speed of the compressed-sensing app, as ratios measured in one run: `python -m bench.compressed_sensing`.
 
 - `lasso`: the engine on a batch of images against each cvxpy solver, an image at a time, at equal objective.
-- `csgm`: images x restarts as one batch against restarts one after another, 50 images at a time; with early dropping.
+- `csgm`: images x restarts as one batch against restarts one after another, 50 images at a time; annealed, too.
 - `batch`: time per signal over the size of a batch, for CSGM and the LASSO.
 - `memory`: peak memory of recovering ten thousand signals against one thousand.
 - `deepinv`: CSGM against deepinv's CSGMGenerator, installed into a virtual environment of its own the first time.

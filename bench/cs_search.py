@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from apps.compressed_sensing.generative.csgm import CSGM, HALVING, starts
+from apps.compressed_sensing.generative.csgm import ANNEALED, CSGM, starts
 from apps.compressed_sensing.generative.latent_search import Search, frozen, search
 from apps.compressed_sensing.operators import gaussian, measure
 from apps.compressed_sensing.solvers.lasso import solve_lasso
@@ -78,45 +78,53 @@ class Task:
 
 
 def one_batch(task: Task, repeats: int) -> Iterator[Measure]:
-    """Yields how much faster one batch is than the reference's way, without and with early dropping, and its error.
+    """Yields how much faster one batch is than the reference's way, in the same steps and annealed, and its error.
+
+    Annealed: a learning rate that falls, fewer steps, restarts dropped early (`ANNEALED`).
 
     Raises:
         RuntimeError: when the batch ends at other losses.
     """
     reference: list[Tensor] = []
     whole: list[Any] = []
-    dropped: list[Any] = []
-    plain, halving = task.method(), task.method(drop=HALVING)
+    fewer: list[Any] = []
+    plain, annealed = task.method(), task.method(**_annealed(task.steps))
     times = interleaved(
         {
             "reference": task.timed(task.as_reference, reference),
             "batch": task.timed(lambda: plain.recover(task.y), whole),
-            "dropping": task.timed(lambda: halving.recover(task.y), dropped),
+            "annealed": task.timed(lambda: annealed.recover(task.y), fewer),
         },
         repeats,
     )
     apart = float(whole[0].details["loss"].mean() / reference[0].mean() - 1)
     if not abs(apart) <= EQUAL:
         raise RuntimeError(f"expected the losses of the reference's way, the batch's are {apart:.1e} apart")
-    mse = [float((found.x - task.x).square().mean()) for (found,) in (whole, dropped)]
+    mse = [float((found.x - task.x).square().mean()) for (found,) in (whole, fewer)]
     told = {name: 1000 * median(taken) / len(task.x) for name, taken in times.items()}
     words = f"CSGM, m = {M}, {len(task.x)} images x {task.restarts} restarts x {task.steps} steps"
     ms = ", ".join(f"{name} {value:.0f}" for name, value in told.items())
-    extra = {"settings": task.settings, "ms an image": told, "mse": dict(zip(("batch", "dropping"), mse, strict=True))}
+    extra = {"settings": task.settings, "ms an image": told, "mse": dict(zip(("batch", "annealed"), mse, strict=True))}
     yield Measure(
         f"{words}: one batch against restarts one after another, {REFERENCE_BATCH} images at a time",
         quotients(times, "reference", "batch"), "higher", 1.6,
         note=f"ms an image: {ms}; final losses {apart:+.0e} apart", extra=extra,
     )  # fmt: skip
     error = f"mse {mse[1]:.5f} against {mse[0]:.5f}"
+    extra["annealed"] = _annealed(task.steps)
     yield Measure(
-        f"{words}: one batch with early dropping against the same", quotients(times, "reference", "dropping"),
-        "higher", 4.0, note=error, extra={**extra, "drop": HALVING},
+        f"{words}: one batch, annealed, {annealed.steps} steps, with early dropping against the same",
+        quotients(times, "reference", "annealed"), "higher", 4.0, note=error, extra=extra,
     )  # fmt: skip
     yield Measure(
-        f"{words}: error with early dropping over that without", [mse[1] / mse[0]], "lower", EQUAL_ERROR, note=error,
-        extra={**extra, "drop": HALVING},
+        f"{words}: error, annealed with early dropping, over that of all steps", [mse[1] / mse[0]], "lower",
+        EQUAL_ERROR, note=error, extra=extra,
     )  # fmt: skip
+
+
+def _annealed(steps: int) -> dict[str, Any]:
+    """Returns `ANNEALED`, its steps in proportion to a thousand."""
+    return {**ANNEALED, "steps": max(1, round(ANNEALED["steps"] * steps / 1000))}
 
 
 def batch_sizes(task: Task, sizes: tuple[int, ...], repeats: int) -> Iterator[Measure]:

@@ -31,7 +31,7 @@ from core_models.training import PixelBatches, RunFolder, TensorBatches, Trainin
 
 from .diagnosis import UNCERTAIN, coverage
 from .figures import error_bars, recovery_grid
-from .generative.csgm import CSGM, HALVING
+from .generative.csgm import ANNEALED, CSGM
 from .generative.posterior_sampling import PosteriorSampling
 from .generative.residual_covariance import ResidualCovariance
 from .lasso import LASSO
@@ -50,7 +50,7 @@ NOISE = 0.1
 SHIPPED = "zoo:vae_mnist"
 MEASUREMENTS = {"mnist": 100, "digits": 16}
 EPOCHS = 60
-STEPS = {"CSGM": 1000, "residual covariance": 500}
+STEPS = {"CSGM": 300, "residual covariance": 300}
 """Of the searches for latents."""
 SHOWN = 10
 SURE = "posterior sampling"
@@ -173,7 +173,7 @@ def _methods(data: str, operator: Any, prior: nn.Module, m: int, seed: int) -> d
         name: LASSO(operator, noise=NOISE, **{**ROWS[row].settings, **chosen(data, row, m)})
         for name, row in rows.items()
     }
-    made["CSGM"] = CSGM(operator, prior, noise=NOISE, steps=STEPS["CSGM"], drop=HALVING, random_state=seed)
+    made["CSGM"] = CSGM(operator, prior, noise=NOISE, **{**ANNEALED, "steps": STEPS["CSGM"]}, random_state=seed)
     made["residual covariance"] = ResidualCovariance(
         operator, prior, noise=NOISE, steps=STEPS["residual covariance"], random_state=seed,
         **chosen(data, "Residual covariance, 50 latents", m),

@@ -86,9 +86,9 @@ def test_the_batch_takes_the_references_steps_from_its_starts(monkeypatch):
     monkeypatch.setattr(cs_search, "REFERENCE_BATCH", 3)  # 4 images: a batch of 3 and one of 1
     own = task()
     torch.testing.assert_close(own.as_reference(), own.method().recover(own.y).details["loss"], rtol=1e-5, atol=0)
-    batch, dropping, error = cs_search.one_batch(own, repeats=1)
-    assert (batch.target, dropping.target, error.target) == (1.6, 4.0, 1.02)
-    assert error.value == pytest.approx(batch.extra["mse"]["dropping"] / batch.extra["mse"]["batch"])
+    batch, annealed, error = cs_search.one_batch(own, repeats=1)
+    assert (batch.target, annealed.target, error.target) == (1.6, 4.0, 1.02)
+    assert error.value == pytest.approx(batch.extra["mse"]["annealed"] / batch.extra["mse"]["batch"])
 
 
 def test_a_batch_that_ends_at_other_losses_is_an_error(monkeypatch):

@@ -24,7 +24,7 @@ from ..operators import LinearOperator
 from ..operators.base import Measurements
 from ..recovery import Recovered, Recovery
 from .csgm import CSGM, HALVING, checked_prior
-from .latent_search import Search, frozen, search
+from .latent_search import LearningRate, Search, frozen, search
 
 
 class IntermediateLayers(Recovery):
@@ -40,7 +40,7 @@ class IntermediateLayers(Recovery):
         radii: of the l1 balls, one for each stage after the latents, as a share of the number of units; the last stages
             are left alone where there are fewer.
         restarts: starts from the prior, for the latents; the best goes on.
-        learning_rate: of Adam.
+        learning_rate: of Adam; or the first and the last, between them half a cosine.
         batch: signals searched at once.
         random_state: seed of the starts.
     """
@@ -48,7 +48,7 @@ class IntermediateLayers(Recovery):
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, penalty: float = 0.1,
         steps: int = 1000, stage_steps: int = 200, radii: Sequence[float] = (0.1, 0.1), restarts: int = 10,
-        learning_rate: float = 0.01, batch: int = 100, random_state: int = 0,
+        learning_rate: LearningRate = 0.01, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.prior, self.noise, self.penalty = operator, prior, noise, penalty
         self.steps, self.stage_steps, self.radii, self.restarts = steps, stage_steps, radii, restarts

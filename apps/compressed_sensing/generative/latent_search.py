@@ -4,7 +4,11 @@ Every (signal, restart) has a loss of its own; their sum has the gradient of eac
 element, takes the same steps as if each ran alone. Restarts that are far behind the best of their signal are dropped on
 the way (successive halving), and the best by loss, never by the error, is kept.
 
+A rate that falls from large to small finds better valleys in fewer steps than one and the same: far steps first, then
+near ones.
+
 Source: Bora, Jalal, Price and Dimakis, "Compressed sensing using generative models", 2017, section 6 (Adam, restarts);
+Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, equation 5 (half a cosine);
 Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016 (halving).
 """
 
@@ -13,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, cos, pi
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +27,8 @@ from core_models.errors import UserError
 
 Loss = Callable[[Sequence[Tensor], Int[Tensor, " rows"]], Float[Tensor, " rows"]]
 """From the variables of some (signal, restart) rows and the signals they belong to, to a loss each."""
+LearningRate = float | tuple[float, float]
+"""Of Adam: one for all steps, or the first and the last, between them half a cosine."""
 PRECISE_FROM = 0.8
 """From which share of the steps on a search at low precision is at full precision."""
 
@@ -33,7 +39,7 @@ class Search:
 
     steps: int = 1000
     restarts: int = 10
-    learning_rate: float = 0.01
+    learning_rate: LearningRate = 0.01
     drop: tuple[tuple[float, float], ...] = ()
     """When, as a share of the steps, which share of the restarts goes on: ((0.1, 0.5), (0.3, 0.2)); never fewer than
     one."""
@@ -45,11 +51,22 @@ class Search:
         """Refuses counts below 1 and shares outside (0, 1]."""
         if self.steps < 1 or self.restarts < 1:
             raise UserError(f"expected at least one step and one restart, got {self.steps} and {self.restarts}")
-        if not self.learning_rate > 0:
+        if not min(self._rates) > 0:
             raise UserError(f"expected a learning rate above 0, got {self.learning_rate}")
         for when, share in self.drop:
             if not (0 <= when <= 1 and 0 < share <= 1):
                 raise UserError(f"expected shares between 0 and 1 of when and how many go on, got {when} and {share}")
+
+    @property
+    def _rates(self) -> tuple[float, float]:
+        """The rates of the first and the last step."""
+        given = self.learning_rate
+        return (given, given) if isinstance(given, int | float) else (given[0], given[1])
+
+    def rate_at(self, step: int) -> float:
+        """Returns the learning rate of a step, 1 to `steps`."""
+        first, last = self._rates
+        return last + (first - last) * 0.5 * (1 + cos(pi * (step - 1) / max(self.steps - 1, 1)))
 
     def survivors(self) -> dict[int, int]:
         """Returns how many restarts a signal keeps from which step on."""
@@ -87,7 +104,6 @@ def search(
     start: Sequence[Float[Tensor, "batch restarts ..."]],
     plan: Search,
     *,
-    learning_rates: Sequence[float] | None = None,
     after_step: Callable[[Sequence[Tensor], int], None] | None = None,
 ) -> Found:
     """Minimises a loss by Adam for every signal and restart at once.
@@ -96,7 +112,6 @@ def search(
         loss: of rows; see `Loss`.
         start: variables, each (batch, restarts, ...).
         plan: steps, restarts, learning rate and dropping.
-        learning_rates: one for each variable; the plan's when left out.
         after_step: called with the variables, (rows, ...), and the step, without gradients: may project them in place.
 
     Raises:
@@ -105,8 +120,7 @@ def search(
     batch, restarts = start[0].shape[:2]
     signals = torch.arange(batch, device=start[0].device).repeat_interleave(restarts)
     variables = [s.detach().flatten(0, 1).clone().requires_grad_(True) for s in start]
-    rates = [plan.learning_rate] * len(variables) if learning_rates is None else list(learning_rates)
-    optimiser = _Adam(variables, rates)
+    optimiser = _Adam(variables)
     survivors = plan.survivors()
     device, coarse = start[0].device.type, PRECISE_FROM * plan.steps
     left = restarts
@@ -115,7 +129,7 @@ def search(
             values = loss(variables, signals).float()
         gradients = torch.autograd.grad(values.sum(), variables, allow_unused=True)
         with torch.no_grad():
-            optimiser.step(gradients)
+            optimiser.step(gradients, plan.rate_at(step))
             if after_step is not None:
                 after_step(variables, step)
         keep = survivors.get(step, left)
@@ -139,21 +153,21 @@ class _Adam:
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
-    def __init__(self, variables: list[Tensor], rates: Sequence[float]) -> None:
-        self.variables, self.rates = variables, rates
+    def __init__(self, variables: list[Tensor]) -> None:
+        self.variables = variables
         self.first = [torch.zeros_like(v) for v in variables]
         self.second = [torch.zeros_like(v) for v in variables]
         self.steps = [0] * len(variables)
 
-    def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """Takes a step; a variable without a gradient stays."""
+    def step(self, gradients: Sequence[Tensor | None], rate: float) -> None:
+        """Takes a step at a learning rate; a variable without a gradient stays."""
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
             self.steps[i] += 1
             self.first[i].lerp_(gradient, 1 - self.BETA1)
             self.second[i].mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
-            size = self.rates[i] / (1 - self.BETA1 ** self.steps[i])
+            size = rate / (1 - self.BETA1 ** self.steps[i])
             scale = (1 - self.BETA2 ** self.steps[i]) ** 0.5
             self.variables[i].addcdiv_(self.first[i], self.second[i].sqrt().div_(scale).add_(self.EPSILON), value=-size)
 

@@ -32,7 +32,7 @@ from ..operators import LinearOperator
 from ..operators.base import Measurements, Signals
 from ..recovery import Recovered, Recovery
 from .csgm import checked_prior, starts
-from .latent_search import Found, Search, frozen, search
+from .latent_search import Found, LearningRate, Search, frozen, search
 
 
 class ResidualCovariance(Recovery):
@@ -45,7 +45,7 @@ class ResidualCovariance(Recovery):
         shrinkage: added to the diagonal of the residual covariance [variance of a value].
         steps: of Adam.
         restarts: starts from the prior.
-        learning_rate: of Adam.
+        learning_rate: of Adam; or the first and the last, between them half a cosine.
         drop: when which share of the restarts goes on.
         low_precision: whether all but the last fifth of the steps work in bfloat16, faster on hardware that has it.
         modes: how many of the restarts that are left are averaged by their weight; 1 takes the likeliest alone.
@@ -56,7 +56,7 @@ class ResidualCovariance(Recovery):
 
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1, shrinkage: float = 1e-4,
-        steps: int = 500, restarts: int = 10, learning_rate: float = 0.05,
+        steps: int = 300, restarts: int = 10, learning_rate: LearningRate = (0.5, 0.005),
         drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)), modes: int = 4,
         low_precision: bool = False, clip: bool = True, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip

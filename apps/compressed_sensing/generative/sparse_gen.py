@@ -27,7 +27,7 @@ from ..operators.base import Measurements
 from ..recovery import Recovered, Recovery
 from ..solvers.fista import shrink
 from .csgm import checked_prior, starts
-from .latent_search import Search, frozen, search
+from .latent_search import LearningRate, Search, frozen, search
 
 REFINE_STEPS = 500
 
@@ -45,7 +45,7 @@ class SparseGen(Recovery):
         steps: of Adam.
         steps_alone: of them on z alone, at first.
         restarts: starts from the prior.
-        learning_rate: of Adam.
+        learning_rate: of Adam; or the first and the last, between them half a cosine.
         drop: when which share of the restarts goes on.
         low_precision: whether all but the last fifth of the steps work in bfloat16, faster on hardware that has it.
         batch: signals searched at once.
@@ -55,7 +55,7 @@ class SparseGen(Recovery):
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, basis: str = "pixels",
         penalty: float = 0.1, sparsity: float = 0.5, steps: int = 1500, steps_alone: int = 800, restarts: int = 10,
-        learning_rate: float = 0.01, drop: Sequence[tuple[float, float]] = (), low_precision: bool = False,
+        learning_rate: LearningRate = 0.01, drop: Sequence[tuple[float, float]] = (), low_precision: bool = False,
         batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.prior, self.noise, self.basis = operator, prior, noise, basis

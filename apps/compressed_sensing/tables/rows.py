@@ -16,7 +16,7 @@ from core_models.errors import UserError
 from core_models.files import read_json
 
 from ..gaussian import GaussianMixture, MeanSignal, Wiener
-from ..generative.csgm import CSGM, HALVING
+from ..generative.csgm import ANNEALED, CSGM, HALVING
 from ..generative.flow_prior import FlowPrior
 from ..generative.intermediate_layers import IntermediateLayers
 from ..generative.posterior_sampling import PosteriorSampling
@@ -87,6 +87,8 @@ ROWS: dict[str, Row] = {
     "CSGM, prior of 30 epochs": Row(CSGM, _FAST, prior=EPOCHS_30),
     "CSGM, 50 latents": Row(CSGM, _FAST, prior=STRONG),
     "CSGM, no penalty": Row(CSGM, {"penalty": 0.0, **_FAST}, prior=PAPER),
+    "CSGM, annealed": Row(CSGM, {**ANNEALED, **_FAST}, prior=PAPER),
+    "CSGM, annealed, 50 latents": Row(CSGM, {**ANNEALED, **_FAST}, prior=STRONG),
     "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_FAST}, prior=PAPER),
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", **_FAST}, _SPARSE, prior=PAPER),
@@ -100,8 +102,8 @@ ROWS: dict[str, Row] = {
     "GMM-40": Row(GaussianMixture, {"components": 40, "subspace": 150}, fits=True),
     "Residual covariance": Row(ResidualCovariance, {}, {"shrinkage": [1e-4, 1e-3]}, prior=PAPER, fits=True),
     "Residual covariance, 50 latents": Row(
-        ResidualCovariance, {"restarts": 20, "modes": 12, "drop": ()}, {"shrinkage": [1e-4, 1e-3]}, prior=STRONG,
-        fits=True,
+        ResidualCovariance, {"restarts": 40, "modes": 8, "drop": ((0.15, 0.5), (0.3, 0.2))},
+        {"shrinkage": [1e-4, 1e-3]}, prior=STRONG, fits=True,
     ),
     "Posterior sampling": Row(PosteriorSampling, {"low_precision": True}, prior=PAPER, fits=True),
     "Posterior sampling, 50 latents": Row(PosteriorSampling, {"low_precision": True}, prior=STRONG, fits=True),

@@ -75,6 +75,21 @@ def test_restarts_side_by_side_are_those_one_after_another():
     assert torch.equal(whole.loss, whole.all_losses.amin(1))
 
 
+def test_a_learning_rate_falls_from_the_first_to_the_last_by_half_a_cosine():
+    def loss(variables, signals):
+        return variables[0].sum(1)  # Adam moves by its rate while the gradient stays the same
+
+    start = torch.zeros(1, 1, 1)
+    moved = [-float(search(loss, [start], Search(n, 1, (0.4, 0.1))).variables[0]) for n in (1, 3, 5)]
+    angles = torch.linspace(0, torch.pi, 5, dtype=torch.float64)
+    wanted = [0.4, 0.4 + 0.25 + 0.1, float((0.1 + 0.15 * (1 + angles.cos())).sum())]
+    assert moved == pytest.approx(wanted, rel=1e-4)
+    one, same = (search(loss, [start], Search(4, 1, rate)).variables[0] for rate in (0.3, (0.3, 0.3)))
+    assert torch.equal(one, same)
+    with pytest.raises(UserError, match="learning rate above 0"):
+        Search(4, 1, (0.3, 0.0))
+
+
 def test_dropping_keeps_the_best_and_no_more_than_asked():
     def loss(variables, signals):
         (z,) = variables

@@ -70,7 +70,7 @@ PRIORS = {
 
 _FAST = {"low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
-_REWEIGHTED = {"alpha": [0.01, 1.0, 0.3, 0.1, 0.03, 0.003, 0.001, 0.0003], "epsilon": [0.1, 0.3, 0.03, 0.01]}
+_REWEIGHTED = {"alpha": [0.01, 0.1, 0.03, 0.003, 0.001, 0.0003], "epsilon": [0.1, 0.3, 0.03, 0.01, 0.003]}
 ROWS: dict[str, Row] = {
     "mean image": Row(MeanSignal, fits=True),
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),

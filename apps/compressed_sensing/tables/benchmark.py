@@ -149,7 +149,7 @@ def _cell(
     protocol = _protocol(data)
     standing = find_cell(results, **place, config_hash=hash_of(config), protocol=protocol)
     if standing and not again:
-        print(f"{title}, m = {column}, seed {seed}: stands, {standing.value:.5f}", flush=True)
+        print(f"{title}, m = {column}, seed {seed}: stands, {standing.value:.3g}", flush=True)
         return
     x = _test_images(data, images)
     start = time.monotonic()
@@ -177,7 +177,7 @@ def _cell(
         ),
     )  # fmt: skip
     print(
-        f"{title}, m = {column}, seed {seed}: {told['mse']['mean']:.5f} ± {told['mse']['half_width']:.5f} (95 %), "
+        f"{title}, m = {column}, seed {seed}: {told['mse']['mean']:.3g} ± {told['mse']['half_width']:.2g} (95 %), "
         f"{seconds:.0f} s",
         flush=True,
     )

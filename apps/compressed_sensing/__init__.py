@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .generative.residual_covariance import ResidualCovariance as ResidualCovariance
     from .generative.sparse_gen import SparseGen as SparseGen
     from .generative.uncertainty_autoencoder import UncertaintyAutoencoder as UncertaintyAutoencoder
+    from .guided import GuidedLASSO as GuidedLASSO
+    from .guided import PriorGuidedLASSO as PriorGuidedLASSO
     from .lasso import BPDN as BPDN
     from .lasso import LASSO as LASSO
     from .lasso import ReweightedLASSO as ReweightedLASSO
@@ -44,6 +46,7 @@ _HOME = {
     "CSGM": "generative.csgm",
     **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
     **dict.fromkeys(("GaussianMixture", "Wiener"), "gaussian"),
+    **dict.fromkeys(("GuidedLASSO", "PriorGuidedLASSO"), "guided"),
     **dict.fromkeys(("BPDN", "LASSO", "ReweightedLASSO"), "lasso"),
     "errors": "metrics",
     **dict.fromkeys(_OPERATORS, "operators"),

@@ -57,7 +57,7 @@ class LASSO(Recovery):
         self.clip, self.solver, self.tolerance, self.max_steps = clip, solver, tolerance, max_steps
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
-        A, rows = _matrix(self.measuring, self.basis)
+        A, rows = matrices_of(self.measuring, self.basis)
         problem = LassoProblem(A, y.double(), rows, self.box, alpha=self.alpha)
         if self.solver == "batched":
             found = solve_lasso(problem, tolerance=self.tolerance, max_steps=self.max_steps)
@@ -66,7 +66,7 @@ class LASSO(Recovery):
         else:
             w = solve_by_cvxpy(problem, self.solver)
             details = {"objective": problem.objective(w)}
-        return Recovered(_signals(problem.signals(w), y, self.measuring, clip=self.clip), None, details)
+        return Recovered(signals_of(problem.signals(w), y, self.measuring, clip=self.clip), None, details)
 
 
 class ReweightedLASSO(Recovery):
@@ -96,14 +96,14 @@ class ReweightedLASSO(Recovery):
     def _recover(self, y: Measurements, first: int) -> Recovered:
         if not self.epsilon > 0 or self.rounds < 1:
             raise UserError(f"expected epsilon above 0 and a round or more, got {self.epsilon} and {self.rounds}")
-        A, rows = _matrix(self.measuring, self.basis)
+        A, rows = matrices_of(self.measuring, self.basis)
         problem = LassoProblem(A, y.double(), rows, self.box, alpha=self.alpha)
         found = solve_lasso(problem, tolerance=self.tolerance, max_steps=self.max_steps)
         for _ in range(self.rounds - 1):
             problem = replace(problem, weights=1 / (1 + found.w.abs() / self.epsilon))
             found = solve_lasso(problem, tolerance=self.tolerance, max_steps=self.max_steps, start=found.w)
         details = {"objective": found.objective, "gap": found.gap, "converged": found.converged.double()}
-        return Recovered(_signals(problem.signals(found.w), y, self.measuring, clip=self.clip), None, details)
+        return Recovered(signals_of(problem.signals(found.w), y, self.measuring, clip=self.clip), None, details)
 
 
 class BPDN(Recovery):
@@ -131,7 +131,7 @@ class BPDN(Recovery):
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
         operator = self.measuring
-        A, rows = _matrix(operator, self.basis)
+        A, rows = matrices_of(operator, self.basis)
         epsilon = self.noise * operator.m**0.5 if self.epsilon is None else self.epsilon
         problem = BasisPursuit(A, y.double(), rows, self.box, epsilon=epsilon)
         if self.solver == "batched":
@@ -142,10 +142,10 @@ class BPDN(Recovery):
         else:
             w = solve_by_cvxpy(problem, self.solver)
             details = {"objective": problem.objective(w)}
-        return Recovered(_signals(problem.signals(w), y, operator, clip=self.clip), None, details)
+        return Recovered(signals_of(problem.signals(w), y, operator, clip=self.clip), None, details)
 
 
-def _matrix(operator: LinearOperator, basis: str) -> tuple[Tensor, Tensor | None]:
+def matrices_of(operator: LinearOperator, basis: str) -> tuple[Tensor, Tensor | None]:
     """Returns A and the rows of a basis in double precision.
 
     Raises:
@@ -160,6 +160,7 @@ def _matrix(operator: LinearOperator, basis: str) -> tuple[Tensor, Tensor | None
     return A, build_basis(basis, operator.signal_shape).columns(A)
 
 
-def _signals(x: Tensor, y: Tensor, operator: LinearOperator, *, clip: bool) -> Tensor:
+def signals_of(x: Tensor, y: Tensor, operator: LinearOperator, *, clip: bool) -> Tensor:
+    """Returns signals in the shape and type of the measurements' own, in [0, 1] where they are clipped."""
     x = x.to(y.dtype).unflatten(1, operator.signal_shape)
     return x.clamp(0, 1) if clip else x

@@ -22,6 +22,7 @@ from .generative.posterior_sampling import PosteriorSampling
 from .generative.residual_covariance import ResidualCovariance
 from .generative.sparse_gen import SparseGen
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder
+from .guided import GuidedLASSO, PriorGuidedLASSO
 from .lasso import BPDN, LASSO, ReweightedLASSO
 from .recovery import Recovery
 
@@ -74,6 +75,18 @@ METHODS = {
             "reweighted-lasso",
             ReweightedLASSO,
             "LASSO again, with less penalty on what is large",
+            ("objective", "gap", "converged"),
+        ),
+        Method(
+            "guided-lasso",
+            GuidedLASSO,
+            "LASSO, its penalties from the best linear estimate",
+            ("objective", "gap", "converged"),
+        ),
+        Method(
+            "prior-guided-lasso",
+            PriorGuidedLASSO,
+            "LASSO, its penalties from a prior and a Gaussian for the rest",
             ("objective", "gap", "converged"),
         ),
         Method("bpdn", BPDN, "the least l1 norm within the noise", ("objective", "gap", "violation", "converged")),

@@ -22,6 +22,7 @@ from ..generative.intermediate_layers import IntermediateLayers
 from ..generative.posterior_sampling import PosteriorSampling
 from ..generative.residual_covariance import ResidualCovariance
 from ..generative.sparse_gen import SparseGen
+from ..guided import GuidedLASSO, PriorGuidedLASSO
 from ..lasso import BPDN, LASSO, ReweightedLASSO
 from ..recovery import Recovery
 
@@ -71,6 +72,7 @@ PRIORS = {
 _FAST = {"low_precision": True}
 _SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
 _REWEIGHTED = {"alpha": [0.01, 0.1, 0.03, 0.003, 0.001, 0.0003], "epsilon": [0.1, 0.3, 0.03, 0.01, 0.003]}
+_GUIDED = {"alpha": [0.01, 0.03, 0.1, 0.003], "epsilon": [0.03, 0.1, 0.01]}
 ROWS: dict[str, Row] = {
     "mean image": Row(MeanSignal, fits=True),
     "LASSO, pixels": Row(LASSO, {"basis": "pixels", "box": False}, {"alpha": ALPHAS}),
@@ -81,6 +83,12 @@ ROWS: dict[str, Row] = {
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "LASSO, pixels, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": False}, _REWEIGHTED),
     "LASSO, pixels, boxed, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": True}, _REWEIGHTED),
+    "LASSO, boxed, guided by Wiener": Row(GuidedLASSO, {}, _GUIDED, fits=True),
+    "LASSO, boxed, guided by residual covariance": Row(PriorGuidedLASSO, {}, _GUIDED, prior=PAPER, fits=True),
+    "LASSO, boxed, guided, 50 latents": Row(
+        PriorGuidedLASSO, {"restarts": 40, "modes": 8, "drop": ((0.15, 0.5), (0.3, 0.2))}, _GUIDED, prior=STRONG,
+        fits=True,
+    ),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
     "CSGM": Row(CSGM, _FAST, prior=PAPER),
     "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=EPOCHS_20),

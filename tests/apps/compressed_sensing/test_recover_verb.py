@@ -366,7 +366,8 @@ def test_a_method_and_a_prior_of_the_users_own_by_their_class_paths(tmp_path, ca
 
 def test_every_method_is_registered_with_what_it_says():
     assert {name: (m.needs_prior, m.needs_signals, m.needs_model) for name, m in METHODS.items()} == {
-        "lasso": (False, False, False), "reweighted-lasso": (False, False, False),
+        "lasso": (False, False, False), "reweighted-lasso": (False, False, False), "guided-lasso": (False, True, False),
+        "prior-guided-lasso": (True, True, False),
         "bpdn": (False, False, False), "csgm": (True, False, False),
         "sparse-gen": (True, False, False), "residual-covariance": (True, True, False), "gmm": (False, True, False),
         "wiener": (False, True, False), "uae": (False, False, True),

@@ -83,7 +83,6 @@ ROWS: dict[str, Row] = {
     "LASSO, pixels, boxed": Row(LASSO, {"basis": "pixels", "box": True}, {"alpha": ALPHAS}),
     "LASSO, DCT, boxed": Row(LASSO, {"basis": "dct", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
     "LASSO, wavelet, boxed": Row(LASSO, {"basis": "wavelet", "box": True, "tolerance": 1e-4}, {"alpha": ALPHAS}),
-    "LASSO, pixels, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": False}, _REWEIGHTED),
     "LASSO, pixels, boxed, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": True}, _REWEIGHTED),
     "LASSO, boxed, guided by Wiener": Row(GuidedLASSO, {}, _GUIDED, fits=True),
     "LASSO, boxed, guided by residual covariance": Row(PriorGuidedLASSO, _AS_WIENERS, prior=PAPER, fits=True),

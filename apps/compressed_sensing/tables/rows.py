@@ -86,10 +86,6 @@ ROWS: dict[str, Row] = {
     "LASSO, pixels, boxed, reweighted": Row(ReweightedLASSO, {"basis": "pixels", "box": True}, _REWEIGHTED),
     "LASSO, boxed, guided by Wiener": Row(GuidedLASSO, {}, _GUIDED, fits=True),
     "LASSO, boxed, guided by residual covariance": Row(PriorGuidedLASSO, _AS_WIENERS, prior=PAPER, fits=True),
-    "LASSO, boxed, guided, 50 latents": Row(
-        PriorGuidedLASSO, {"restarts": 40, "modes": 8, "drop": ((0.15, 0.5), (0.3, 0.2)), **_AS_WIENERS}, prior=STRONG,
-        fits=True,
-    ),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
     "CSGM": Row(CSGM, _FAST, prior=PAPER),
     "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=EPOCHS_20),

@@ -47,7 +47,7 @@ class GuidedLASSO(Wiener):
     """
 
     def __init__(
-        self, operator: LinearOperator | None = None, *, noise: float = 0.1, alpha: float = 0.01, epsilon: float = 0.03,
+        self, operator: LinearOperator | None = None, *, noise: float = 0.1, alpha: float = 0.03, epsilon: float = 0.03,
         box: bool = True, shrinkage: float = 1e-4, tolerance: float = 1e-4, max_steps: int = 20_000,
     ) -> None:  # fmt: skip
         super().__init__(operator, noise=noise, shrinkage=shrinkage)
@@ -82,7 +82,7 @@ class PriorGuidedLASSO(ResidualCovariance):
     """
 
     def __init__(
-        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1, alpha: float = 0.01,
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1, alpha: float = 0.03,
         epsilon: float = 0.03, box: bool = True, shrinkage: float = 1e-4, steps: int = 300, restarts: int = 10,
         learning_rate: LearningRate = (0.5, 0.005), drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)),
         modes: int = 4, low_precision: bool = False, tolerance: float = 1e-4, max_steps: int = 20_000,

@@ -97,9 +97,10 @@ class Sparse:
             limit = torch.as_tensor(bound, dtype=own.dtype, device=own.device)
             return theta, (back - self.signals(own.clamp(-limit, limit))).clamp(min=0).sum(1)
         sizes = self.coefficients(back).abs()
+        tiny = torch.finfo(theta.dtype).tiny
         # one division a signal where one bound holds for all: division is what takes long here
-        largest = (sizes / bound if isinstance(bound, Tensor) else sizes).amax(1)
-        share = (1.0 if isinstance(bound, Tensor) else bound) / largest.clamp(min=torch.finfo(theta.dtype).tiny)
+        largest = (sizes / bound.clamp(min=tiny) if isinstance(bound, Tensor) else sizes).amax(1)
+        share = (1.0 if isinstance(bound, Tensor) else bound) / largest.clamp(min=tiny)
         return theta * share.clamp(max=1.0)[:, None], theta.new_zeros(len(theta))
 
 

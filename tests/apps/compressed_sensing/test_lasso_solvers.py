@@ -82,6 +82,9 @@ def test_a_large_penalty_leaves_nothing_and_none_explains_the_measurements():
     largest = float((problem.y @ problem.A / problem.m).abs().max())
     assert not bool(solve_lasso(replace(problem, alpha=1.001 * largest)).w.any())
     assert bool(solve_lasso(replace(problem, alpha=0.99 * largest)).w.any())
+    none = replace(problem, alpha=0.0, weights=torch.ones(4, 64, dtype=torch.float64))
+    zero = torch.zeros(4, 64, dtype=torch.float64)
+    torch.testing.assert_close(none.gap(zero), replace(none, weights=None).gap(zero))
     exact = solve_lasso(replace(problem, alpha=1e-7), tolerance=1e-4)
     assert float(problem.residuals(exact.w).abs().max()) < 1e-4
 

@@ -83,10 +83,9 @@ def _reason(rest: str, where: str, owner: str, options: Iterable[str], settings:
     if found := re.match(r"Does not validate against any.*?Subtypes: [\[(](.*?)[\])]\n", rest, re.DOTALL):
         value = re.search(r"Given value: (.*)", rest, re.DOTALL)
         kinds = " or ".join(_kind(kind) for kind in _split(found[1]))
-        return f"{where}{of}: expected {kinds}, got {value[1].strip()!r}" if value else f"{where}{of}: expected {kinds}"
+        return f"{where}{of}: expected {kinds}, got {_given(value[1])!r}" if value else f"{where}{of}: expected {kinds}"
     if found := re.match(r"Expected an? (.*?)\. Got value: (.*)", rest, re.DOTALL):
-        # of a class or null, the whole class that was given follows the value
-        kind, given = _kind(found[1]), found[2].split(". Got value: Namespace(")[0].strip()
+        kind, given = _kind(found[1]), _given(found[2])
         return f"{where}{of}: expected {kind}, got {given!r}{_in_levels(where, kind, given)}"
     if found := re.match(r"Problems parsing config: (.*)", rest, re.DOTALL):
         where = re.sub(r'\s*in "<unicode string>", line', ", line", found[1])
@@ -94,6 +93,11 @@ def _reason(rest: str, where: str, owner: str, options: Iterable[str], settings:
     if found := re.match(r"Unexpected config:\s*(.*)", rest, re.DOTALL):
         return f"a configuration must be a mapping of settings to values, got {found[1].strip()!r}"
     return f"{where}{of}: {rest}" if where else rest
+
+
+def _given(text: str) -> str:
+    """Returns a value that was given; of a setting of a class, the whole class follows it."""
+    return text.split(". Got value: Namespace(")[0].strip()
 
 
 def _in_levels(where: str, kind: str, value: str) -> str:

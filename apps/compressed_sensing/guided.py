@@ -55,6 +55,7 @@ class GuidedLASSO(Wiener):
         self.tolerance, self.max_steps = tolerance, max_steps
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
+        _check(self)  # before the estimate, which may take minutes
         return _guided(self, super()._recover(y, first), y)
 
 
@@ -97,23 +98,27 @@ class PriorGuidedLASSO(ResidualCovariance):
         self.tolerance, self.max_steps = tolerance, max_steps
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
+        _check(self)  # before the estimate, which may take minutes
         return _guided(self, super()._recover(y, first), y)
 
 
-def _guided(method: GuidedLASSO | PriorGuidedLASSO, guess: Recovered, y: Measurements) -> Recovered:
-    """Solves LASSO with penalties from a first estimate.
+def _check(method: GuidedLASSO | PriorGuidedLASSO) -> None:
+    """Refuses an epsilon that isn't positive.
 
     Raises:
-        UserError: when epsilon isn't positive.
+        UserError: when it isn't.
     """
     if not method.epsilon > 0:
         raise UserError(f"expected epsilon above 0, got {method.epsilon}")
+
+
+def _guided(method: GuidedLASSO | PriorGuidedLASSO, guess: Recovered, y: Measurements) -> Recovered:
+    """Solves LASSO with penalties from a first estimate."""
     A, _ = matrices_of(method.measuring, "pixels")
     weights = 1 / (1 + second_moments(guess).flatten(1).double() / method.epsilon**2)
     problem = Lasso(A, y.double(), None, method.box, alpha=method.alpha, weights=weights)
     found = solve_lasso(problem, tolerance=method.tolerance, max_steps=method.max_steps)
-    details = {"objective": found.objective, "gap": found.gap, "converged": found.converged.double()}
-    return Recovered(signals_of(found.w, y, method.measuring, clip=True), None, details)
+    return Recovered(signals_of(found.w, y, method.measuring, clip=True), None, found.details)
 
 
 def second_moments(guess: Recovered) -> Signals:

@@ -61,8 +61,7 @@ class LASSO(Recovery):
         problem = LassoProblem(A, y.double(), rows, self.box, alpha=self.alpha)
         if self.solver == "batched":
             found = solve_lasso(problem, tolerance=self.tolerance, max_steps=self.max_steps)
-            details = {"objective": found.objective, "gap": found.gap, "converged": found.converged.double()}
-            w = found.w
+            details, w = found.details, found.w
         else:
             w = solve_by_cvxpy(problem, self.solver)
             details = {"objective": problem.objective(w)}
@@ -102,8 +101,8 @@ class ReweightedLASSO(Recovery):
         for _ in range(self.rounds - 1):
             problem = replace(problem, weights=1 / (1 + found.w.abs() / self.epsilon))
             found = solve_lasso(problem, tolerance=self.tolerance, max_steps=self.max_steps, start=found.w)
-        details = {"objective": found.objective, "gap": found.gap, "converged": found.converged.double()}
-        return Recovered(signals_of(problem.signals(found.w), y, self.measuring, clip=self.clip), None, details)
+        x = signals_of(problem.signals(found.w), y, self.measuring, clip=self.clip)
+        return Recovered(x, None, found.details)
 
 
 class BPDN(Recovery):

@@ -107,12 +107,8 @@ class Fista:
         """Takes steps for the signals `rows` (indices into the batch), whose state is given."""
         w, z, t = state.w, state.z, state.t
         # the step is written for few passes over memory: they take as long as the products
-        y, back, step, threshold = (
-            self.y[rows],
-            self.back[rows],
-            1 / self.lipschitz,
-            self.penalty_of(rows) / self.lipschitz,
-        )
+        y, back, step = self.y[rows], self.back[rows], 1 / self.lipschitz
+        threshold = self.penalty_of(rows) / self.lipschitz
         for _ in range(steps):
             if self.gram is not None:
                 v = torch.addmm(z, z, self.gram, alpha=-step).add_(back, alpha=step)

@@ -40,6 +40,11 @@ class Solution:
     steps: int
     """Of the first-order method, by the slowest signal."""
 
+    @property
+    def details(self) -> dict[str, PerSignal]:
+        """What a method says of each signal."""
+        return {"objective": self.objective, "gap": self.gap, "converged": self.converged.double()}
+
 
 def solve_lasso(
     problem: Lasso, *, tolerance: float = 1e-6, max_steps: int = 20_000, start: Float[Tensor, "batch n"] | None = None

@@ -130,6 +130,8 @@ def test_names_that_are_near_others(tmp_path, refused):
     written(tmp_path / "y.npz", A=None)
     assert "did you mean CSGM?" in refused(*RECOVER, "y.npz", "--method", "CSGN")
     assert "did you mean alpha?" in refused(*RECOVER, "y.npz", *LASSO, "--method.alhpa", 1)
+    three = refused(*RECOVER, "y.npz", "--method", "CSGM", "--method.learning_rate", "[0.2, 0.1, 0.1]")
+    assert three.rstrip().endswith("expected float or tuple[float, float], got '[0.2, 0.1, 0.1]'")
     shaped = ["--signal_shape", "[1,8,8]", "--m", 5]
     assert "did you mean fourier?" in refused(*RECOVER, "y.npz", *LASSO, *shaped, "--operator", "furier")
     assert "give m" in refused(*RECOVER, "y.npz", *LASSO, *shaped[:2], "--operator", "fourier")

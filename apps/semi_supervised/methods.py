@@ -39,6 +39,9 @@ METHODS = {
         Method("M1+TSVM", "m1_tsvm", transductive=True),
         Method("M2", "m2"),
         Method("M1+M2", "m1_m2"),
+        Method("VAT", "vat"),
+        Method("Ladder", "ladder"),
+        Method("Improved GAN", "improved_gan"),
     )
 }
 

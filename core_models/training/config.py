@@ -68,6 +68,8 @@ class TrainingConfig:
     """Steps over which the learning rate rises linearly to its full value."""
     schedule_floor: float = 0.0
     """Last learning rate, as a fraction of the full one."""
+    schedule_hold: float = 0.0
+    """Share of the steps after the warm-up at the full learning rate, before `cosine` or `linear` begins."""
     step_at: tuple[float, ...] = (0.5, 0.75)
     """Where the schedule `steps` lowers the learning rate, as fractions of all steps, ascending."""
     step_factor: float = 0.1
@@ -103,6 +105,7 @@ class TrainingConfig:
         _require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two in [0, 1)", self.betas)
         _require(self.ema is None or 0 < self.ema < 1, "ema", "between 0 and 1, both excluded", self.ema)
         _require(0 <= self.schedule_floor <= 1, "schedule_floor", "in [0, 1]", self.schedule_floor)
+        _require(0 <= self.schedule_hold <= 1, "schedule_hold", "in [0, 1]", self.schedule_hold)
         ascending = list(self.step_at) == sorted(self.step_at) and all(0 < at < 1 for at in self.step_at)
         _require(ascending, "step_at", "ascending fractions between 0 and 1", self.step_at)
         _require(0 < self.step_factor <= 1, "step_factor", "above 0 and at most 1", self.step_factor)
@@ -119,10 +122,12 @@ class TrainingConfig:
         """Returns the settings that the run's numbers depend on, as plain values.
 
         `epochs` is among them only where the schedule depends on it: a run at a constant learning rate may be resumed
-        with more epochs. The settings of `steps` are among them only under that schedule.
+        with more epochs. The settings of `steps` are among them only under that schedule, `schedule_hold` where it is
+        set.
         """
         left_out = FREE_ON_RESUME + (("epochs",) if self.schedule == "constant" else ())
         left_out += () if self.schedule == "steps" else ("step_at", "step_factor")
+        left_out += () if self.schedule_hold else ("schedule_hold",)
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

@@ -8,6 +8,9 @@ where :math:`s(u)` is 1 (constant; the floor then has no effect), :math:`1 - u` 
 :math:`\frac12 (1 + \cos \pi u)` (cosine; Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm
 restarts", ICLR 2017, eq. 5 without restarts). Under `steps` the factor after the warm-up is
 :math:`\max(f, \gamma^k)` with :math:`k` the number of fractions :math:`a` for which :math:`t \ge a T`.
+
+With a hold :math:`h` the courses linear and cosine begin later: :math:`u` becomes :math:`\max(0, u - h) / (1 - h)`, and
+stays 0 where h is 1.
 """
 
 import math
@@ -23,6 +26,7 @@ def factor(
     *,
     warmup: int = 0,
     floor: float = 0.0,
+    hold: float = 0.0,
     step_at: Sequence[float] = (0.5, 0.75),
     step_factor: float = 0.1,
 ) -> float:
@@ -34,5 +38,6 @@ def factor(
     if schedule == "steps":
         return max(floor, step_factor ** sum(step >= at * total for at in step_at))
     done = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
+    done = max(0.0, done - hold) / (1.0 - hold) if hold < 1 else 0.0
     shape = 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return floor + (1.0 - floor) * shape

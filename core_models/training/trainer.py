@@ -253,6 +253,7 @@ class Trainer:
             self.total,
             warmup=config.warmup_steps,
             floor=config.schedule_floor,
+            hold=config.schedule_hold,
             step_at=config.step_at,
             step_factor=config.step_factor,
         )

@@ -14,8 +14,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from apps.semi_supervised.baselines import SVM, NeuralNetwork
 from apps.semi_supervised.cae import ContractiveAutoencoder
 from apps.semi_supervised.estimator import SemiSupervisedClassifier, load
+from apps.semi_supervised.improved_gan import ImprovedGAN
 from apps.semi_supervised.labels import encode_labels
+from apps.semi_supervised.ladder import Ladder
 from apps.semi_supervised.tsvm import TransductiveSVM
+from apps.semi_supervised.vat import VAT
 from core_models.errors import UserError
 
 QUICK = [
@@ -28,6 +31,11 @@ QUICK = [
     ContractiveAutoencoder(
         hidden=(16,), epochs=1, steps=30, learning_rate=1e-2, fine_tuning_rate=3e-2, device="cpu"
     ),
+    VAT(hidden=(16,), epochs=60, eps=0.1, noise=0.0, labelled_batch_size=20, learning_rate=3e-2, device="cpu"),
+    Ladder(hidden=(16,), denoising=(0.1,), noise=(0.1,), epochs=60, labelled_batch_size=20, learning_rate=3e-2,
+           device="cpu"),
+    ImprovedGAN(hidden=(16,), generator_hidden=(8,), latent=2, noise=(0.0, 0.0), epochs=60, labelled_batch_size=20,
+                learning_rate=3e-2, ema=None, device="cpu"),
 ]  # fmt: skip
 
 

@@ -37,3 +37,11 @@ def test_steps():
 def test_warm_up_longer_than_the_run(schedule):
     assert course(schedule, total=2, warmup=4) == [0.25, 0.5]
     assert factor(schedule, 0, 1) == 1
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_hold_keeps_the_full_rate_then_falls_as_without(schedule):
+    held = course(schedule, total=13, hold=1 / 3)
+    assert held[:5] == [1.0] * 5
+    assert held[4:] == pytest.approx(course(schedule, total=9))
+    assert course(schedule, hold=1.0) == [1.0] * 9

@@ -1,0 +1,139 @@
+"""What the classifiers share that are one network q(y | x), taught by labelled and unlabelled rows at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core_models.base import Objective
+from core_models.errors import UserError
+from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
+from core_models.training.config import Precision
+
+from .batches import SemiSupervisedBatches
+from .estimator import Codes, LogProbabilities, Rows, SemiSupervisedClassifier, in_double, stop_if_out_of_time
+
+if TYPE_CHECKING:
+    from core_models.training import RunFolder
+
+
+class ClassifyingNetwork(nn.Module):
+    """Networks of which one classifies."""
+
+    @abstractmethod
+    def logits(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n classes"]:
+        """Returns what predictions rest on: no noise, no statistics of the batch."""
+
+    def begin(self, x: Float[Tensor, "n inputs"], generator: torch.Generator) -> None:
+        """Sets initial weights that depend on the data, from some training rows; there are none by default."""
+
+    def settle(self, x: Float[Tensor, "n inputs"]) -> None:
+        """Sets what `logits` needs beyond the weights, from all training rows; nothing by default."""
+
+
+class DiscriminativeClassifier(SemiSupervisedClassifier):
+    """A fully connected classifier whose loss also speaks of the unlabelled rows.
+
+    A subclass stores the constructor's arguments named below, and says what its networks (`_build`), their loss
+    (`_objective`) and the training's other settings (`_training`) are. Images are taken as rows of pixels.
+
+    Attributes:
+        network_: the trained networks.
+        history_: what the training did.
+    """
+
+    epochs: int
+    batch_size: int
+    labelled_batch_size: int
+    learning_rate: float
+    device: str
+    precision: Precision
+    threads: int | None
+    time_limit: float | None
+    verbose: bool
+
+    network_: ClassifyingNetwork
+    _double: ClassifyingNetwork
+
+    @abstractmethod
+    def _build(self) -> ClassifyingNetwork:
+        """Builds the networks for rows of `n_features_in_` values and as many classes as `classes_`."""
+
+    @abstractmethod
+    def _objective(self, network: Any) -> Objective:
+        """Returns the loss, over batches with "labelled" rows, their codes "y" and "unlabelled" rows."""
+
+    @abstractmethod
+    def _training(self) -> dict[str, Any]:
+        """Returns the settings of the training that are the method's own."""
+
+    def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
+        seed, rows = self._seed(), x.flatten(1)
+        for name in ("batch_size", "labelled_batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(seed, "initial weights"))
+            network = self._build()
+        with torch.no_grad():
+            network.begin(rows, torch.Generator().manual_seed(seed_of(seed, "first rows")))
+        objective = self._objective(network)
+        batches = SemiSupervisedBatches(rows, y, self.batch_size, self.labelled_batch_size, seed)
+        config = TrainingConfig(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            time_limit=self.time_limit,
+            **self._training(),
+        )
+        device = resolve_device(self.device)
+        self.history_: History = fit(
+            objective, batches.to(device), config, run=run, resume=resume, stage="classifier", progress=self.verbose
+        )
+        stop_if_out_of_time(self.history_, run)
+        with torch.no_grad():
+            network.settle(rows.to(device))
+        self._take(network.cpu().eval())
+
+    def _take(self, network: ClassifyingNetwork) -> None:
+        """Keeps trained networks, with a copy in float64 that predicts."""
+        self.network_ = network
+        self._double = in_double(network)
+
+    def _log_proba(self, x: Rows) -> LogProbabilities:
+        return self._double.logits(x.flatten(1).double()).log_softmax(1)
+
+    def _state(self) -> dict[str, Tensor]:
+        return self.network_.state_dict()
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        network = self._build()
+        network.load_state_dict(state)
+        self._take(network.eval())
+
+
+def normal_like(x: Tensor, width: int, scale: float, generator: torch.Generator | None) -> Tensor | None:
+    """Draws noise (n, width) of a standard deviation for rows x (n, ...); None where there is none."""
+    if scale == 0:
+        return None
+    noise = torch.empty(len(x), width, dtype=x.dtype, device=x.device)
+    return noise.normal_(0, scale, generator=generator)
+
+
+def check_not_negative(**values: float) -> None:
+    """Refuses settings below 0.
+
+    Raises:
+        UserError: names the first that is.
+    """
+    for name, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{name}: expected at least 0, got {value}")

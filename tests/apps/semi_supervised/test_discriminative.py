@@ -1,0 +1,338 @@
+"""VAT, the ladder network and the improved GAN: their losses against what the papers write, and what they learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+
+from apps.semi_supervised.baselines import NeuralNetwork
+from apps.semi_supervised.estimator import load
+from apps.semi_supervised.improved_gan import Discriminator, ImprovedGAN, ImprovedGANLoss, ImprovedGANNetwork
+from apps.semi_supervised.ladder import Combinator, Ladder, LadderLoss, LadderNetwork
+from apps.semi_supervised.normalised import NormalisedNetwork
+from apps.semi_supervised.vat import VAT, VirtualAdversarialLoss, curvature_product, unit
+from core_models.errors import UserError
+from core_models.training import RunFolder
+
+QUICK = [
+    VAT(hidden=(100, 50), epochs=30, eps=1.0, batch_size=50, device="cpu"),
+    Ladder(hidden=(100, 50), epochs=30, batch_size=50, device="cpu"),
+    ImprovedGAN(
+        hidden=(100, 50), epochs=30, batch_size=50, latent=20, generator_hidden=(50,), ema=0.99, device="cpu"
+    ),
+]  # fmt: skip
+IDS = [type(estimator).__name__ for estimator in QUICK]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    X, y = (data.images / 16).astype(np.float32)[:, None], data.target
+    shown = np.full(len(y), -1)
+    for k in range(10):
+        shown[np.flatnonzero(y == k)[:10]] = k
+    return X, y, shown
+
+
+@pytest.fixture(scope="module")
+def alone(digits):
+    """The share of the hidden rows that a network taught by the labelled ones alone has right."""
+    X, y, shown = digits
+    hidden = shown == -1
+    return (NeuralNetwork(hidden=(100, 50), device="cpu").fit(X, shown).predict(X[hidden]) == y[hidden]).mean()
+
+
+@pytest.fixture(scope="module", params=QUICK, ids=IDS)
+def fitted(request, digits):
+    return clone(request.param).fit(digits[0], digits[2])
+
+
+def batch(n=6, m=8, inputs=5, classes=3):
+    torch.manual_seed(1)
+    rows = torch.rand(n + m, inputs, dtype=torch.float64)
+    return {"labelled": rows[:n], "y": torch.arange(n) % classes, "unlabelled": rows[n:]}
+
+
+def shaken(network):
+    """Gives every parameter a value of its own, so that none can be left out of a formula unseen."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network.double()
+
+
+def test_the_unlabelled_rows_help(fitted, digits, alone):
+    X, y, shown = digits
+    hidden = shown == -1
+    assert (fitted.predict(X[hidden]) == y[hidden]).mean() > alone + 0.02
+
+
+def test_a_saved_one_predicts_the_same(fitted, digits, tmp_path):
+    fitted.save(tmp_path)
+    assert np.array_equal(load(tmp_path).predict_proba(digits[0]), fitted.predict_proba(digits[0]))
+
+
+def test_predictions_do_not_depend_on_neighbours(fitted, digits):
+    some = fitted.predict_proba(digits[0][:40])
+    assert np.allclose(fitted.predict_proba(digits[0][:3]), some[:3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", QUICK, ids=IDS)
+def test_a_stopped_run_goes_on_as_if_it_had_not(estimator, digits, tmp_path):
+    X, _, shown = digits
+    short = clone(estimator).set_params(epochs=2)
+    whole = clone(short).fit(X, shown).predict_proba(X)
+    with pytest.raises(Exception, match="time limit"):
+        clone(short).set_params(time_limit=1e-3).fit(X, shown, run=RunFolder(tmp_path))
+    assert np.array_equal(clone(short).fit(X, shown, run=RunFolder(tmp_path), resume=True).predict_proba(X), whole)
+
+
+@pytest.mark.parametrize("estimator", QUICK, ids=IDS)
+def test_every_row_may_be_labelled(estimator, digits):
+    X, y, _ = digits
+    model = clone(estimator).set_params(epochs=30).fit(X[:600], y[:600])
+    assert (model.predict(X[:600]) == y[:600]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (VAT(hidden=()), "hidden"),
+        (VAT(eps=-1.0), "eps"),
+        (VAT(power_iterations=0), "power_iterations"),
+        (VAT(batch_size=0), "batch_size"),
+        (Ladder(noise=()), "noise"),
+        (Ladder(denoising=(1.0, -1.0)), "denoising"),
+        (Ladder(hold=2.0), "hold"),
+        (ImprovedGAN(noise=(0.3,)), "noise"),
+        (ImprovedGAN(hidden=()), "hidden"),
+        (ImprovedGAN(latent=0), "latent"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_out_of_range_are_refused_by_name(estimator, name, digits):
+    with pytest.raises(UserError, match=name):
+        estimator.fit(digits[0], digits[2])
+
+
+# --- the network of VAT and of the ladder
+
+
+def test_groups_of_rows_are_normalised_apart():
+    network = shaken(NormalisedNetwork(5, (4,), 3))
+    rows = batch()
+    x = torch.cat([rows["labelled"], 3 * rows["unlabelled"] + 1])
+    z = network.encode(x, (6, 8), [None, None, None]).z[1]
+    for part in z.split([6, 8]):
+        assert torch.allclose(part.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-10)
+        assert torch.allclose(part.var(0, correction=0), torch.ones(4, dtype=torch.float64), atol=1e-6)
+
+
+def test_predictions_have_the_statistics_of_all_training_rows():
+    network = shaken(NormalisedNetwork(5, (4, 4), 3))
+    x = torch.rand(40, 5, dtype=torch.float64)
+    with torch.no_grad():
+        network.settle(x)
+        assert torch.allclose(network.logits(x), network.encode(x, (40,), [None] * 4).logits, atol=1e-9)
+        assert torch.allclose(network.logits(x[:3]), network.logits(x)[:3])
+
+
+# --- VAT
+
+
+def test_curvature_is_the_second_derivative_of_the_divergence():
+    network = shaken(NormalisedNetwork(5, (4,), 3))
+    x = torch.rand(6, 5, dtype=torch.float64)
+    d = torch.randn(6, 5, dtype=torch.float64)
+
+    def logits_of(rows):
+        return network.encode(rows, (6,), [None] * 3).logits
+
+    here = logits_of(x).detach().log_softmax(1)
+
+    def divergence(r):
+        return F.kl_div(logits_of(x + r).log_softmax(1), here, reduction="sum", log_target=True)
+
+    _, expected = torch.autograd.functional.hvp(divergence, torch.zeros_like(x), d)
+    product, logits = curvature_product(logits_of, x, d)
+    assert torch.allclose(product, expected, rtol=1e-8, atol=1e-10)
+    assert torch.allclose(logits.log_softmax(1), here) and not logits.requires_grad and not product.requires_grad
+
+
+def test_power_iterations_find_where_predictions_change_most():
+    """Without hidden layers' noise the divergence along r is larger than along any of many random directions."""
+    network = shaken(NormalisedNetwork(5, (4,), 3))
+    x = torch.rand(30, 5, dtype=torch.float64)
+    with torch.no_grad():
+        network.settle(x)
+
+    def far(r):
+        here = network.logits(x).log_softmax(1)
+        return F.kl_div(network.logits(x + 1e-3 * r).log_softmax(1), here, reduction="none", log_target=True).sum(1)
+
+    d = unit(torch.randn_like(x))
+    for _ in range(50):
+        d = unit(curvature_product(network.logits, x, d)[0])
+    with torch.no_grad():
+        best, others = far(d), torch.stack([far(unit(torch.randn_like(x))) for _ in range(300)]).amax(0)
+    assert (best >= 0.98 * others).all() and (best > others).float().mean() > 0.7
+
+
+def test_vat_loss_is_cross_entropy_plus_divergence():
+    rows = batch()
+    network = shaken(NormalisedNetwork(5, (4,), 3))
+    supervised, _ = VirtualAdversarialLoss(network, eps=0.0)(rows, torch.Generator().manual_seed(0))
+    logits = network.encode(rows["labelled"], (6,), [None] * 3).logits
+    assert torch.allclose(supervised, F.cross_entropy(logits, rows["y"]), atol=1e-9)
+    loss, told = VirtualAdversarialLoss(network, eps=0.5, weight=3.0)(rows, torch.Generator().manual_seed(0))
+    assert told["divergence_nats"] > 1e-3
+    assert torch.allclose(loss, told["cross_entropy_nats"] + 3 * told["divergence_nats"])
+    more, told = VirtualAdversarialLoss(network, eps=0.5, weight=3.0, entropy=2.0)(
+        rows, torch.Generator().manual_seed(0)
+    )
+    p = network.encode(rows["unlabelled"], (8,), [None] * 3).logits.softmax(1)
+    assert torch.allclose(more - loss, -2 * (p * p.log()).sum(1).mean())
+
+
+# --- the ladder
+
+
+def test_combinator_is_equation_two():
+    combinator = shaken(Combinator(4))
+    z, u = torch.randn(2, 3, 4, dtype=torch.float64)
+    a = combinator.weights
+
+    def line(k):
+        return a[k] / (1 + (-(a[k + 1] * u + a[k + 2])).exp()) + a[k + 3] * u + a[k + 4]
+
+    assert torch.allclose(combinator(z, u), (z - line(0)) * line(5) + line(0))
+
+
+def test_ladder_loss_is_algorithm_one():
+    """Clean and noisy pass apart, layer by layer, as the paper writes them."""
+    torch.manual_seed(3)
+    network = shaken(LadderNetwork(5, (4,), 3))
+    rows = batch()
+    labelled, x = rows["labelled"], rows["unlabelled"]
+    loss, told = LadderLoss(network, (2.0, 3.0, 5.0), (0.3, 0.2, 0.1))(rows, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = [
+        torch.empty(14, width, dtype=torch.float64).normal_(0, scale, generator=generator)
+        for width, scale in ((5, 0.3), (4, 0.2), (3, 0.1))
+    ]
+
+    def normalised(values):
+        return (values - values.mean(0)) / (values.var(0, correction=0) + 1e-10).sqrt()
+
+    def run(h, noise):
+        z, before = [h + noise[0]], [None]
+        h = z[0]
+        for i, layer in enumerate(network.layers):
+            before.append(h @ layer.weight.T)
+            z.append(normalised(before[-1]) + noise[i + 1])
+            h = z[-1] + network.shifts[i]
+            h = h.relu() if i == 0 else h * network.scale
+        return z, before, h
+
+    silence = [torch.zeros(1, width, dtype=torch.float64) for width in (5, 4, 3)]
+    _, _, logits = run(labelled, [n[:6] for n in noise])
+    noisy, _, top = run(x, [n[6:] for n in noise])
+    clean, before, _ = run(x, silence)
+    expected = F.cross_entropy(logits, rows["y"])
+    u = normalised(top.softmax(1))
+    for i, weight in ((2, 5.0), (1, 3.0), (0, 2.0)):
+        estimate = network.combinators[i](noisy[i], u)
+        back = estimate
+        if i:
+            back = (estimate - before[i].mean(0)) / (before[i].var(0, correction=0) + 1e-10).sqrt()
+            u = normalised(estimate @ network.decoder[i - 1].weight.T)
+        expected = expected + weight / network.widths[i] * (back - clean[i]).square().sum(1).mean()
+    assert torch.allclose(loss, expected, rtol=1e-9)
+    assert set(told) == {"cross_entropy_nats", "denoising_0", "denoising_1", "denoising_2"}
+
+
+def test_every_ladder_parameter_has_a_gradient():
+    network = shaken(LadderNetwork(5, (4,), 3))
+    LadderLoss(network, (1.0,), (0.3,))(batch())[0].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_the_last_weight_holds_for_all_layers_above():
+    loss = LadderLoss(LadderNetwork(5, (4, 4, 4), 3), (1000.0, 10.0, 0.1), (0.3,))
+    assert loss.denoising == [1000.0, 10.0, 0.1, 0.1, 0.1] and loss.noise == [0.3] * 5
+
+
+# --- the improved GAN
+
+
+def gan(noise=(0.0, 0.0)):
+    torch.manual_seed(4)
+    return shaken(ImprovedGANNetwork(5, (4, 4), 3, 2, (6,), noise, True))
+
+
+def test_gan_loss_is_that_of_a_class_more():
+    """log(1 + e^Z) terms as a softmax over the classes and "made", whose logit is 0."""
+    network, rows = gan(), batch()
+    loss, told = ImprovedGANLoss(network, 0.7)(rows, torch.Generator().manual_seed(0))
+    network.train()
+    made = network.make(8, rows["labelled"], torch.Generator().manual_seed(0))
+
+    def log_p(x):
+        logits = network.discriminator(x)[0]
+        return torch.cat([logits, torch.zeros(len(x), 1, dtype=torch.float64)], 1).log_softmax(1)
+
+    real = -(1 - log_p(rows["unlabelled"])[:, -1].exp()).log().mean()
+    false = -log_p(made)[:, -1].mean()
+    cross_entropy = F.cross_entropy(network.discriminator(rows["labelled"])[0], rows["y"])
+    features = [network.discriminator(x)[1].mean(0) for x in (made, rows["unlabelled"])]
+    matching = (features[0] - features[1]).square().mean()
+    assert torch.allclose(told["adversarial_nats"], (real + false) / 2)
+    assert torch.allclose(loss, cross_entropy + 0.7 * (real + false) / 2 + matching)
+
+
+def test_each_player_moves_by_its_own_loss():
+    network, rows = gan(), batch()
+    ImprovedGANLoss(network)(rows, torch.Generator().manual_seed(0))[0].backward()
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    network.train()
+    made = network.make(8, rows["labelled"], torch.Generator().manual_seed(0))
+    real = network.discriminator(rows["unlabelled"])[1].mean(0).detach()
+    (network.discriminator(made)[1].mean(0) - real).square().mean().backward()
+    for name, parameter in network.generator.named_parameters(prefix="generator"):
+        if parameter.requires_grad:
+            assert torch.allclose(found[name], parameter.grad), name
+    network.zero_grad()
+    log_z = [network.discriminator(x)[0].logsumexp(1) for x in (rows["unlabelled"], made.detach())]
+    loss = F.cross_entropy(network.discriminator(rows["labelled"])[0], rows["y"])
+    (loss + 0.5 * ((F.softplus(log_z[0]) - log_z[0]).mean() + F.softplus(log_z[1]).mean())).backward()
+    for name, parameter in network.discriminator.named_parameters(prefix="discriminator"):
+        if parameter.requires_grad:
+            assert torch.allclose(found[name], parameter.grad), name
+
+
+def test_first_rows_set_scale_and_shift():
+    network = Discriminator(5, (4, 4), 3).double()
+    x = torch.rand(50, 5, dtype=torch.float64)
+    noise = network.noise(x, (0.3, 0.5), torch.Generator().manual_seed(0))
+    network.begin(x, noise)
+    h = x
+    for layer, added in zip(network.layers, noise, strict=True):
+        h = layer(h + added)
+        assert torch.allclose(h.mean(0), torch.zeros_like(h[0]), atol=1e-6)
+        assert torch.allclose(h.std(0, correction=0), torch.ones_like(h[0]), atol=1e-6)
+        h = h.relu()
+    assert [layer.scale.requires_grad for layer in network.layers] == [False, False, True]
+
+
+def test_gan_draws_rows_of_the_data(fitted, digits):
+    if not isinstance(fitted, ImprovedGAN):
+        pytest.skip("draws no rows")
+    rows = fitted.sample(7)
+    assert rows.shape == (7, 1, 8, 8) and rows.min() >= 0 and rows.max() <= 1
+    assert np.array_equal(rows, fitted.sample(7))
+    mean = digits[0].mean(0)
+    assert np.corrcoef(fitted.sample(200).mean(0).ravel(), mean.ravel())[0, 1] > 0.8

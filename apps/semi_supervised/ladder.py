@@ -141,8 +141,8 @@ class Ladder(DiscriminativeClassifier):
         random_state: seeds initial weights, order and noise.
         device: auto, cpu, cuda or cuda:N.
         precision: 32-true, bf16-mixed or 64-true.
-        compile: whether torch compiles training (wants a C++ compiler): the same numbers up to rounding, on a CPU half as
-            fast again.
+        compile: whether torch compiles training (wants a C++ compiler): the same numbers up to rounding, and 1.6 times
+            as fast on a CPU.
         threads: CPU threads, or None for torch's choice.
         time_limit: time after which to save and stop [s], or None.
         verbose: whether to show progress.

@@ -140,6 +140,27 @@ def test_predictions_have_the_statistics_of_all_training_rows():
         assert torch.allclose(network.logits(x[:3]), network.logits(x)[:3])
 
 
+def test_statistics_are_those_of_the_training_rows_after_fit(digits):
+    X, _, shown = digits
+    model = clone(QUICK[0]).set_params(epochs=1).fit(X, shown)
+    z = torch.from_numpy(X).flatten(1) @ model.network_.layers[0].weight.T
+    assert torch.allclose(model.network_.mean_1, z.mean(0), atol=1e-5)
+    assert torch.allclose(model.network_.deviation_1, z.std(0, correction=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [QUICK[0], QUICK[1]], ids=IDS[:2])
+def test_the_rate_is_held_and_then_falls(estimator, digits):
+    X, _, shown = digits
+    model = clone(estimator).set_params(epochs=4, hold=0.5, learning_rate=1e-3).fit(X, shown)
+    rates = [line["learning_rate"] for line in model.history_.metrics]
+    assert rates[:2] == [1e-3] * 2 and 0 < rates[2] < 1e-3 and rates[3] == 0
+
+
+def test_the_gan_trains_with_the_papers_adam_and_average():
+    training = ImprovedGAN()._training()
+    assert training == {"betas": (0.5, 0.999), "schedule": "linear", "schedule_hold": 1.0, "ema": 0.9999}
+
+
 # --- VAT
 
 
@@ -181,19 +202,54 @@ def test_power_iterations_find_where_predictions_change_most():
     assert (best >= 0.98 * others).all() and (best > others).float().mean() > 0.7
 
 
-def test_vat_loss_is_cross_entropy_plus_divergence():
+def kl(p, q):
+    """KL(p || q) of rows of logits, mean over rows."""
+    return (p.softmax(1) * (p.log_softmax(1) - q.log_softmax(1))).sum(1).mean()
+
+
+def drawn(n, width, scale, generator):
+    return torch.empty(n, width, dtype=torch.float64).normal_(0, scale, generator=generator)
+
+
+@pytest.mark.parametrize("power_iterations", [1, 3])
+def test_vat_loss_is_equation_five(power_iterations):
+    """By hand: the direction from the second derivative, a length of eps, fresh noise where it is moved."""
     rows = batch()
+    labelled, x = rows["labelled"], rows["unlabelled"]
     network = shaken(NormalisedNetwork(5, (4,), 3))
-    supervised, _ = VirtualAdversarialLoss(network, eps=0.0)(rows, torch.Generator().manual_seed(0))
-    logits = network.encode(rows["labelled"], (6,), [None] * 3).logits
-    assert torch.allclose(supervised, F.cross_entropy(logits, rows["y"]), atol=1e-9)
-    loss, told = VirtualAdversarialLoss(network, eps=0.5, weight=3.0)(rows, torch.Generator().manual_seed(0))
-    assert told["divergence_nats"] > 1e-3
-    assert torch.allclose(loss, told["cross_entropy_nats"] + 3 * told["divergence_nats"])
-    more, told = VirtualAdversarialLoss(network, eps=0.5, weight=3.0, entropy=2.0)(
-        rows, torch.Generator().manual_seed(0)
-    )
-    p = network.encode(rows["unlabelled"], (8,), [None] * 3).logits.softmax(1)
+
+    def loss_of(**settings):
+        network.zero_grad()
+        loss, told = VirtualAdversarialLoss(network, noise=0.3, power_iterations=power_iterations, **settings)(
+            rows, torch.Generator().manual_seed(0)
+        )
+        loss.backward()
+        return loss.detach(), told, [p.grad.clone() for p in network.parameters()]
+
+    loss, told, found = loss_of(eps=0.5, weight=3.0)
+    generator = torch.Generator().manual_seed(0)
+    first, here = drawn(6, 4, 0.3, generator), drawn(8, 4, 0.3, generator)
+    d = unit(torch.empty_like(x).normal_(generator=generator))
+    moved = drawn(8, 4, 0.3, generator)
+
+    def logits_of(rows, noise):
+        return network.encode(rows, (len(rows),), [None, noise, None]).logits
+
+    target = logits_of(x, here).detach()
+    for _ in range(power_iterations):
+        _, product = torch.autograd.functional.hvp(
+            lambda r: 8 * kl(target, logits_of(x + r, here)), torch.zeros_like(x), d
+        )
+        d = unit(product)
+    network.zero_grad()
+    divergence = kl(target, logits_of(x + 0.5 * d, moved))
+    expected = F.cross_entropy(logits_of(labelled, first), rows["y"]) + 3 * divergence
+    expected.backward()
+    assert torch.allclose(loss, expected, rtol=1e-9) and torch.allclose(told["divergence_nats"], divergence)
+    for gradient, parameter in zip(found, network.parameters(), strict=True):
+        assert torch.allclose(gradient, parameter.grad, rtol=1e-7, atol=1e-10)
+    more, _, _ = loss_of(eps=0.5, weight=3.0, entropy=2.0)
+    p = logits_of(x, here).softmax(1)
     assert torch.allclose(more - loss, -2 * (p * p.log()).sum(1).mean())
 
 
@@ -219,10 +275,7 @@ def test_ladder_loss_is_algorithm_one():
     labelled, x = rows["labelled"], rows["unlabelled"]
     loss, told = LadderLoss(network, (2.0, 3.0, 5.0), (0.3, 0.2, 0.1))(rows, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
-    noise = [
-        torch.empty(14, width, dtype=torch.float64).normal_(0, scale, generator=generator)
-        for width, scale in ((5, 0.3), (4, 0.2), (3, 0.1))
-    ]
+    noise = [drawn(14, width, scale, generator) for width, scale in ((5, 0.3), (4, 0.2), (3, 0.1))]
 
     def normalised(values):
         return (values - values.mean(0)) / (values.var(0, correction=0) + 1e-10).sqrt()
@@ -312,6 +365,73 @@ def test_each_player_moves_by_its_own_loss():
     for name, parameter in network.discriminator.named_parameters(prefix="discriminator"):
         if parameter.requires_grad:
             assert torch.allclose(found[name], parameter.grad), name
+
+
+def test_noise_is_of_its_own_scale_and_added_before_every_layer_but_after_the_features():
+    network = gan().discriminator
+    x = torch.rand(2000, 5, dtype=torch.float64)
+    noise = network.noise(x, (0.3, 0.5), torch.Generator().manual_seed(0))
+    assert [part.shape[1] for part in noise] == [5, 4, 4]
+    assert [part.std().item() for part in noise] == pytest.approx([0.3, 0.5, 0.5], rel=0.05)
+    first, second, last = network.layers
+    h = first(x + noise[0]).relu()
+    h = second(h + noise[1]).relu()
+    logits, features = network(x, noise)
+    assert torch.allclose(features, h) and torch.allclose(logits, last(h + noise[2]))
+
+
+def test_both_turns_of_the_gan_have_noise_of_their_own():
+    rows, network = batch(), gan((0.3, 0.5))
+    loss, _ = ImprovedGANLoss(network)(rows, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    network.train()
+    made = network.make(8, rows["labelled"], generator)
+    x = torch.cat([rows["labelled"], rows["unlabelled"], made.detach()])
+    judge = network.discriminator
+    logits, features = judge(x, judge.noise(x, (0.3, 0.5), generator))
+    _, felt = judge(made, judge.noise(made, (0.3, 0.5), generator))
+    log_z = logits.logsumexp(1)
+    expected = F.cross_entropy(logits[:6], rows["y"]) + (felt.mean(0) - features[6:14].mean(0)).square().mean()
+    expected = expected + 0.5 * ((F.softplus(log_z) - log_z)[6:14].mean() + F.softplus(log_z)[14:].mean())
+    assert torch.allclose(loss, expected)
+
+
+def test_latents_are_uniform_and_hidden_layers_of_the_generator_normalised():
+    network = gan()
+    seen = []
+    network.generator[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    network.generator[1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    network.train()
+    network.make(500, torch.zeros((), dtype=torch.float64), torch.Generator().manual_seed(0))
+    z, h = seen
+    assert 0 <= z.min() < 0.01 and 0.99 < z.max() <= 1 and z.mean().item() == pytest.approx(0.5, abs=0.03)
+    weight, bias = network.generator[1].weight, network.generator[1].bias
+    assert torch.allclose(h.mean(0), bias, atol=1e-9) and torch.allclose(
+        h.std(0, correction=0), weight.abs(), rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize("scale", ["none", "unit"])
+def test_gan_draws_rows_in_the_units_of_the_data(scale, digits, tmp_path):
+    """Also where they leave [0, 1]; and a saved one draws the same."""
+    X, _, shown = digits
+    X = 16 * X + 100 if scale == "unit" else 2 * X - 1
+    model = clone(QUICK[2]).set_params(epochs=10, scale=scale).fit(X, shown)
+    rows = model.sample(200)
+    assert np.abs(rows.mean(0) - X.mean(0)).mean() < 0.25 * X.std()
+    assert model.bounded_ == (scale == "unit") and (scale == "unit" or rows.min() < -0.05)
+    model.save(tmp_path)
+    assert np.array_equal(load(tmp_path).sample(200), rows)
+
+
+def test_first_rows_are_looked_at_before_training(digits):
+    X, _, shown = digits
+    model = clone(QUICK[2]).set_params(epochs=1).fit(X, shown)
+    torch.manual_seed(0)
+    scales = [layer.scale for layer in model.network_.discriminator.layers[:-1]]
+    assert all((scale != 1).all() for scale in scales)
+    norms = [layer.direction.norm(dim=1).mean().item() for layer in model.network_.discriminator.layers]
+    assert norms == pytest.approx([0.1 * n**0.5 for n in (64, 100, 50)], rel=0.3)
 
 
 def test_first_rows_set_scale_and_shift():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -84,6 +86,9 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
             network.begin(rows, torch.Generator().manual_seed(seed_of(seed, "first rows")))
         objective = self._objective(network)
         batches = SemiSupervisedBatches(rows, y, self.batch_size, self.labelled_batch_size, seed)
+        for kind, part in (("labelled", batches.labelled), ("unlabelled", batches.unlabelled)):
+            if part is not None and part.batch_size < 2:  # the layers are normalised over the rows of a batch
+                raise UserError(f"expected at least two {kind} rows a step, got {part.batch_size}")
         config = TrainingConfig(
             epochs=self.epochs,
             learning_rate=self.learning_rate,
@@ -100,7 +105,7 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         )
         stop_if_out_of_time(self.history_, run)
         with torch.no_grad():
-            network.settle(rows.to(device))
+            network.settle(rows.to(device, next(network.parameters()).dtype))
         self._take(network.cpu().eval())
 
     def _take(self, network: ClassifyingNetwork) -> None:
@@ -115,7 +120,7 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         return self.network_.state_dict()
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
-        network = self._build()
+        network = self._build().to(next(iter(state.values())).dtype)
         network.load_state_dict(state)
         self._take(network.eval())
 
@@ -128,12 +133,47 @@ def normal_like(x: Tensor, width: int, scale: float, generator: torch.Generator 
     return noise.normal_(0, scale, generator=generator)
 
 
-def check_not_negative(**values: float) -> None:
-    """Refuses settings below 0.
+def numbers(name: str, values: Any, *, most: int | None = None) -> tuple[float, ...]:
+    """Returns a setting that is a number or a sequence of them, all finite and at least 0, as a tuple.
+
+    Args:
+        name: of the setting.
+        values: what was given.
+        most: values that can be used, None for any number of them.
 
     Raises:
-        UserError: names the first that is.
+        UserError: names the setting and what it is.
     """
-    for name, value in values.items():
-        if not value >= 0:
-            raise UserError(f"{name}: expected at least 0, got {value}")
+    try:
+        found = tuple(float(value) for value in np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: expected numbers, got {values!r}") from None
+    if not found or not all(isfinite(value) and value >= 0 for value in found):
+        raise UserError(f"{name}: expected finite numbers of at least 0, got {values!r}")
+    if most is not None and len(found) > most:
+        raise UserError(f"{name}: expected at most {most} values, one a layer, got {len(found)}")
+    return found
+
+
+def widths(name: str, values: Any) -> tuple[int, ...]:
+    """Returns a setting of numbers of units as a tuple of whole numbers.
+
+    Raises:
+        UserError: one is below 1 or no whole number, or there is none.
+    """
+    found = () if np.size(values) == 0 else numbers(name, values)
+    if not found or not all(value >= 1 and value.is_integer() for value in found):
+        raise UserError(f"{name}: expected at least one hidden layer of at least one unit, got {name}={values!r}")
+    return tuple(int(value) for value in found)
+
+
+def course(hold: float) -> dict[str, Any]:
+    """Returns the settings of a learning rate that stays for a share of the training and then falls to 0 along a line.
+
+    Raises:
+        UserError: the share is not one.
+    """
+    if not 0 <= hold <= 1:
+        raise UserError(f"hold: expected in [0, 1], got {hold}")
+    # a constant rate is one: a run at it may go on for longer
+    return {"schedule": "constant"} if hold == 1 else {"schedule": "linear", "schedule_hold": hold}

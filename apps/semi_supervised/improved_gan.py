@@ -9,7 +9,7 @@ With logits l(x) and :math:`Z = \log \sum_k e^{l_k}`, an image is taken for real
 
 and the generator the squared distance between the mean features of made and of unlabelled rows, in the last hidden
 layer (feature matching). Both losses are one objective: what is made is detached in the first, the classifier's weights
-are in the second, and the two players move at once.
+are in the second, and the two players move at once, on the same unlabelled rows (the authors' take turns, on others).
 
 Layers are weight-normalised, with scale and shift set so that their values on some training rows have mean 0 and
 deviation 1; as in the authors' code only the scales of either player's last layer are learnt on.
@@ -39,7 +39,7 @@ from core_models.errors import UserError
 from core_models.training import seed_of
 from core_models.training.config import Precision
 
-from .discriminative import ClassifyingNetwork, DiscriminativeClassifier, check_not_negative, normal_like
+from .discriminative import ClassifyingNetwork, DiscriminativeClassifier, course, normal_like, numbers, widths
 from .estimator import Scale
 
 _FIRST_ROWS = 500
@@ -80,10 +80,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise UserError(f"expected at least one hidden layer of at least one unit, got hidden={tuple(hidden)}")
-        self.widths = (inputs, *hidden, classes)
-        last = len(hidden)
+        self.widths = (inputs, *widths("hidden", hidden), classes)
+        last = len(self.widths) - 2
         self.layers = nn.ModuleList(
             WeightNormalised(a, b, learn_scale=i == last) for i, (a, b) in enumerate(pairwise(self.widths))
         )
@@ -121,8 +119,10 @@ def generator_network(latent: int, hidden: Sequence[int], outputs: int, bounded:
     """Builds softplus layers with batch normalisation; the output is a sigmoid's where rows lie in [0, 1]."""
     layers: list[nn.Module] = []
     for inside, outside in pairwise((latent, *hidden)):
-        layers += [nn.Linear(inside, outside, bias=False), nn.BatchNorm1d(outside), nn.Softplus()]
-    width = hidden[-1] if hidden else latent
+        normalised = nn.BatchNorm1d(outside, eps=1e-6)
+        normalised.weight.requires_grad_(False)
+        layers += [nn.Linear(inside, outside, bias=False), normalised, nn.Softplus()]
+    width = hidden[-1]
     # as spread as Glorot and Bengio's weights
     layers.append(WeightNormalised(width, outputs, learn_scale=True, spread=(2 / (width + outputs)) ** 0.5))
     return nn.Sequential(*layers, nn.Sigmoid()) if bounded else nn.Sequential(*layers)
@@ -146,10 +146,10 @@ class ImprovedGANNetwork(ClassifyingNetwork):
         noise: tuple[float, float], bounded: bool,
     ) -> None:  # fmt: skip
         super().__init__()
-        if latent < 1 or min(generator_hidden, default=1) < 1:
-            raise UserError(f"expected a latent and units of at least 1, got {latent} and {tuple(generator_hidden)}")
+        if latent < 1:
+            raise UserError(f"latent: expected at least 1, got {latent}")
         self.discriminator = Discriminator(inputs, hidden, classes)
-        self.generator = generator_network(latent, generator_hidden, inputs, bounded)
+        self.generator = generator_network(latent, widths("generator_hidden", generator_hidden), inputs, bounded)
         self.latent, self.noise = latent, noise
 
     def logits(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n classes"]:
@@ -180,6 +180,7 @@ class ImprovedGANLoss(Objective):
     def __init__(self, network: ImprovedGANNetwork, unlabelled_weight: float = 1.0) -> None:
         super().__init__()
         self.network, self.unlabelled_weight = network, unlabelled_weight
+        self.noise = str(network.noise)  # what a run that goes on must have in common with the one before
 
     def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
         """Returns the loss of a batch; where nothing is unlabelled its labelled rows stand for the real ones."""
@@ -196,7 +197,9 @@ class ImprovedGANLoss(Objective):
         # the generator's turn: the same classifier, whose weights are held
         held = {name: parameter.detach() for name, parameter in judge.named_parameters()}
         _, felt = functional_call(judge, held, (made, judge.noise(made, network.noise, generator)))
-        matching = (felt.mean(0) - features[n : n + m].detach().mean(0)).square().mean()
+        real_features = features[n : n + m].detach()
+        # two means that come near each other: not in half precision
+        matching = (felt.to(x.dtype).mean(0) - real_features.to(x.dtype).mean(0)).square().mean()
         loss = cross_entropy + self.unlabelled_weight * adversarial + matching
         told = {"cross_entropy_nats": cross_entropy, "adversarial_nats": adversarial, "feature_distance": matching}
         return loss, {name: value.detach() for name, value in told.items()}
@@ -271,26 +274,27 @@ class ImprovedGAN(DiscriminativeClassifier):
         super()._fit(x, y, run=run, resume=resume)
 
     def _build(self) -> ImprovedGANNetwork:
-        if len(self.noise) != 2:
+        noise = numbers("noise", self.noise)
+        if len(noise) != 2:
             raise UserError(f"noise: expected two values, for the input and for later layers, got {self.noise}")
-        check_not_negative(noise=min(self.noise), unlabelled_weight=self.unlabelled_weight)
+        numbers("unlabelled_weight", self.unlabelled_weight, most=1)
         return ImprovedGANNetwork(
-            self.n_features_in_, self.hidden, len(self.classes_), self.latent, self.generator_hidden, self.noise,
-            self.bounded_,
+            self.n_features_in_, self.hidden, len(self.classes_), self.latent, self.generator_hidden,
+            (noise[0], noise[1]), self.bounded_,
         )  # fmt: skip
 
     def _objective(self, network: ImprovedGANNetwork) -> ImprovedGANLoss:
         return ImprovedGANLoss(network, self.unlabelled_weight)
 
     def _training(self) -> dict[str, Any]:
-        return {"betas": (0.5, 0.999), "schedule": "linear", "schedule_hold": self.hold, "ema": self.ema}
+        return {"betas": (0.5, 0.999), **course(self.hold), "ema": self.ema}
 
     @torch.no_grad()
     def sample(self, n: int = 1) -> np.ndarray:
         """Draws rows, in the units of the training data: (n, *event_shape).
 
-        The same call on the same estimator draws the same rows. Feature matching is for the classifier's sake: what it
-        draws need not look like the data.
+        The same call on the same estimator draws the same rows where `random_state` is a number. Feature matching is
+        for the classifier's sake: what it draws need not look like the data.
         """
         check_is_fitted(self, "classes_")
         generator = torch.Generator().manual_seed(seed_of(self._seed(), "sample"))

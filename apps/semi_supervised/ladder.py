@@ -32,10 +32,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from core_models.base import Metrics, Objective, Scalar
-from core_models.errors import UserError
 from core_models.training.config import Precision
 
-from .discriminative import DiscriminativeClassifier, check_not_negative, normal_like
+from .discriminative import DiscriminativeClassifier, course, normal_like, numbers
 from .estimator import Scale
 from .normalised import EPSILON, NormalisedNetwork, product
 
@@ -94,7 +93,11 @@ class LadderLoss(Objective):
     def __init__(self, network: LadderNetwork, denoising: Sequence[float], noise: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        self.denoising, self.noise = (_filled(values, len(network.widths)) for values in (denoising, noise))
+        count = len(network.widths)
+        self.denoising = _filled(numbers("denoising", denoising, most=count), count)
+        self.noise = _filled(numbers("noise", noise, most=count), count)
+        # what a run that goes on must have in common with the one before
+        self.settings = f"denoising {self.denoising}, noise {self.noise}"
 
     def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
         """Returns the loss of a batch; where nothing is unlabelled its labelled rows are denoised."""
@@ -188,11 +191,7 @@ class Ladder(DiscriminativeClassifier):
         return LadderNetwork(self.n_features_in_, self.hidden, len(self.classes_))
 
     def _objective(self, network: LadderNetwork) -> LadderLoss:
-        for name, values in (("denoising", self.denoising), ("noise", self.noise)):
-            if not values:
-                raise UserError(f"{name}: expected at least one value, got none")
-            check_not_negative(**{name: min(values)})
         return LadderLoss(network, self.denoising, self.noise)
 
     def _training(self) -> dict[str, Any]:
-        return {"schedule": "linear", "schedule_hold": self.hold, "compile": self.compile}
+        return {**course(self.hold), "compile": self.compile}

@@ -7,7 +7,8 @@ In training the means and variances are those of the batch, apart for every grou
 and the same over and over, and would shift those of the others. A ReLU layer needs no scale of its own, since the next
 one is normalised.
 
-For predictions the statistics are those of all training rows, computed once after the training, layer by layer.
+For predictions the statistics are those of all training rows, computed once after the training, layer by layer (the
+authors of the ladder take those of the labelled rows).
 
 Source: Rasmus, Valpola, Honkala, Berglund and Raiko, "Semi-supervised learning with ladder networks", NIPS 2015,
 section 3.1; Ioffe and Szegedy, "Batch normalization", ICML 2015.
@@ -23,9 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core_models.errors import UserError
-
-from .discriminative import ClassifyingNetwork
+from .discriminative import ClassifyingNetwork, widths
 
 EPSILON = 1e-10
 """What is added to a variance."""
@@ -54,9 +53,7 @@ class NormalisedNetwork(ClassifyingNetwork):
 
     def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise UserError(f"expected at least one hidden layer of at least one unit, got hidden={tuple(hidden)}")
-        self.widths = (inputs, *hidden, classes)
+        self.widths = (inputs, *widths("hidden", hidden), classes)
         self.layers = nn.ModuleList(product(a, b) for a, b in pairwise(self.widths))
         self.shifts = nn.ParameterList(torch.zeros(width) for width in self.widths[1:])
         self.scale = nn.Parameter(torch.ones(classes))

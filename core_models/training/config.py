@@ -127,7 +127,7 @@ class TrainingConfig:
         """
         left_out = FREE_ON_RESUME + (("epochs",) if self.schedule == "constant" else ())
         left_out += () if self.schedule == "steps" else ("step_at", "step_factor")
-        left_out += () if self.schedule_hold else ("schedule_hold",)
+        left_out += () if self.schedule_hold and self.schedule in ("cosine", "linear") else ("schedule_hold",)
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

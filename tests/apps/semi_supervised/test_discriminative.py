@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from apps.semi_supervised.baselines import NeuralNetwork
-from apps.semi_supervised.estimator import load
+from apps.semi_supervised.estimator import OutOfTime, load
 from apps.semi_supervised.improved_gan import Discriminator, ImprovedGAN, ImprovedGANLoss, ImprovedGANNetwork
 from apps.semi_supervised.ladder import Combinator, Ladder, LadderLoss, LadderNetwork
 from apps.semi_supervised.normalised import NormalisedNetwork
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(estimator, digits, tmp_path):
     X, _, shown = digits
     short = clone(estimator).set_params(epochs=2)
     whole = clone(short).fit(X, shown).predict_proba(X)
-    with pytest.raises(Exception, match="time limit"):
+    with pytest.raises(OutOfTime):
         clone(short).set_params(time_limit=1e-3).fit(X, shown, run=RunFolder(tmp_path))
     assert np.array_equal(clone(short).fit(X, shown, run=RunFolder(tmp_path), resume=True).predict_proba(X), whole)
 
@@ -105,8 +105,15 @@ def test_every_row_may_be_labelled(estimator, digits):
         (VAT(power_iterations=0), "power_iterations"),
         (VAT(batch_size=0), "batch_size"),
         (Ladder(noise=()), "noise"),
+        (Ladder(noise=(0.1, float("nan"))), "noise"),
+        (Ladder(noise="much"), "noise"),
         (Ladder(denoising=(1.0, -1.0)), "denoising"),
-        (Ladder(hold=2.0), "hold"),
+        (Ladder(hidden=(4,), denoising=(1.0, 1.0, 1.0, 1.0)), "denoising: expected at most 3"),
+        (Ladder(hold=2.0), "^hold"),
+        (VAT(eps=float("inf")), "eps"),
+        (VAT(labelled_batch_size=1), "at least two labelled rows"),
+        (Ladder(batch_size=1), "at least two unlabelled rows"),
+        (ImprovedGAN(generator_hidden=()), "generator_hidden"),
         (ImprovedGAN(noise=(0.3,)), "noise"),
         (ImprovedGAN(hidden=()), "hidden"),
         (ImprovedGAN(latent=0), "latent"),
@@ -116,6 +123,38 @@ def test_every_row_may_be_labelled(estimator, digits):
 def test_settings_out_of_range_are_refused_by_name(estimator, name, digits):
     with pytest.raises(UserError, match=name):
         estimator.fit(digits[0], digits[2])
+
+
+@pytest.mark.parametrize("estimator", QUICK, ids=IDS)
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_and_are_saved(estimator, precision, digits, tmp_path):
+    X, _, shown = digits
+    model = clone(estimator).set_params(epochs=2, precision=precision).fit(X, shown)
+    model.save(tmp_path)
+    assert np.array_equal(load(tmp_path).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Ladder(hidden=(9,)), {"noise": (0.9,)}),
+        (Ladder(hidden=(9,)), {"denoising": (1.0,)}),
+        (VAT(hidden=(9,)), {"eps": 1.0}),
+        (ImprovedGAN(hidden=(9,), generator_hidden=(9,)), {"noise": (0.1, 0.1)}),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(before, after, digits, tmp_path):
+    X, _, shown = digits
+    with pytest.raises(OutOfTime):
+        clone(before).set_params(time_limit=1e-3).fit(X, shown, run=RunFolder(tmp_path))
+    with pytest.raises(UserError, match="another model"):
+        clone(before).set_params(**after).fit(X, shown, run=RunFolder(tmp_path), resume=True)
+
+
+def test_settings_may_be_numbers_and_arrays(digits):
+    X, _, shown = digits
+    model = Ladder(hidden=np.array([9, 7]), noise=0.3, epochs=1).fit(X, shown)
+    assert model.network_.widths == (64, 9, 7, 10)
 
 
 # --- the network of VAT and of the ladder
@@ -131,12 +170,17 @@ def test_groups_of_rows_are_normalised_apart():
         assert torch.allclose(part.var(0, correction=0), torch.ones(4, dtype=torch.float64), atol=1e-6)
 
 
+def test_layers_keep_the_variance_of_their_input_at_first():
+    network = NormalisedNetwork(400, (300,), 10)
+    assert [layer.weight.std().item() for layer in network.layers] == pytest.approx([400**-0.5, 300**-0.5], rel=0.05)
+
+
 def test_predictions_have_the_statistics_of_all_training_rows():
     network = shaken(NormalisedNetwork(5, (4, 4), 3))
-    x = torch.rand(40, 5, dtype=torch.float64)
+    x = torch.rand(5300, 5, dtype=torch.float64)  # more than are computed at once
     with torch.no_grad():
         network.settle(x)
-        assert torch.allclose(network.logits(x), network.encode(x, (40,), [None] * 4).logits, atol=1e-9)
+        assert torch.allclose(network.logits(x), network.encode(x, (len(x),), [None] * 4).logits, atol=1e-9)
         assert torch.allclose(network.logits(x[:3]), network.logits(x)[:3])
 
 
@@ -158,7 +202,8 @@ def test_the_rate_is_held_and_then_falls(estimator, digits):
 
 def test_the_gan_trains_with_the_papers_adam_and_average():
     training = ImprovedGAN()._training()
-    assert training == {"betas": (0.5, 0.999), "schedule": "linear", "schedule_hold": 1.0, "ema": 0.9999}
+    assert training == {"betas": (0.5, 0.999), "schedule": "constant", "ema": 0.9999}
+    assert ImprovedGAN(hold=0.5)._training()["schedule_hold"] == 0.5
 
 
 # --- VAT
@@ -211,6 +256,11 @@ def drawn(n, width, scale, generator):
     return torch.empty(n, width, dtype=torch.float64).normal_(0, scale, generator=generator)
 
 
+def test_unit_scales_the_shortest_rows_too():
+    assert torch.allclose(unit(torch.full((2, 4), 1e-30)), torch.full((2, 4), 0.5))
+    assert torch.equal(unit(torch.zeros(2, 4)), torch.zeros(2, 4))
+
+
 @pytest.mark.parametrize("power_iterations", [1, 3])
 def test_vat_loss_is_equation_five(power_iterations):
     """By hand: the direction from the second derivative, a length of eps, fresh noise where it is moved."""
@@ -254,6 +304,10 @@ def test_vat_loss_is_equation_five(power_iterations):
 
 
 # --- the ladder
+
+
+def test_combinator_starts_with_a_sigmoid_of_no_weight():
+    assert [row.unique().item() for row in Combinator(4).weights] == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_combinator_is_equation_two():
@@ -305,6 +359,12 @@ def test_ladder_loss_is_algorithm_one():
         expected = expected + weight / network.widths[i] * (back - clean[i]).square().sum(1).mean()
     assert torch.allclose(loss, expected, rtol=1e-9)
     assert set(told) == {"cross_entropy_nats", "denoising_0", "denoising_1", "denoising_2"}
+    # also through the clean values and their statistics
+    loss.backward()
+    found = [p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    expected.backward()
+    assert all(torch.allclose(a, p.grad, atol=1e-10) for a, p in zip(found, network.parameters(), strict=True))
 
 
 def test_every_ladder_parameter_has_a_gradient():
@@ -406,6 +466,7 @@ def test_latents_are_uniform_and_hidden_layers_of_the_generator_normalised():
     z, h = seen
     assert 0 <= z.min() < 0.01 and 0.99 < z.max() <= 1 and z.mean().item() == pytest.approx(0.5, abs=0.03)
     weight, bias = network.generator[1].weight, network.generator[1].bias
+    assert not weight.requires_grad and bias.requires_grad
     assert torch.allclose(h.mean(0), bias, atol=1e-9) and torch.allclose(
         h.std(0, correction=0), weight.abs(), rtol=1e-2
     )

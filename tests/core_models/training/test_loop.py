@@ -66,6 +66,13 @@ def test_schedule_reaches_the_optimiser():
     assert history.metrics[0]["learning_rate"] == 0.5
 
 
+def test_hold_reaches_the_optimiser():
+    history = train(
+        Line(), line_batches([1.0]), config(learning_rate=1.0, epochs=5, schedule="linear", schedule_hold=0.5)
+    )
+    assert [line["learning_rate"] for line in history.metrics] == [1, 1, 1, 0.5, 0]
+
+
 def test_average_is_validated_and_returned():
     objective = Line()
     seen = []

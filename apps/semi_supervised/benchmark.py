@@ -165,8 +165,8 @@ def benchmark(
         stack: whether the draws of M2 and M1+M2 are trained as one stack; where left out, on a GPU only, since a
             processor gains little by it.
         device: auto, cpu, cuda or cuda:N.
-        compile: whether torch compiles training: the same numbers up to rounding; sooner with softplus and for the ladder
-            network, not for M2 with ReLU.
+        compile: whether torch compiles training: the same numbers up to rounding; sooner with softplus and for the
+            ladder network, not for M2 with ReLU.
         threads: CPU threads.
         time_limit: time after which to stop [s], leaving the rest for the next call.
         again: whether to fill cells anew that stand already.

@@ -57,6 +57,8 @@ class TrainingConfig:
     """Step size of the optimiser, before the schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the optimiser's first and second moments; the first is SGD's momentum."""
+    epsilon: float = 1e-8
+    """What Adam, AdamW and Adamax add to the root of the second moment: where gradients are smaller, steps are too."""
     weight_decay: float = 0.0
     """L2 penalty (adam, adamax, sgd) or decoupled decay (adamw)."""
     optimizer: Optimizer = "adam"
@@ -114,7 +116,7 @@ class TrainingConfig:
             _require(value is None or value >= 1, name, "at least 1", value)
         for name in ("weight_decay", "warmup_steps", "checkpoint_every_seconds", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        for name in ("learning_rate", "clip_norm", "time_limit"):
+        for name in ("learning_rate", "epsilon", "clip_norm", "time_limit"):
             value = getattr(self, name)
             _require(value is None or (value > 0 and math.isfinite(value)), name, "positive and finite", value)
 
@@ -122,12 +124,13 @@ class TrainingConfig:
         """Returns the settings that the run's numbers depend on, as plain values.
 
         `epochs` is among them only where the schedule depends on it: a run at a constant learning rate may be resumed
-        with more epochs. The settings of `steps` are among them only under that schedule, `schedule_hold` where it is
-        set.
+        with more epochs. The settings of `steps` are among them only under that schedule, `schedule_hold` and `epsilon`
+        only where they are set.
         """
         left_out = FREE_ON_RESUME + (("epochs",) if self.schedule == "constant" else ())
         left_out += () if self.schedule == "steps" else ("step_at", "step_factor")
         left_out += () if self.schedule_hold and self.schedule in ("cosine", "linear") else ("schedule_hold",)
+        left_out += () if self.epsilon != 1e-8 else ("epsilon",)
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

@@ -24,6 +24,7 @@ from core_models.training import EarlyStop, TrainingConfig, resolve_device
         ("warmup_steps", -1),
         ("schedule_floor", 1.5),
         ("schedule_hold", -0.1),
+        ("epsilon", 0.0),
         ("clip_norm", 0.0),
         ("ema", 1.0),
         ("validate_every", 0),
@@ -70,7 +71,8 @@ def test_steps_are_part_of_a_run_only_where_they_are_taken():
     """A checkpoint of another schedule knows nothing of them, and goes on as before."""
     assert TrainingConfig(epochs=1).numbers() == TrainingConfig(epochs=1, step_at=(0.1,), step_factor=0.2).numbers()
     cosine = TrainingConfig(epochs=1, schedule="cosine").numbers()
-    assert not {"step_at", "step_factor", "schedule_hold"} & cosine.keys()
+    assert not {"step_at", "step_factor", "schedule_hold", "epsilon"} & cosine.keys()
+    assert "epsilon" in TrainingConfig(epochs=1, epsilon=1e-4).numbers()
     assert "schedule_hold" in TrainingConfig(epochs=1, schedule="cosine", schedule_hold=0.5).numbers()
     steps = TrainingConfig(epochs=2, schedule="steps")
     for change in ({"step_at": (0.1,)}, {"step_factor": 0.2}, {"epochs": 3}):

@@ -66,6 +66,14 @@ def test_schedule_reaches_the_optimiser():
     assert history.metrics[0]["learning_rate"] == 0.5
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax"])
+def test_epsilon_reaches_the_optimiser(optimizer):
+    """A first step of Adam is rate * g / (|g| + epsilon), and here |g| is 1."""
+    objective = Line()
+    train(objective, line_batches([1.0]), config(optimizer=optimizer, learning_rate=0.5, epsilon=1.0, epochs=1))
+    assert objective.w.item() == pytest.approx(0.25)
+
+
 def test_hold_reaches_the_optimiser():
     history = train(
         Line(), line_batches([1.0]), config(learning_rate=1.0, epochs=5, schedule="linear", schedule_hold=0.5)

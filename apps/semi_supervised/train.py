@@ -11,7 +11,7 @@ from core_models.data import NoSourceError, load
 from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder, resolve_device
-from core_models.training.config import FREE_ON_RESUME
+from core_models.training.config import FREE_ON_RESUME, multiplies_in_bfloat16
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
 from .experiment import Task, make_task, run_task
@@ -175,7 +175,9 @@ def demo(out: str = "runs/demo", data: str = "auto", draw: int = 0, threads: int
     for row, name in (("NN", "demo_nn"), ("M1+M2", "demo_m1_m2")):
         spec = specification(find_method(row), labels, data, preset=name)
         estimator = build(spec)
-        shown = {"threads": threads, "verbose": True}
+        shown: dict[str, Any] = {"threads": threads, "verbose": True}
+        if not multiplies_in_bfloat16(resolve_device("auto")):
+            shown["precision"] = "32-true"  # else it would not be done in minutes
         estimator.set_params(**{k: v for k, v in shown.items() if k in estimator.get_params()})
         run = RunFolder(root / ("baseline" if row == "NN" else "m1_m2"))
         summary = fit_and_report(estimator, task, run, resume=True)

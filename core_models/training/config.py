@@ -151,6 +151,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Says whether a device has products in bfloat16; where torch can't tell, it is taken to have them.
+
+    On a processor without them bf16-mixed is many times slower than single precision.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return None in known or any(ask() for ask in known if ask is not None)
+
+
 def _require(condition: object, name: str, expected: str, value: object) -> None:
     if not condition:
         raise UserError(f"{name}: expected {expected}, got {value}")

@@ -3,9 +3,11 @@
 import math
 
 import pytest
+import torch
 
 from core_models.errors import UserError
 from core_models.training import EarlyStop, TrainingConfig, resolve_device
+from core_models.training.config import multiplies_in_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,12 @@ def test_devices():
     assert resolve_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="expected device cuda:99, found"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(("avx", "amx", "expected"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_processors_with_products_in_bfloat16(avx, amx, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert multiplies_in_bfloat16(torch.device("cpu")) == expected
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert multiplies_in_bfloat16(torch.device("cpu"))

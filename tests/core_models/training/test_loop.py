@@ -81,6 +81,14 @@ def test_hold_reaches_the_optimiser():
     assert [line["learning_rate"] for line in history.metrics] == [1, 1, 1, 0.5, 0]
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_slow_half_precision_is_told(native, capsys, monkeypatch):
+    monkeypatch.setattr("core_models.training.loop.multiplies_in_bfloat16", lambda device: native)
+    for precision in ("bf16-mixed", "32-true"):
+        train(Line(), line_batches([1.0]), config(precision=precision), progress=True)
+    assert capsys.readouterr().err.count("precision 32-true is many times faster") == (0 if native else 1)
+
+
 def test_average_is_validated_and_returned():
     objective = Line()
     seen = []

@@ -513,9 +513,8 @@ def test_first_rows_set_scale_and_shift():
     assert [layer.scale.requires_grad for layer in network.layers] == [False, False, True]
 
 
+@pytest.mark.parametrize("fitted", QUICK[2:], ids=IDS[2:], indirect=True)
 def test_gan_draws_rows_of_the_data(fitted, digits):
-    if not isinstance(fitted, ImprovedGAN):
-        pytest.skip("draws no rows")
     rows = fitted.sample(7)
     assert rows.shape == (7, 1, 8, 8) and rows.min() >= 0 and rows.max() <= 1
     assert np.array_equal(rows, fitted.sample(7))

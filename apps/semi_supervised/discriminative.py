@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core_models.training import RunFolder
 
 
-class ClassifyingNetwork(nn.Module):
+class ClassifyingNetwork(nn.Module, ABC):
     """Networks of which one classifies."""
 
     @abstractmethod

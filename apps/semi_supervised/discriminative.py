@@ -120,7 +120,9 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         return self.network_.state_dict()
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
-        network = self._build().to(next(iter(state.values())).dtype)
+        # Saved tensors come in any order, counters of batch normalisation among them.
+        weights = (tensor for tensor in state.values() if tensor.is_floating_point())
+        network = self._build().to(next(weights).dtype)
         network.load_state_dict(state)
         self._take(network.eval())
 

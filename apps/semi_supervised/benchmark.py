@@ -277,7 +277,7 @@ def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> 
     arguments = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in estimator.get_params(deep=False).items()
-        if key not in _FREE and key != "random_state"
+        if key not in _FREE and key != "random_state" and (key, value) != ("m1_precision", None)
     }
     return {"method": type(estimator).__name__, **arguments, "data": Path(data).stem, "labels": labels}
 
@@ -288,10 +288,10 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path |
     Returns:
         The folder of the model and the time that it took [s] (0 where it stood); None when a time limit fell within.
     """
-    config = {key: value for key, value in vars(estimator).items() if key.startswith("m1_")}
+    config = {key: v for key, v in vars(estimator).items() if key.startswith("m1_") and key != "m1_precision"}
     if estimator.scale not in ("auto", "none"):
         raise UserError(f"settings: expected scale auto or none for a shared M1, got {estimator.scale!r}: leave it out")
-    config |= {"data": task.data.name, "rows": len(task.x), "precision": estimator.precision}
+    config |= {"data": task.data.name, "rows": len(task.x), "precision": estimator.precision_of_m1()}
     folder = work / f"m1_{hash_of(config)}"
     if (folder / "model.json").is_file():
         return folder, 0.0

@@ -71,6 +71,10 @@ class FeatureLearner:
     active_: list[int]
     latent_mean_: np.ndarray
 
+    def precision_of_m1(self) -> Precision:
+        """Returns the arithmetic that M1 is trained in."""
+        return self.precision
+
     def _learn_m1(self, x: Rows, seed: int, *, run: RunFolder | None, resume: bool) -> tuple[Tensor, Tensor]:
         """Trains or takes the auto-encoder; returns means and standard deviations of the active latents, (n, d)."""
         if self.m1 is None:
@@ -119,7 +123,7 @@ class FeatureLearner:
             schedule="cosine",
             seed=seed,
             device=self.device,
-            precision=self.precision,
+            precision=self.precision_of_m1(),
             compile=self.compile,
             threads=self.threads,
             time_limit=self.time_limit,

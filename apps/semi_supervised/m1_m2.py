@@ -59,6 +59,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         m1_batch_size: rows a step of M1.
         m1_learning_rate: of Adam for M1, at its highest; it falls to 0 along a cosine.
         m1_kl_warmup: epochs over which the weight of M1's KL term rises to 1.
+        m1_precision: as `precision`, of M1's training alone; None for the same.
         active_threshold: standard deviation of its posterior mean above which a latent of M1 counts as in use.
         scale: what happens to the inputs; see `SemiSupervisedClassifier`.
         random_state: seeds initial weights, order and noise.
@@ -98,6 +99,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         m1_batch_size: int = 200,
         m1_learning_rate: float = 2e-3,
         m1_kl_warmup: int = 10,
+        m1_precision: Precision | None = None,
         active_threshold: float = 0.1,
         scale: Scale = "auto",
         random_state: int = 0,
@@ -134,6 +136,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         self.m1_batch_size = m1_batch_size
         self.m1_learning_rate = m1_learning_rate
         self.m1_kl_warmup = m1_kl_warmup
+        self.m1_precision = m1_precision
         self.active_threshold = active_threshold
         self.scale = scale
         self.random_state = random_state
@@ -143,6 +146,10 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         self.threads = threads
         self.time_limit = time_limit
         self.verbose = verbose
+
+    def precision_of_m1(self) -> Precision:
+        """Returns the arithmetic that M1 is trained in, which may not be M2's."""
+        return self.m1_precision or self.precision
 
     def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
         mean, deviation = self._learn_m1(x, self._seed(), run=run, resume=resume)
@@ -154,7 +161,9 @@ class M1M2(FeatureLearner, GenerativeClassifier):
             likelihood="gaussian",
             classes=len(self.classes_),
         )
-        return self._problem(config, torch.cat([mean, deviation], 1), y, "posterior")
+        # a given M1, or one with a precision of its own, need not be of the kind that M2 is trained in
+        kind = torch.float64 if self.precision == "64-true" else torch.float32
+        return self._problem(config, torch.cat([mean, deviation], 1).to(kind), y, "posterior")
 
     def _to_m2(self, x: Rows) -> Tensor:
         return self._features(x)

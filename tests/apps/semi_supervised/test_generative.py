@@ -1,5 +1,7 @@
 """M1+SVM, M1+TSVM, M2 and M1+M2 as estimators."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import core_models
+from apps.semi_supervised.benchmark import shared_m1
 from apps.semi_supervised.estimator import load
 from apps.semi_supervised.experiment import Task, run_task
 from apps.semi_supervised.m1 import M1SVM, M1TSVM
@@ -160,6 +163,24 @@ def test_an_auto_encoder_of_the_users_own_as_an_object_and_from_a_folder(digits,
     np.testing.assert_array_equal(model.predict_proba(x), from_folder.predict_proba(x))
     model.save(tmp_path / "saved")
     np.testing.assert_array_equal(load(tmp_path / "saved").predict_proba(x), model.predict_proba(x))
+
+
+def test_m1_has_a_precision_of_its_own(digits, tmp_path):
+    x, _, shown = digits
+    model = small(M1M2, epochs=1, m1_epochs=1, m1_precision="64-true").fit(x, shown)
+    kinds = {part: {p.dtype for p in part.parameters()} for part in (model.m1_, model.network_)}
+    assert list(kinds.values()) == [{torch.float64}, {torch.float32}]
+    # what M2 is trained in does not change whose M1 a benchmark shares
+    task = Task(SimpleNamespace(name="digits"), x, shown, 50, 0, {})
+    alone, apart, other = (
+        shared_m1(small(M1M2, m1_epochs=1, **precisions), task, tmp_path)[0]
+        for precisions in (
+            {"precision": "64-true"},
+            {"precision": "32-true", "m1_precision": "64-true"},
+            {"precision": "32-true"},
+        )
+    )
+    assert alone == apart != other
 
 
 def test_an_auto_encoder_of_other_events_is_refused(digits):

@@ -1,0 +1,26 @@
+"""Whether the cells of semi-supervised learning that stand are of what the command would measure today."""
+
+import json
+import shlex
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from apps.common.cells import read_cells
+from apps.semi_supervised.benchmark import APP, PROTOCOL, Entry, Grid
+from apps.semi_supervised.methods import METHODS
+from core_models.files import hash_of
+
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+CELLS = [cell for cell in read_cells(RESULTS, app=APP) if cell.table in ("mnist", "cifar10")]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=[f"{cell.table}-{cell.row}-{cell.column}-{cell.draw}" for cell in CELLS])
+def test_a_cell_is_of_the_settings_of_its_preset_today(cell):
+    words = shlex.split(cell.command)
+    settings = json.loads(words[words.index("--settings") + 1]) if "--settings" in words else {}
+    data = words[words.index("--data") + 1] if "--data" in words else "mnist"
+    grid = Grid(data, RESULTS, Path(), settings, "cpu", False, None, inf, False)
+    config = grid.config(Entry(METHODS[cell.row], int(cell.column), cell.draw))
+    assert (cell.config_hash, cell.protocol) == (hash_of(config), PROTOCOL)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,6 +47,14 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
         raise UserError(f"{path} is no whole safetensors file ({error}): it was cut short or altered") from error
 
 
+def kind_of(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """Returns the kind of number that weights are: that of the first that is none of whole numbers.
+
+    Saved tensors come in any order, and a batch normalisation counts its steps among them.
+    """
+    return next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.get_default_dtype())
+
+
 def save(model: GenerativeModel | Classifier, folder: Path | str) -> None:
     """Saves a model's weights and configuration into a folder."""
     folder = Path(folder)
@@ -54,17 +64,18 @@ def save(model: GenerativeModel | Classifier, folder: Path | str) -> None:
 
 
 @overload
-def load(folder: Path | str) -> Any: ...
+def load(folder: Path | str, *, as_saved: bool = False) -> Any: ...
 @overload
-def load(folder: Path | str, capability: type[Model]) -> Model: ...
+def load(folder: Path | str, capability: type[Model], *, as_saved: bool = False) -> Model: ...
 
 
-def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
+def load(folder: Path | str, capability: type[nn.Module] | None = None, *, as_saved: bool = False) -> Any:
     """Loads a model saved by `save` or trained into a run folder, or one of the zoo, in evaluation mode on the CPU.
 
     Args:
         folder: the folder, or `zoo:NAME`.
         capability: what it must be, `GenerativeModel` or `Classifier`; either when left out.
+        as_saved: whether the weights stay in the kind of number that they were saved in; else they are float32.
 
     The class is found by the class path in `model.json`, which must name such a model: load folders of others as you
     would import their code.
@@ -94,6 +105,8 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None) -> Any:
             f"{differing[0]} was expected with shape {expected.get(differing[0])}, got {found.get(differing[0])}"
         )
     _check_card(folder)
+    if as_saved:
+        model.to(kind_of(state))
     model.load_state_dict(state)
     return model.eval()
 

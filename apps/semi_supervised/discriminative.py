@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core_models.base import Objective
 from core_models.errors import UserError
+from core_models.persistence import kind_of
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -120,9 +121,7 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         return self.network_.state_dict()
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
-        # Saved tensors come in any order, counters of batch normalisation among them.
-        weights = (tensor for tensor in state.values() if tensor.is_floating_point())
-        network = self._build().to(next(weights).dtype)
+        network = self._build().to(kind_of(state))
         network.load_state_dict(state)
         self._take(network.eval())
 

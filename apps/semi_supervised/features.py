@@ -168,4 +168,4 @@ class FeatureLearner:
         core_models.save(self.m1_, folder / "m1")
 
     def _load_parts(self, folder: Path) -> None:
-        self._take_m1(core_models.load(folder / "m1"))
+        self._take_m1(core_models.load(folder / "m1", as_saved=True))

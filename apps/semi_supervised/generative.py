@@ -16,6 +16,7 @@ from torch import Tensor
 from core_models.errors import UserError
 from core_models.latent import ConditionalVAEConfig
 from core_models.layers.networks import Activation
+from core_models.persistence import kind_of
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -178,8 +179,9 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
             key: tuple(v) if isinstance(v, list) else v for key, v in self.network_config_.items()
         }
         config = ConditionalVAEConfig(**fields)
-        network = M2Network(config)
-        network.load_state_dict({name[3:]: value for name, value in state.items() if name.startswith("m2.")})
+        weights = {name[3:]: value for name, value in state.items() if name.startswith("m2.")}
+        network = M2Network(config).to(kind_of(weights))
+        network.load_state_dict(weights)
         self._take(network.eval(), config, self.observation_)
 
     def _log_proba(self, x: Rows) -> LogProbabilities:

@@ -46,6 +46,14 @@ def test_saving_again_replaces_the_model(folder):
     )
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
+def test_weights_are_single_precision_or_as_they_were_saved(kind, tmp_path):
+    core_models.save(VAE(SMALL).to(kind), tmp_path / "run")
+    for as_saved, expected in ((False, torch.float32), (True, kind)):
+        model = core_models.load(tmp_path / "run", as_saved=as_saved)
+        assert {parameter.dtype for parameter in model.parameters()} == {expected}
+
+
 def test_a_classifier_comes_back_and_is_told_from_a_generative_model(folder, tmp_path):
     torch.manual_seed(0)
     net = ResNet(ResNetConfig((1, 5, 5), classes=3, widths=(2, 4), units=1))

@@ -141,6 +141,15 @@ def test_saved_and_loaded_it_predicts_the_same(kind, digits, tmp_path):
     assert not [path for path in (tmp_path / "saved").rglob("*") if path.suffix in (".pkl", ".pickle", ".pt")]
 
 
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_trained_in_double_it_is_loaded_in_double(kind, digits, tmp_path):
+    x, _, shown = digits
+    changes = {"m1_epochs": 2} if kind is M1M2 else {}
+    model = small(kind, epochs=2, precision="64-true", **changes).fit(x, shown)
+    model.save(tmp_path / "saved")
+    np.testing.assert_array_equal(load(tmp_path / "saved").predict_proba(x), model.predict_proba(x))
+
+
 def test_same_seed_same_numbers_other_seed_other_numbers(digits):
     x, _, shown = digits
     first, second, other = (small(M2, epochs=2, random_state=s).fit(x, shown).predict_proba(x) for s in (0, 0, 1))

@@ -28,7 +28,7 @@ from apps.common.cells import Cell, find_cell, write_cell
 from apps.common.provenance import device_words
 from core_models.errors import UserError
 from core_models.files import hash_of
-from core_models.training import RunFolder, resolve_device
+from core_models.training import Interrupted, RunFolder, resolve_device
 from core_models.training.config import FREE_ON_RESUME
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
@@ -188,7 +188,12 @@ def benchmark(
             entries = [entry for entry in entries if not grid.stands(entry)]
             stacked = together and len(entries) > 1 and isinstance(grid.estimator(entries[0]), GenerativeClassifier)
             for group in [entries] if stacked else [[entry] for entry in entries]:
-                if time.monotonic() >= deadline or not _fill(group, grid):
+                try:
+                    done = time.monotonic() < deadline and _fill(group, grid)
+                except Interrupted as stop:
+                    how = "the same command without --again" if again else "the same command"
+                    raise KeyboardInterrupt(f"{group[0]}: interrupted at step {stop.step}; {how} goes on") from None
+                if not done:
                     print("time limit: the same command goes on", flush=True)
                     return
 

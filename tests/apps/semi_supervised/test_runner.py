@@ -17,6 +17,7 @@ from PIL import Image
 from apps.__main__ import main
 from apps.semi_supervised import load
 from apps.semi_supervised.experiment import make_task
+from core_models.training import Interrupted
 
 QUICK = ["--method.epochs", "2", "--method.latent", "2", "--method.hidden", "[8]", "--method.batch_size", "20"]
 QUICK += ["--method.device", "cpu"]
@@ -240,6 +241,19 @@ def test_benchmark_stops_at_its_time_limit_and_goes_on(images, tmp_path, capsys)
     assert not list((tmp_path / "results").rglob("*.json"))
     assert run(*command) == 0
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
+
+
+@pytest.mark.parametrize(("again", "how"), [([], "the same command"), (["--again", "true"], "without --again")])
+def test_an_interrupted_benchmark_says_how_it_goes_on(again, how, images, tmp_path, capsys, monkeypatch):
+    def ctrl_c(*_, **__):
+        raise Interrupted(7, 90, tmp_path / "m2.safetensors")
+
+    monkeypatch.setattr("apps.semi_supervised.generative.fit", ctrl_c)
+    command = ["benchmark", "--methods", "[M2]", "--labels", "[9]", "--draws", "1", "--data", images]
+    assert run(*command, "--results", tmp_path / "r", "--work", tmp_path / "w", "--device", "cpu", *again) == 130
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("genapps: error: M2, 9 labels, draw 0: interrupted at step 7; ")
+    assert how in error and error.endswith(" goes on") and "--resume" not in error
 
 
 def test_results_shows_the_cells(results, capsys):

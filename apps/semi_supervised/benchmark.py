@@ -116,8 +116,10 @@ class Grid:
         data = Path(self.data).name if Path(self.data).is_absolute() else self.data
         known = build(specification(entry.method, entry.labels, self.data))._get_param_names()
         settings = {key: value for key, value in self.settings.items() if key in known}
+        row = f"[{entry.method.row}]"
         words = [
-            f"genapps semi-supervised benchmark --methods [{entry.method.row}] --labels [{entry.labels}]",
+            f"genapps semi-supervised benchmark --methods {shlex.quote(row) if ' ' in row else row}",
+            f"--labels [{entry.labels}]",
             f"--draws 1 --first_draw {entry.draw}",
             "" if data == "mnist" else f"--data {shlex.quote(data)}",
             f"--settings {shlex.quote(json.dumps(settings))}" if settings else "",

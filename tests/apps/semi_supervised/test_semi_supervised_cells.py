@@ -17,10 +17,13 @@ CELLS = [cell for cell in read_cells(RESULTS, app=APP) if cell.table in ("mnist"
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=[f"{cell.table}-{cell.row}-{cell.column}-{cell.draw}" for cell in CELLS])
-def test_a_cell_is_of_the_settings_of_its_preset_today(cell):
+def test_a_cell_is_of_its_command_and_of_the_settings_of_its_preset_today(cell):
     words = shlex.split(cell.command)
-    settings = json.loads(words[words.index("--settings") + 1]) if "--settings" in words else {}
-    data = words[words.index("--data") + 1] if "--data" in words else "mnist"
-    grid = Grid(data, RESULTS, Path(), settings, "cpu", False, None, inf, False)
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert words[:3] == ["genapps", "semi-supervised", "benchmark"]
+    asked = {"--methods": f"[{cell.row}]", "--labels": f"[{cell.column}]", "--draws": "1", "--first_draw": str(cell.draw)}
+    assert asked.items() <= options.items()
+    settings = json.loads(options.get("--settings", "{}"))
+    grid = Grid(options.get("--data", "mnist"), RESULTS, Path(), settings, "cpu", False, None, inf, False)
     config = grid.config(Entry(METHODS[cell.row], int(cell.column), cell.draw))
     assert (cell.config_hash, cell.protocol) == (hash_of(config), PROTOCOL)

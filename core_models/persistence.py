@@ -47,10 +47,10 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
         raise UserError(f"{path} is no whole safetensors file ({error}): it was cut short or altered") from error
 
 
-def kind_of(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """Returns the kind of number that weights are: that of the first that is none of whole numbers.
+def floating_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """Returns the dtype of the first floating-point tensor, torch's default where there is none.
 
-    Saved tensors come in any order, and a batch normalisation counts its steps among them.
+    Saved tensors come in any order, and a batch normalisation counts its steps among them in whole numbers.
     """
     return next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.get_default_dtype())
 
@@ -64,18 +64,18 @@ def save(model: GenerativeModel | Classifier, folder: Path | str) -> None:
 
 
 @overload
-def load(folder: Path | str, *, as_saved: bool = False) -> Any: ...
+def load(folder: Path | str, *, keep_double: bool = False) -> Any: ...
 @overload
-def load(folder: Path | str, capability: type[Model], *, as_saved: bool = False) -> Model: ...
+def load(folder: Path | str, capability: type[Model], *, keep_double: bool = False) -> Model: ...
 
 
-def load(folder: Path | str, capability: type[nn.Module] | None = None, *, as_saved: bool = False) -> Any:
+def load(folder: Path | str, capability: type[nn.Module] | None = None, *, keep_double: bool = False) -> Any:
     """Loads a model saved by `save` or trained into a run folder, or one of the zoo, in evaluation mode on the CPU.
 
     Args:
         folder: the folder, or `zoo:NAME`.
         capability: what it must be, `GenerativeModel` or `Classifier`; either when left out.
-        as_saved: whether the weights stay in the kind of number that they were saved in; else they are float32.
+        keep_double: whether weights that were saved in float64 stay so; all others are float32.
 
     The class is found by the class path in `model.json`, which must name such a model: load folders of others as you
     would import their code.
@@ -105,8 +105,8 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None, *, as_sa
             f"{differing[0]} was expected with shape {expected.get(differing[0])}, got {found.get(differing[0])}"
         )
     _check_card(folder)
-    if as_saved:
-        model.to(kind_of(state))
+    if keep_double and floating_dtype(state) == torch.float64:
+        model.double()
     model.load_state_dict(state)
     return model.eval()
 

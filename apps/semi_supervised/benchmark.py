@@ -183,6 +183,7 @@ def benchmark(
         torch.set_num_threads(threads)  # for the methods too that take no such argument
     deadline = time.monotonic() + (inf if time_limit is None else time_limit)
     grid = Grid(data, Path(results), Path(work), settings or {}, device, compile, threads, deadline, again)
+    later = "with --again it begins anew" if again else "the same command goes on"
     together = resolve_device(device).type == "cuda" if stack is None else stack
     for n in labels or [100, 600, 1000, 3000]:
         for method in chosen:
@@ -193,10 +194,9 @@ def benchmark(
                 try:
                     done = time.monotonic() < deadline and _fill(group, grid)
                 except Interrupted as stop:
-                    how = "the same command without --again" if again else "the same command"
-                    raise KeyboardInterrupt(f"{group[0]}: interrupted at step {stop.step}; {how} goes on") from None
+                    raise KeyboardInterrupt(f"{group[0]}: interrupted at step {stop.step}; {later}") from None
                 if not done:
-                    print("time limit: the same command goes on", flush=True)
+                    print(f"time limit: {later}", flush=True)
                     return
 
 
@@ -284,8 +284,10 @@ def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> 
     arguments = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in estimator.get_params(deep=False).items()
-        if key not in _FREE and key != "random_state" and (key, value) != ("m1_precision", None)
+        if key not in _FREE and key != "random_state"
     }
+    if arguments.get("m1_precision") in (None, arguments.get("precision")):
+        arguments.pop("m1_precision", None)  # one arithmetic for both, whether it is said twice or once
     return {"method": type(estimator).__name__, **arguments, "data": Path(data).stem, "labels": labels}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from core_models.base import Objective
 from core_models.errors import UserError
-from core_models.persistence import kind_of
+from core_models.persistence import floating_dtype
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -121,7 +121,7 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         return self.network_.state_dict()
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
-        network = self._build().to(kind_of(state))
+        network = self._build().to(floating_dtype(state))
         network.load_state_dict(state)
         self._take(network.eval())
 

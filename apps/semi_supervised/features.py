@@ -133,7 +133,7 @@ class FeatureLearner:
         return model, history
 
     def _given_m1(self, x: Rows) -> GenerativeModel:
-        model = core_models.load(self.m1) if isinstance(self.m1, str | Path) else deepcopy(self.m1)
+        model = core_models.load(self.m1, keep_double=True) if isinstance(self.m1, str | Path) else deepcopy(self.m1)
         if not isinstance(model, GenerativeModel) or not isinstance(model, Variational):
             raise UserError(f"expected m1 to be a Variational model or the folder of one, got {type(model).__name__}")
         if model.event_shape.numel() != x[0].numel():
@@ -168,4 +168,4 @@ class FeatureLearner:
         core_models.save(self.m1_, folder / "m1")
 
     def _load_parts(self, folder: Path) -> None:
-        self._take_m1(core_models.load(folder / "m1", as_saved=True))
+        self._take_m1(core_models.load(folder / "m1", keep_double=True))

@@ -16,7 +16,7 @@ from torch import Tensor
 from core_models.errors import UserError
 from core_models.latent import ConditionalVAEConfig
 from core_models.layers.networks import Activation
-from core_models.persistence import kind_of
+from core_models.persistence import floating_dtype
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -180,7 +180,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         }
         config = ConditionalVAEConfig(**fields)
         weights = {name[3:]: value for name, value in state.items() if name.startswith("m2.")}
-        network = M2Network(config).to(kind_of(weights))
+        network = M2Network(config).to(floating_dtype(weights))
         network.load_state_dict(weights)
         self._take(network.eval(), config, self.observation_)
 

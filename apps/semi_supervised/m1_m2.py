@@ -59,7 +59,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         m1_batch_size: rows a step of M1.
         m1_learning_rate: of Adam for M1, at its highest; it falls to 0 along a cosine.
         m1_kl_warmup: epochs over which the weight of M1's KL term rises to 1.
-        m1_precision: as `precision`, of M1's training alone; None for the same.
+        m1_precision: arithmetic of M1's training, as `precision`, or None for that; without effect where m1 is given.
         active_threshold: standard deviation of its posterior mean above which a latent of M1 counts as in use.
         scale: what happens to the inputs; see `SemiSupervisedClassifier`.
         random_state: seeds initial weights, order and noise.
@@ -149,7 +149,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
 
     def precision_of_m1(self) -> Precision:
         """Returns the arithmetic that M1 is trained in, which may not be M2's."""
-        return self.m1_precision or self.precision
+        return self.precision if self.m1_precision is None else self.m1_precision
 
     def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
         mean, deviation = self._learn_m1(x, self._seed(), run=run, resume=resume)

@@ -47,10 +47,11 @@ def test_saving_again_replaces_the_model(folder):
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
-def test_weights_are_single_precision_or_as_they_were_saved(kind, tmp_path):
+def test_weights_are_single_precision_or_stay_double(kind, tmp_path):
     core_models.save(VAE(SMALL).to(kind), tmp_path / "run")
-    for as_saved, expected in ((False, torch.float32), (True, kind)):
-        model = core_models.load(tmp_path / "run", as_saved=as_saved)
+    kept = torch.float64 if kind == torch.float64 else torch.float32
+    for keep_double, expected in ((False, torch.float32), (True, kept)):
+        model = core_models.load(tmp_path / "run", keep_double=keep_double)
         assert {parameter.dtype for parameter in model.parameters()} == {expected}
 
 

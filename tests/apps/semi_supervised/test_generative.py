@@ -190,6 +190,8 @@ def test_m1_has_a_precision_of_its_own(digits, tmp_path):
         )
     )
     assert alone == apart != other
+    given = M1SVM(m1=str(alone), active_threshold=0.0, device="cpu").fit(x, shown)
+    assert {parameter.dtype for parameter in given.m1_.parameters()} == {torch.float64}
 
 
 def test_an_auto_encoder_of_other_events_is_refused(digits):

@@ -21,9 +21,29 @@ def test_a_cell_is_of_its_command_and_of_the_settings_of_its_preset_today(cell):
     words = shlex.split(cell.command)
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert words[:3] == ["genapps", "semi-supervised", "benchmark"]
-    asked = {"--methods": f"[{cell.row}]", "--labels": f"[{cell.column}]", "--draws": "1", "--first_draw": str(cell.draw)}
+    asked = {
+        "--methods": f"[{cell.row}]",
+        "--labels": f"[{cell.column}]",
+        "--draws": "1",
+        "--first_draw": str(cell.draw),
+    }
     assert asked.items() <= options.items()
     settings = json.loads(options.get("--settings", "{}"))
-    grid = Grid(options.get("--data", "mnist"), RESULTS, Path(), settings, "cpu", False, None, inf, False)
+    grid = Grid(
+        data=options.get("--data", "mnist"),
+        results=RESULTS,
+        work=Path(),
+        settings=settings,
+        device="cpu",
+        compile=False,
+        threads=None,
+        deadline=inf,
+        again=False,
+    )
     config = grid.config(Entry(METHODS[cell.row], int(cell.column), cell.draw))
-    assert (cell.config_hash, cell.protocol) == (hash_of(config), PROTOCOL)
+    assert cell.config_hash == hash_of(config) == hash_of(cell.extra["config"])
+    assert cell.protocol == PROTOCOL
+
+
+def test_there_are_cells():
+    assert {cell.table for cell in CELLS} == {"mnist", "cifar10"}

@@ -171,7 +171,7 @@ def benchmark(
             ladder network, not for M2 with ReLU.
         threads: CPU threads.
         time_limit: time after which to stop [s], leaving the rest for the next call.
-        again: whether to fill cells anew that stand already.
+        again: whether to fill cells anew that stand already, each call from the start.
     """
     chosen = [find_method(row) for row in (methods or METHODS)]
     if draws < 1:

@@ -118,6 +118,7 @@ class Grid:
         settings = {key: value for key, value in self.settings.items() if key in known}
         row = f"[{entry.method.row}]"
         words = [
+            # bash takes brackets as they are, but not a space
             f"genapps semi-supervised benchmark --methods {shlex.quote(row) if ' ' in row else row}",
             f"--labels [{entry.labels}]",
             f"--draws 1 --first_draw {entry.draw}",

@@ -10,10 +10,12 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from statistics import fmean, stdev
 from string import ascii_lowercase
+from types import MappingProxyType
 from typing import Any
 
 from core_models.errors import UserError
@@ -36,9 +38,11 @@ KEYS = (
     "counts",
     "device",
     "command",
+    "reason",
 )
-"""The keys of a record, in this order. `value` is None where nothing was run; `counts` is False where a cell says in
-`extra["counts"]` that it can't be held against the published figure."""
+"""The keys of a record, in this order. `value` is None where nothing was run, and `reason` then says why, None where
+nothing does; `counts` is False where a cell says in `extra["counts"]` that it can't be held against the published
+figure."""
 
 Record = dict[str, Any]
 
@@ -50,12 +54,21 @@ UNFOLDED = 6
 """Commands that a page still shows without folding them away."""
 
 
-def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[Record]:
+def records(
+    cells: Iterable[Cell],
+    published: Sequence[Published] = (),
+    reasons: Mapping[str, Sequence[NotRun]] = MappingProxyType({}),
+) -> list[Record]:
     """Returns one record for each entry of each table, stale cells left out (see `cells.split_stale`).
 
     `value` is the mean over draws and `standard_error` is std(ddof=1) / sqrt(n), None for a single draw. A row that
     is run has an entry for every column of its table, with value None where there is no cell yet; a row that is only
-    quoted has those published.
+    quoted has those published. `command` is quoted for any shell.
+
+    Args:
+        cells: of any apps and tables.
+        published: the figures that they stand beside.
+        reasons: for each app, why entries are not run.
 
     Raises:
         UserError: when the draws of one entry disagree on what is measured (unit, or which way is better).
@@ -84,7 +97,10 @@ def records(cells: Iterable[Cell], published: Sequence[Published] = ()) -> list[
                 key = (app, table, name, column)
                 if run or key in facts:
                     kin = [c for k, group in draws.items() if k[:2] == (app, table) for c in group]
-                    found.append(_record(key, draws.get(key, []), facts.get(key), kin, published))
+                    record = _record(key, draws.get(key, []), facts.get(key), kin, published)
+                    if run and record["value"] is None:
+                        record["reason"] = why_not(reasons.get(app, ()), table, name, column)
+                    found.append(record)
     return found
 
 
@@ -126,8 +142,14 @@ def _record(
         "better": better,
         "counts": all(cell.extra.get("counts", True) for cell in draws),
         "device": "; ".join(sorted({cell.device for cell in draws})) or None,
-        "command": latest.command if latest else None,
+        "command": _quoted(latest.command) if latest else None,
+        "reason": None,
     }
+
+
+def _quoted(command: str) -> str:
+    """Quotes the words of a command: bash takes a lone [NN] as it is, zsh does not."""
+    return shlex.join(shlex.split(command))
 
 
 def tables(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -153,16 +175,16 @@ def to_csv(found: Sequence[Record]) -> str:
 
 
 def to_markdown(
-    found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = (),
-    reasons: Sequence[NotRun] = (), *, fold: bool = False,
-) -> str:  # fmt: skip
+    found: Sequence[Record], published: Sequence[Published] = (), stale: Sequence[Cell] = (), *, fold: bool = False
+) -> str:
     """Renders the records of one table as Markdown: the table, then what it takes to read it and make it again.
+
+    A reason why entries are not run is lettered, "— (a)", and told below the table.
 
     Args:
         found: the records of one (app, table).
         published: the facts behind them, for their ± and their sources.
         stale: cells of this table that the records leave out.
-        reasons: why entries are not run: each is lettered, "— (a)", and told below the table.
         fold: whether a long list of commands is folded away, as on a page.
     """
     if not found:
@@ -180,8 +202,7 @@ def to_markdown(
     for column in columns:
         names = [column, "published"] if column in with_ours else [f"{column}, published"]
         header += names if column in with_published else names[:1]
-    empty = [(r["row"], r["column"]) for r in found if r["value"] is None and r["row"] not in quoted]
-    why = {entry: why_not(reasons, key[1], *entry) for entry in empty}
+    why = {(r["row"], r["column"]): r["reason"] for r in found if r["value"] is None and r["row"] not in quoted}
     letters = dict(zip(dict.fromkeys(filter(None, why.values())), _letters(), strict=False))
     lines = [header]
     for row in dict.fromkeys(r["row"] for r in found):

@@ -55,8 +55,7 @@ def results(
 
     cells = [cell for name in wanted for cell in read_cells(folder, app=name)]
     facts = [fact for name in wanted for fact in published(name)]
-    reasons = {name: read_not_run(folder, name) for name in wanted}
-    found = records(cells, facts)
+    found = records(cells, facts, {name: read_not_run(folder, name) for name in wanted})
     if table is not None:
         known = dict.fromkeys(record["table"] for record in found)
         if table not in known:
@@ -69,7 +68,7 @@ def results(
     else:
         for (of_app, of_table), group in tables(found).items():
             _, stale = split_stale(c for c in cells if (c.app, c.table) == (of_app, of_table))
-            print(f"## {of_app}: {of_table}\n\n{to_markdown(group, facts, stale, reasons[of_app])}")
+            print(f"## {of_app}: {of_table}\n\n{to_markdown(group, facts, stale)}")
 
 
 def _apps(folder: Path) -> list[str]:
@@ -90,10 +89,10 @@ def _write(app: str, folder: Path) -> Path:
 
 def _blocks(app: str, cells: list[Cell], facts: list[Published], reasons: list[NotRun]) -> dict[str, str]:
     blocks = {}
-    for (_, table), group in tables(records(cells, facts)).items():
+    for (_, table), group in tables(records(cells, facts, {app: reasons})).items():
         own = [cell for cell in cells if cell.table == table]
         _, stale = split_stale(own)
-        blocks[f"table:{table}"] = to_markdown(group, facts, stale, reasons, fold=True)
+        blocks[f"table:{table}"] = to_markdown(group, facts, stale, fold=True)
         # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say, or
         # begin with one word, an environment
         columns = [record["column"] for record in group]
@@ -104,7 +103,7 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published], reasons: list[N
             if own_part:
                 shown = [fact for fact in facts if part in _ends(fact.column)]
                 old = [cell for cell in stale if part in _ends(cell.column)]
-                blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, reasons, fold=True)
+                blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)
         blocks[f"draws:{table}"] = draws_markdown(own)
         blocks[f"measures:{table}"] = measures_markdown(own)
     return blocks

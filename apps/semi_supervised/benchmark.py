@@ -116,11 +116,9 @@ class Grid:
         data = Path(self.data).name if Path(self.data).is_absolute() else self.data
         known = build(specification(entry.method, entry.labels, self.data))._get_param_names()
         settings = {key: value for key, value in self.settings.items() if key in known}
-        row = f"[{entry.method.row}]"
         words = [
-            # bash takes brackets as they are, but not a space
-            f"genapps semi-supervised benchmark --methods {shlex.quote(row) if ' ' in row else row}",
-            f"--labels [{entry.labels}]",
+            f"genapps semi-supervised benchmark --methods {shlex.quote(f'[{entry.method.row}]')}",
+            f"--labels {shlex.quote(f'[{entry.labels}]')}",
             f"--draws 1 --first_draw {entry.draw}",
             "" if data == "mnist" else f"--data {shlex.quote(data)}",
             f"--settings {shlex.quote(json.dumps(settings))}" if settings else "",

@@ -51,9 +51,10 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path, text, says):
 
 
 def test_a_table_letters_its_reasons_and_counts_what_has_none():
-    found = records([cell("A", "1"), cell("B", "2"), cell("C", "3")])
     reasons = [NotRun("t", "A", "*", "an hour each"), NotRun("t", "*", "1", "makes no sense")]
-    text = to_markdown(found, reasons=reasons)
+    found = records([cell("A", "1"), cell("B", "2"), cell("C", "3")], reasons={"app": reasons, "other": []})
+    assert [r["reason"] for r in found[:4]] == [None, "an hour each", "an hour each", "makes no sense"]
+    text = to_markdown(found)
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()[2:5]]
     assert rows[0] == ["A", "1.00 (n=1)", "— (a)", "— (a)"]
     assert rows[1] == ["B", "— (b)", "1.00 (n=1)", "— not run"]

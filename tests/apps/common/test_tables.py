@@ -100,6 +100,12 @@ def test_machines_and_the_newest_command_are_told():
     assert (entry["device"], entry["command"]) == ("X; Y", "new")
 
 
+def test_commands_are_quoted_for_any_shell():
+    """zsh takes a lone [NN] for a pattern of file names, and stops where none fits."""
+    (entry,) = records([cell("A", "100", 1.0, command="genapps make --rows [M1+M2] --settings '{\"a\": 1}' --draws 1")])
+    assert entry["command"] == "genapps make --rows '[M1+M2]' --settings '{\"a\": 1}' --draws 1"
+
+
 def test_markdown_marks_what_was_run_what_was_not_and_what_is_quoted():
     found = records([cell("A", "100", 9.0), cell("A", "100", 10.0, 1)], FACTS)
     lines = [[part.strip() for part in line.split("|")[1:-1]] for line in to_markdown(found, FACTS).splitlines()]

@@ -36,6 +36,7 @@ def folder(tmp_path):
     for draw, value in enumerate([3.0, 4.0]):
         write_cell(tmp_path, cell("M1+M2", "100", value, draw))
     write_cell(tmp_path, cell("M1+SVM", "100", 19.0))
+    (tmp_path / "semi_supervised" / "not_run.csv").write_text("table,row,column,reason\nmnist,M*,100,later\n")
     return tmp_path
 
 
@@ -69,8 +70,10 @@ def test_json_is_a_list_of_records(run):
         "counts": True,
         "device": "a CPU, 2 threads",
         "command": "genapps semi-supervised benchmark",
+        "reason": None,
     }
     assert (entries["M2", "100"]["value"], entries["M2", "100"]["n"]) == (None, 0)
+    assert entries["M2", "100"]["reason"] == "later" and entries["MTC", "100"]["reason"] is None  # the latter is quoted
     assert [r["row"] for r in found][-1] == "M1+SVM"  # ours follow the published rows
 
 

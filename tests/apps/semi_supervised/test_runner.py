@@ -175,7 +175,7 @@ def test_benchmark_writes_a_cell_for_each_draw(results):
     assert [path.stem for path in cells] == ["M1+M2__9__0", "M1+M2__9__1", "NN__9__0", "NN__9__1"]
     cell = json.loads(cells[0].read_text())
     assert cell["value"] == pytest.approx(100 * cell["extra"]["error_count"] / 30)
-    assert cell["command"].startswith("genapps semi-supervised benchmark --methods [M1+M2] --labels [9] --draws 1")
+    assert cell["command"].startswith("genapps semi-supervised benchmark --methods '[M1+M2]' --labels '[9]' --draws 1")
     draws = sorted(path.name for path in (folder / "results" / "semi_supervised" / "draws").iterdir())
     assert draws == ["bars_9_0.txt", "bars_9_1.txt"]
 

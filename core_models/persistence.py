@@ -25,10 +25,16 @@ WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "card.md"
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
-    """Writes tensors as one safetensors file, whole or not at all."""
+    """Writes tensors as one safetensors file, whole or not at all; what shares memory is written twice."""
+    plain, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if place in seen else own
+        seen.add(place)
     with atomic(path) as temporary:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+            save_file(plain, temporary)
         except SafetensorError as error:  # it wraps the operating system's errors, a full disk among them
             raise OSError(str(error)) from error
 

@@ -85,7 +85,7 @@ def _find(name_or_path: str, among: list[Entry]) -> tuple[str, Any]:
         raise UserError(f"expected a model among {', '.join(known)} or a class path, got {name_or_path!r}{hint}")
     try:
         return path, getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: a path that begins with a dot
         raise UserError(f"expected a class path that can be imported, got {path!r} ({error})") from error
 
 

@@ -19,15 +19,15 @@ import torch
 from torch import Generator, Tensor
 
 from apps.common.streaming import Batch, ImageSource
-from apps.common.streaming.npz import NpyMember
+from apps.common.streaming.npz import BROKEN, CHUNK, NpyMember
 from core_models.errors import UserError
 from core_models.training import seed_of
 
 from .measuring import Measuring, no_plain_arrays, operator_of, real_matrix, recipe_of
 from .operators import LinearOperator
 from .operators.base import Measurements, Signals
-from .signals import CHUNK, in_unit_range
 from .signals import Signals as SignalSource
+from .signals import in_unit_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,8 @@ class Stored(ImageSource):
         names = ("A", "operator", "m", "seed", "scaling", "width", "factor", "noise", "signal_shape")
         self._arrays = read_arrays(path, names)
         self._truth = NpyMember(path, "x") if "x" in self._y.members else None
+        if self._truth is not None:
+            self._truth.check_levels()
         self.signal_shape: tuple[int, ...] | None = self._told_shape()
         self.noise: float | None = self._told_noise()
         for rows, start in self._chunks(max(1, CHUNK // self.m)):  # to refuse the last row before the first is used
@@ -259,5 +261,5 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         # opened here, since numpy leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in names if name in loaded.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise no_plain_arrays(path, error) from error

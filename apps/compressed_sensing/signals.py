@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 
 from apps.common.streaming import Batch, FolderSource, ImageSource
-from apps.common.streaming.npz import NpyMember
+from apps.common.streaming.npz import CHUNK, NpyMember
 from core_models import data
 from core_models.data import Split
 from core_models.data.images import SUFFIXES, image_files, read_images
 from core_models.errors import UserError
-
-CHUNK = 1 << 20
-"""Values checked at a time."""
 
 
 class Signals(ImageSource):
@@ -158,7 +155,7 @@ class ArraySignals(Signals):
         wanted: the shape that flat signals have, where a prior says so.
 
     Raises:
-        UserError: when values are outside [0, 1], or 0..255 for integers, or NaN.
+        UserError: when values are outside [0, 1], or 0..255 for integers, or NaN; or are integers, all 0 or 1.
     """
 
     def __init__(self, path: Path, wanted: Sequence[int] | None = None) -> None:
@@ -167,6 +164,7 @@ class ArraySignals(Signals):
         self._count = self._member.shape[0]
         if not self._count:
             raise UserError(f"{path}: expected signals in x, got none: add some")
+        self._member.check_levels()
         for _ in self.batches(max(1, CHUNK // prod(self.signal_shape))):  # to refuse the last before the first
             pass
 

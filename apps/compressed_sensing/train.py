@@ -171,7 +171,7 @@ def train_prior(
     if history is None:
         return
     net.cpu().eval()
-    x = held[places(data_set.name, len(held))[:representation_images]]
+    x = held[places(data_set.name, len(held))[:representation_images]].to(next(net.parameters()).dtype)
     error = representation_error(net, x, nearest_latents(net, x, random_state=training.seed))
     nearest = {"mse": summary(error.square() / x[0].numel()), "l2": summary(error)}
     bound = summary(_bounds(net, held, binarisation, levels, training.seed)) if scored else None
@@ -254,7 +254,7 @@ def _squared_errors(model: UncertaintyAutoencoderModel, x: Tensor, seed: int) ->
     generator = Generator(place).manual_seed(seed_of(seed, "validation noise"))
     parts = []
     for own in x.split(CHUNK):
-        own = own.to(place)
+        own = own.to(model.raw)
         found = model.decode_measurements(model.measure(own, generator)).clamp(0, 1)
         parts.append((found - own).square().flatten(1).mean(1).cpu())
     return torch.cat(parts)
@@ -267,7 +267,7 @@ def _bounds(net: GenerativeModel, x: Tensor, binarisation: Binarisation, levels:
     generator = Generator(place).manual_seed(seed_of(seed, "validation draws"))
     parts = []
     for own in x.split(CHUNK):
-        own = binarise(own.to(place), binarisation, generator)
+        own = binarise(own.to(next(net.parameters())), binarisation, generator)
         own = dequantise(own, levels, generator) if levels else own
         score = net.elbo(own, generator=generator) if isinstance(net, Variational) else net.log_prob(own)  # type: ignore[operator]
         parts.append(score.cpu())

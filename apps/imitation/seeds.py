@@ -6,6 +6,7 @@ fails leaves the others as they are.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -34,7 +35,9 @@ PATIENCE = 30.0
 """How long an interrupted process may take to end [s]."""
 
 
-def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, threads: int | None) -> int:
+def train_seeds(
+    seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, threads: int | None, asked: Sequence[str] = ()
+) -> int:
     """Runs the present command once for each seed; returns 1 where one of them failed, else 0.
 
     Args:
@@ -43,10 +46,11 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
         out: the folder of their run folders.
         resume: go on with those that were stopped; those that have ended are left.
         threads: CPU threads of each.
+        asked: names of the settings that runs to be told of together must share.
 
     Raises:
-        UserError: when seeds or jobs are none that can be run, a folder holds a run already, or this isn't called by
-            the command line.
+        UserError: when seeds or jobs are none that can be run, a folder holds a run already, or one of other settings,
+            or this isn't called by the command line.
     """
     at_least(1, jobs=jobs)
     at_least(0, seeds=min(seeds, default=0))
@@ -63,6 +67,11 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
                 "choose another folder" if run is whole else "add --resume to go on with it, or choose another folder"
             )
             raise UserError(f"{run.path} already holds a run: {hint} with --out")
+    for run in folders.values():
+        had, keys = run.read_config(), (*asked, *(["steps"] if run.summary.exists() else []))
+        others = [key for key in keys if had and _without_seed(had.get(key)) != _without_seed(settings.get(key))]
+        if others:
+            raise UserError(f"{run.path}: its {', '.join(others)} was another: begin anew in another folder")
     whole.write_config(settings)
     require_writable(out / SUMMARY)
     argv = ["train", "--config", str(whole.config), *(["--resume"] if resume else [])]
@@ -80,6 +89,14 @@ def train_seeds(seeds: Sequence[int], jobs: int, out: Path, *, resume: bool, thr
     write_json(out / SUMMARY, told)
     print(f"report: {write_seeds_report(out, told)}", flush=True)
     return 1 if failed else 0
+
+
+def _without_seed(value: Any) -> str:
+    """Returns a setting as text, a learner's without its seed."""
+    plain = json.loads(json.dumps(value))
+    if isinstance(plain, dict):
+        plain.get("init_args", {}).pop("seed", None)
+    return json.dumps(plain, sort_keys=True)
 
 
 def _run(folders: dict[int, RunFolder], argv: list[str], jobs: int, threads: int | None) -> dict[int, str]:

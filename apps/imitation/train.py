@@ -84,7 +84,7 @@ def train(
         at_least(0, **{"learner.seed": own.get("seed", 0)})
         find_device(own.get("device", "cpu"), "--learner.device")
     if seeds is not None:
-        return train_seeds(seeds, jobs, out, resume=resume, threads=threads)
+        return train_seeds(seeds, jobs, out, resume=resume, threads=threads, asked=ASKED)
     set_threads(threads)
     run = RunFolder(out)
     if run.summary.exists() and resume:

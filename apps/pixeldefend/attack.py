@@ -21,7 +21,7 @@ from core_models.training.progress import Progress
 from . import attacks
 from .defended import CAUTION, Defended, Purifier
 from .detection import fingerprint
-from .loading import load_classifier, load_density, predictions
+from .loading import codes_of_classifier, load_classifier, load_density, predictions
 
 
 def attack_images(
@@ -45,7 +45,8 @@ def attack_images(
 
     Args:
         data: A labelled data set by name, or the path of your own .npz (x, y) or folder of class folders.
-        out: The .npz that is written: x adversarial and clean, both 8-bit, and y; beside it a .json with the figures.
+        out: The .npz that is written: x adversarial and clean, both 8-bit, and y, the classifier's class; beside it a
+            .json with the figures.
         attack: rand, fgsm, bim, pgd, eot-pgd, deepfool, cw, square, autoattack, or with a density bpda or
             detector-aware.
         eps: The largest change of a sub-pixel [levels].
@@ -75,6 +76,7 @@ def attack_images(
     if bool((y < 0).any()):
         raise UserError(f"--data {data}: expected a class for every image, {int((y < 0).sum())} have none: label them")
     net = load_classifier(classifier, device, data_set.event_shape)
+    y = codes_of_classifier(classifier, net, data_set, y)
     if density is None:
         if attacks.find(attack).knows_defence:
             raise UserError(f"--attack {attack}: expected a density, since it is made on the whole defence: --density")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import log, prod
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 import core_models
 from apps.common.presets import preset_names
+from apps.common.streaming.npz import BROKEN
 from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet
@@ -60,9 +62,9 @@ class Store:
         if STORE_VERSIONS[kind] != 1:
             key = {**key, "version": STORE_VERSIONS[kind]}
         path = self.folder / kind / f"{hash_of(key)}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as found:
-                return torch.from_numpy(found["x"])
+        # a file that can't be read is computed anew
+        with suppress(*BROKEN), path.open("rb") as stored, np.load(stored, allow_pickle=False) as found:
+            return torch.from_numpy(found["x"])
         value = compute()
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary, temporary.open("wb") as file:

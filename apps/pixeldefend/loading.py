@@ -11,8 +11,13 @@ from torch import Tensor, nn
 import core_models
 from apps.common.building import working_folder_importable
 from apps.common.machine import find_device
+from core_models import zoo
 from core_models.base import Autoregressive, ExactLikelihood, GenerativeModel
+from core_models.data import DataSet
+from core_models.data.idx import CLASSES
 from core_models.errors import UserError
+from core_models.files import read_json
+from core_models.training import RunFolder
 
 
 def load_density(name: str, device: str, *, autoregressive: bool = False) -> GenerativeModel:
@@ -61,6 +66,47 @@ def load_classifier(name: str, device: str, event_shape: Sequence[int]) -> nn.Mo
             f"--classifier {name}: expected one of images {tuple(event_shape)}, as those given are, got one of {own}"
         )
     return model
+
+
+def codes_of_classifier(name: str, classifier: nn.Module, data_set: DataSet, y: Int64[Tensor, " n"]) -> Tensor:
+    """Returns labels (n,) of a data set as the classes of a classifier that may have been trained on another.
+
+    A data set numbers the classes that it has; one of the user's may lack some. Where the classifier's run folder tells
+    its names, these decide. Names that are whole numbers are taken as they are otherwise, and where the folder tells
+    no names, any as many as the classifier has classes.
+
+    Args:
+        name: a run folder, or `zoo:NAME`.
+        classifier: what was loaded from there.
+        data_set: whose labels they are.
+        y: the labels, as `data_set` numbers its classes, none of them missing.
+
+    Raises:
+        UserError: when a class is none of the classifier's, or nobody can say which it is.
+    """
+    names = data_set.classes
+    known, count = _class_names(name), getattr(classifier, "classes", None)
+    if set(names) <= set(known):
+        codes = [known.index(one) for one in names]
+    elif all(one.isdecimal() for one in names):
+        codes = [int(one) for one in names]
+    elif not known and (count is None or len(names) == count):
+        return y
+    else:
+        strange = next(one for one in names if one not in known)
+        own = f"{', '.join(known[:10])}{', …' if len(known) > 10 else ''}" if known else f"{count} of them"
+        raise UserError(
+            f"--data {data_set.name}: expected the classes of {name} ({own}), got {strange!r} among {len(names)}: name "
+            "them as there, or number them as there, from 0 on"
+        )
+    return torch.tensor(codes)[y]
+
+
+def _class_names(name: str) -> list[str]:
+    """Returns the names of a classifier's classes, in its order; none where its run folder doesn't tell."""
+    run = RunFolder(zoo.located(name))
+    told = read_json(run.summary).get("classes") if run.summary.exists() else None
+    return list(told or CLASSES.get(str(run.read_config().get("data")), ()))
 
 
 @torch.no_grad()

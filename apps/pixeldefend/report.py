@@ -6,7 +6,6 @@ A run's folder has `report.html`, which it may share with other runs, and `pixel
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from apps.common.report import Headline, Picture, Table, add_section
+from apps.common.streaming.npz import BROKEN
 from core_models.errors import UserError
 from core_models.files import atomic, read_json
 from core_models.training import RunFolder
@@ -93,7 +93,7 @@ def load_examined(folder: RunFolder) -> tuple[dict[str, Examined], Int64[np.ndar
                 for name in found["names"]
             }
             return examined, found["y"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*BROKEN, KeyError) as error:
         raise UserError(f"expected the images of a demo in {path} ({error}): run the demo again") from error
 
 

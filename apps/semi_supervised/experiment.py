@@ -39,7 +39,8 @@ class Task:
     @property
     def names(self) -> np.ndarray:
         """The label of each code: the class names, as integers where they all are."""
-        if all(name.isdecimal() for name in self.data.classes):
+        # "007" is a name: as a number it would come back as 7
+        if all(name.isdecimal() and str(int(name)) == name for name in self.data.classes):
             return np.array([int(name) for name in self.data.classes])
         return np.array(self.data.classes, dtype=object)
 
@@ -134,11 +135,16 @@ class Outcome:
 def fit_task(
     estimator: SemiSupervisedClassifier, task: Task, *, run: RunFolder | None = None, resume: bool = False
 ) -> float:
-    """Fits an estimator; returns the time of training [s], over all resumed parts."""
+    """Fits an estimator; returns the time of training [s], that of M1 included.
+
+    Where the method keeps a `history_`, that is the time of all resumed parts; of the others, this part's.
+    """
     start = time.perf_counter()
     estimator.fit(task.x, task.targets(), run=run, resume=resume)
     history = getattr(estimator, "history_", None)
-    return history.seconds if history is not None else time.perf_counter() - start
+    if history is None:
+        return time.perf_counter() - start
+    return history.seconds + getattr(estimator, "m1_seconds_", 0.0)
 
 
 def score(estimator: SemiSupervisedClassifier, task: Task, seconds: float) -> tuple[Outcome, np.ndarray]:

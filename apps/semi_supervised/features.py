@@ -44,6 +44,7 @@ class FeatureLearner:
         m1_: the trained auto-encoder, any `Variational` model.
         active_: positions of the latents in use.
         latent_mean_: average posterior mean of every latent over the training rows.
+        m1_seconds_: time of its training [s], over all resumed parts; 0 where it was given.
     """
 
     m1: str | GenerativeModel | None
@@ -70,6 +71,7 @@ class FeatureLearner:
     m1_: GenerativeModel
     active_: list[int]
     latent_mean_: np.ndarray
+    m1_seconds_: float
 
     def precision_of_m1(self) -> Precision:
         """Returns the arithmetic that M1 is trained in."""
@@ -77,9 +79,11 @@ class FeatureLearner:
 
     def _learn_m1(self, x: Rows, seed: int, *, run: RunFolder | None, resume: bool) -> tuple[Tensor, Tensor]:
         """Trains or takes the auto-encoder; returns means and standard deviations of the active latents, (n, d)."""
+        self.m1_seconds_ = 0.0
         if self.m1 is None:
             trained, history = self.train_m1(x, seed, run=run, resume=resume)
             stop_if_out_of_time(history, run)
+            self.m1_seconds_ = history.seconds
             self._take_m1(trained)
         else:
             self._take_m1(self._given_m1(x))

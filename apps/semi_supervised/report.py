@@ -56,10 +56,10 @@ def draw_figures(estimator: SemiSupervisedClassifier, task: Task, predicted: np.
     if metrics:
         figures.learning_curves(metrics, run.figures / "curves.png")
     images = data.images("test").numpy()
-    if hasattr(estimator, "transform"):
-        points = TSNE(random_state=0, init="pca", perplexity=min(30, (len(images) - 1) / 3)).fit_transform(
-            estimator.transform(images[:_TSNE_POINTS])
-        )
+    latents = estimator.transform(images[:_TSNE_POINTS]) if hasattr(estimator, "transform") else np.empty((0, 0))
+    if min(latents.shape) > 1:  # a single latent or image spans no plane
+        perplexity = min(30, (len(latents) - 1) / 3)
+        points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(latents)
         figures.scatter(points, truth[:_TSNE_POINTS], run.figures / "tsne.png", classes=names)
     if isinstance(estimator, GenerativeClassifier):
         own = [str(label) for label in estimator.classes_]

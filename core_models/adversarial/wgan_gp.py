@@ -51,8 +51,11 @@ class WGANGP(GenerativeModel, Decodable):
 
     def __init__(self, config: WGANGPConfig) -> None:
         super().__init__()
-        if config.latent < 1 or not config.hidden:
-            raise UserError(f"expected a latent dimension and a hidden stage, got {config.latent} and {config.hidden}")
+        if config.latent < 1 or not config.hidden or min(config.hidden) < 1:
+            raise UserError(
+                f"expected a latent dimension and a hidden stage of at least one unit, got {config.latent} and "
+                f"{config.hidden}"
+            )
         self.config = config
         self.event_shape, self.latent_shape = Size(config.event_shape), Size((config.latent,))
         n = prod(config.event_shape)
@@ -138,7 +141,7 @@ class WassersteinLoss(Objective):
         made = model.decode(z)
         real, false = model.critic(x), model.critic(made.detach())
         place = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).uniform_(generator=generator)
-        between = torch.lerp(x, made.detach(), place).requires_grad_(True)
+        between = torch.lerp(x, made.detach().to(x.dtype), place).requires_grad_(True)
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(model.critic(between).sum(), between, create_graph=self.training)
         steepness = slope.flatten(1).norm(dim=1)

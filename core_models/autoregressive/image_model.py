@@ -165,7 +165,7 @@ class CausalImageModel(GenerativeModel, Autoregressive):
     def _log_prob_with_slope(self, x: Events, y: Labels | None) -> PerExample:
         top = self.levels - 1
         levels, y = self.to_levels(x).permute(0, 2, 3, 1), self.check_labels(len(x), y)
-        moving = x.permute(0, 2, 3, 1) * top
+        moving = x.to(next(self.parameters()).dtype).permute(0, 2, 3, 1) * top
         inputs = torch.cat([moving * (2 / top) - 1, torch.ones_like(moving[..., :1])], -1)
         parameters = self.head.parameters_of(self.own_row(inputs, self.rows_above(inputs, y, None), y, None))
         found = torch.zeros_like(moving[..., 0])

@@ -89,7 +89,7 @@ class ChannelsLast(nn.Module):
 
 
 def draw_weights(module: nn.Module) -> None:
-    """Draws the weights of convolutions and linear layers as He et al. (ICCV 2015) do, by the number of outputs.
+    """Draws weights as He et al. (ICCV 2015) do: of convolutions by their outputs, of linear layers by their inputs.
 
     Batch norm begins as the identity, biases at 0.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def _from_packed(places: Places) -> tuple[dict[str, np.ndarray], str] | None:
         try:
             with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as arrays:
                 bits = {split: np.unpackbits(arrays[split], axis=1, count=PIXELS) for split in SPLITS}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"{path}: expected packed bits named train, valid and test, got {error}: replace it"
             ) from error

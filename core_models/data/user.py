@@ -3,7 +3,7 @@
 A .npz holds `x` and, where there are labels, `y`; or `train_x`, `train_y`, `test_x` and `test_y`. Images are (n, h, w),
 (n, h, w, c) or (n, c, h, w) with 1 or 3 channels; a string `layout`, `nhwc` or `nchw`, decides where both fit. Pixels
 are integers from 0 to 255, booleans, or floats in [0, 1], which are rounded to 256 levels. Labels are integers or
-strings; -1 and "" mean that there is none.
+strings; -1 and "" mean that there is none, and so does "-1", which is what numpy makes of a -1 among strings.
 
 A folder holds one sub-folder of images per class, and possibly `unlabelled/`; or `train/` and `test/`, each laid out
 so.
@@ -14,6 +14,7 @@ Where there is no test split, a fifth of each class is held out by a fixed seed 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from .pixels import quantise
 from .splits import holdout
 
 NO_CLASS = "unlabelled"
+NO_CLASS_NAMES = (NO_CLASS, "unlabeled")
 SEED = 0
 
 
@@ -167,7 +169,7 @@ def _open(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: expected plain arrays in a .npz, got Python objects: store labels as strings or integers"
             ) from error
         raise UserError(f"{path}: expected a .npz file ({error})") from error
-    except (OSError, EOFError, zipfile.BadZipFile, TypeError) as error:  # TypeError: a single .npy array
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:  # TypeError: a single .npy array
         raise UserError(f"{path}: expected a whole .npz file ({error}): save it again with numpy.savez") from error
 
 
@@ -182,7 +184,13 @@ def _part(path: Path, arrays: dict[str, np.ndarray], key: str) -> _Part:
         raise UserError(f"{path}: expected {labels} ({len(x)},) of integers or strings, got {y.dtype}{y.shape}")
     if y.dtype.kind in "iu" and len(y) and y.min() < UNLABELLED:
         raise UserError(f"{path}: expected labels from 0, or -1 for none, in {labels}, got {y.min()}")
-    return _Part(x, y.astype(str) if y.dtype.kind == "S" else y)
+    if y.dtype.kind in "US":
+        try:
+            y = y if y.dtype.kind == "U" else np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: expected bytes in {labels} to be UTF-8 ({error}): store strings") from error
+        y = np.where(y == str(UNLABELLED), "", y)
+    return _Part(x, y)
 
 
 def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
@@ -201,7 +209,7 @@ def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
         if not own:
             raise UserError(f"{sub}: expected PNG, JPEG or WebP images, found none: add some or remove the folder")
         files += own
-        labels += ["" if sub.name == NO_CLASS else sub.name] * len(own)
+        labels += ["" if sub.name in NO_CLASS_NAMES else sub.name] * len(own)
     return files, labels
 
 

@@ -58,6 +58,8 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
             raise UserError(f"expected events of at least two values, got event_shape = {config.event_shape}")
         if config.couplings < 1:
             raise UserError(f"expected at least one coupling, got couplings = {config.couplings}")
+        if min(config.hidden, default=1) < 1:
+            raise UserError(f"expected hidden layers of at least one unit, got hidden = {config.hidden}")
         if not 0 <= config.margin < 0.5:
             raise UserError(f"expected a margin from 0 to below 0.5, got {config.margin}")
         self.config = config

@@ -21,5 +21,10 @@ def draw(distribution: Distribution, n: int, generator: Generator | None = None)
     # any other draws from torch's global generator: it is seeded from ours for the length of the call
     cuda = generator.device.type == "cuda"
     with torch.random.fork_rng(devices=[generator.device] if cuda else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        # only those generators that are given back: torch.manual_seed would seed every GPU's
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(generator.device):
+                torch.cuda.manual_seed(seed)
         return sample(Size((n,)))

@@ -61,6 +61,8 @@ class UncertaintyAutoencoderModel(GenerativeModel):
         super().__init__()
         if config.measurements < 1:
             raise UserError(f"expected at least one measurement, got measurements = {config.measurements}")
+        if min(config.hidden, default=1) < 1:
+            raise UserError(f"expected hidden layers of at least one unit, got hidden = {config.hidden}")
         if not config.noise >= 0:
             raise UserError(f"expected a noise of 0 or more, got {config.noise}")
         self.config, self.event_shape = config, Size(config.event_shape)

@@ -103,6 +103,8 @@ class VAE(GenerativeModel, Variational):
             raise UserError(f"expected at least two pixel levels, got levels = {config.levels}")
         if config.classes < 0:
             raise UserError(f"expected no classes (0) or some, got classes = {config.classes}")
+        if not config.hidden:
+            raise UserError(f"expected at least one hidden layer of at least one unit, got hidden = {config.hidden}")
         if not config.event_shape or min(config.event_shape) < 1:
             raise UserError(f"expected an event_shape of at least one value, got {config.event_shape}")
         self.config = config

@@ -97,7 +97,7 @@ def conv_encoder(
     event_shape: Size, channels: tuple[int, ...], width: int, outputs: int, act: Activation, *, classes: int = 0
 ) -> ConditionalNetwork:
     """Builds a convolutional encoder: each stage halves the sides, then one hidden layer of `width` units."""
-    _check_image(event_shape, len(channels))
+    _check_image(event_shape, channels, width)
     stages: list[nn.Module] = []
     before = event_shape[0]
     for after in channels:
@@ -113,7 +113,7 @@ def conv_decoder(
     *, classes: int = 0,
 ) -> ConditionalNetwork:  # fmt: skip
     """Builds the mirror of `conv_encoder`: latents (n, latent) to `outputs` flattened maps of the event's sides."""
-    _check_image(event_shape, len(channels))
+    _check_image(event_shape, channels, width)
     small = (channels[-1], event_shape[1] >> len(channels), event_shape[2] >> len(channels))
     layers: list[nn.Module] = [activation(act), nn.Linear(width, prod(small)), activation(act)]
     layers.append(nn.Unflatten(1, small))
@@ -126,9 +126,14 @@ def conv_decoder(
     return ConditionalNetwork(nn.Linear(latent, width), nn.Sequential(*layers), width, latent, classes)
 
 
-def _check_image(event_shape: Size, halvings: int) -> None:
-    if halvings < 1:
-        raise UserError("expected at least one stage of channels for a convolutional network, got none")
+def _check_image(event_shape: Size, channels: tuple[int, ...], width: int) -> None:
+    if not channels or min(channels) < 1:
+        raise UserError(
+            f"expected at least one stage of at least one channel of a convolutional network, got channels = {channels}"
+        )
+    if width < 1:
+        raise UserError(f"expected a hidden layer of at least one unit, got {width}")
+    halvings = len(channels)
     if len(event_shape) != 3:
         raise UserError(f"expected events of shape (channels, height, width), got {tuple(event_shape)}: use 'mlp'")
     for side in event_shape[1:]:

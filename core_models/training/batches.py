@@ -118,7 +118,7 @@ class TensorBatches:
         parts = [f"batch_size={self.batch_size} seed={self.seed} shuffle={self.shuffle} drop_last={self.drop_last}"]
         for name, tensor in self.tensors.items():
             flat = tensor.detach().reshape(-1)
-            # a sample of at most 65,536 values: enough to tell another draw of labels, and done in no time
+            # a sample of less than 131,072 values: enough to tell another draw of labels, and done in no time
             sample = flat[:: max(1, flat.numel() // 65_536)].contiguous().cpu().view(torch.uint8)
             parts.append(f"{name}={list(tensor.shape)}:{tensor.dtype}:{zlib.crc32(sample.numpy().tobytes()):08x}")
         return " ".join(parts)

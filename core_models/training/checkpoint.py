@@ -7,7 +7,7 @@ name only when it is whole, so a run killed while saving has the state before.
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from ..errors import UserError
 from ..files import write_atomic
 
+MODEL = "model "
+"""How the names of a model's settings begin."""
 FORMAT = 1
 HEADER = "genapps"
 
@@ -122,14 +124,20 @@ def remove_leftovers(path: Path) -> None:
 
 
 def describe(objective: nn.Module) -> dict[str, str]:
-    """Returns what identifies an objective: its class, its plain settings and the shapes of its weights."""
+    """Returns what identifies an objective: its class, its settings and its models', the shapes of its weights."""
     settings = {
         name: str(value)
         for name, value in vars(objective).items()
         if isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "training"
     }
     shapes = {f"weights {name}": str(list(tensor.shape)) for name, tensor in objective.state_dict().items()}
-    return {"class": type(objective).__qualname__, **settings, **shapes}
+    models = {
+        f"{MODEL}{name}.{one.name}": str(getattr(module.config, one.name))
+        for name, module in objective.named_modules()
+        if is_dataclass(getattr(module, "config", None))
+        for one in fields(module.config)
+    }
+    return {"class": type(objective).__qualname__, **settings, **models, **shapes}
 
 
 def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -141,6 +149,8 @@ def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
     here = json.loads(json.dumps(here))  # as the file holds it: tuples are lists
     for part, other in (("objective", "another model"), ("config", "other settings"), ("batches", "other data")):
         then, now = there[part], here[part]
+        if not any(key.startswith(MODEL) for key in then):  # written when models' settings were not
+            now = {key: value for key, value in now.items() if not key.startswith(MODEL)}
         different = [
             f"{key} ({then.get(key, 'nothing')} there, {now.get(key, 'nothing')} here)"
             for key in {**then, **now}

@@ -37,6 +37,16 @@ def test_a_folder_holds_two_files_and_no_pickle(folder):
     assert (type(model), model.config, model.training) == (VAE, SMALL, False)
 
 
+def test_tied_weights_are_saved_and_loaded(tmp_path):
+    model = VAE(SMALL)
+    first, second = (part for part in model.modules() if isinstance(part, torch.nn.Linear) and part.in_features == 3)
+    second.bias = first.bias = torch.nn.Parameter(torch.ones(4))
+    first.weight = second.weight = torch.nn.Parameter(torch.randn(4, 3))
+    core_models.save(model, tmp_path)
+    found, wanted = core_models.load(tmp_path).state_dict(), model.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_saving_again_replaces_the_model(folder):
     torch.manual_seed(1)
     other = VAE(SMALL)

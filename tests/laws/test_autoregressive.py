@@ -165,6 +165,17 @@ def test_a_model_without_caches_is_scanned_by_its_conditionals(make):
     torch.testing.assert_close(slow.images(), fast.images())
 
 
+def test_log_prob_takes_images_of_either_precision_with_a_gradient_or_not(make):
+    model = make(event_shape=(1, 3, 3)).float()
+    x = some_images(model, 2)
+    for kind in (torch.float32, torch.float64):
+        own = x.detach().to(kind).requires_grad_()
+        found = model.log_prob(own)
+        found.sum().backward()
+        torch.testing.assert_close(found, model.log_prob(own.detach()), rtol=1e-5, atol=1e-5, check_dtype=False)
+        assert own.grad.dtype == kind
+
+
 def test_log_prob_has_the_gradient_of_its_differences(make):
     """A logistic mixture is smooth in the value too: over a fine grid of levels, slopes are differences."""
     model = make(event_shape=(2, 3, 3), levels=4001, head="logistic", mixtures=2)

@@ -20,6 +20,8 @@ from core_models.data.advice import range_advice, shape_advice
 from core_models.errors import UserError
 
 Levels = UInt8[np.ndarray, "n c h w"]
+CHUNK = 1 << 20
+"""Values checked at a time."""
 BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
@@ -79,6 +81,25 @@ class NpyMember:
             raise
         except BROKEN as error:
             raise _damaged(self.path, error) from error
+
+    def check_levels(self) -> None:
+        """Refuses whole numbers that are all 0 or 1: as levels of 255 they would be nearly black.
+
+        Raises:
+            UserError: for those.
+        """
+        if self.dtype.kind not in "ui":
+            return
+        width, highest = max(1, int(np.prod(self.shape[1:], dtype=np.int64))), 0
+        for rows in self.chunks(max(1, CHUNK // width)):
+            highest = max(highest, int(rows.max(initial=0)))
+            if highest > 1:
+                return
+        if highest == 1:
+            raise UserError(
+                f"{self.path}: {self._file.removesuffix('.npy')}: expected integers 0..255, got only 0 and 1: store "
+                "them as booleans or as floats"
+            )
 
     def text(self, name: str) -> str | None:
         """Returns a string that stands beside the array, None where there is none."""

@@ -175,6 +175,7 @@ class NpzSource(ImageSource):
         self.layout = layout_of(self.member, self.event_shape)
         if not self.member.shape[0]:
             raise UserError(f"{path}: expected images in x, got none: add some")
+        self.member.check_levels()
         chunk = chunk or max(1, 250_000 // prod(self.event_shape))
         for _ in self.batches(chunk):  # to refuse the last image before the first is processed
             pass

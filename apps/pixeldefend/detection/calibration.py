@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from apps.common.streaming.npz import BROKEN
 from core_models.errors import UserError
 from core_models.files import atomic
 
@@ -118,7 +118,7 @@ class Calibration:
             raise UserError(
                 f"expected a calibration at {path}, found nothing: make one with --calibration_data"
             ) from error
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (*BROKEN, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: expected a calibration file ({error}): make it again") from error
 
 

@@ -25,6 +25,12 @@ def written(path, m=5, n=4, **changes):
 
 def test_measurements_and_operators_that_do_not_fit(tmp_path, refused, vae):
     csgm = ["--method", "CSGM", "--prior", vae]
+    bits = np.eye(4, 64, dtype=np.int64)
+    np.savez(tmp_path / "bits.npz", x=bits)
+    acquire = ["acquire", "--input", "bits.npz", "--operator", "gaussian", "--m", 5, "--out", "new.npz"]
+    assert "got only 0 and 1: store them as booleans" in refused(*acquire)
+    written(tmp_path / "y.npz", x=bits)
+    assert "got only 0 and 1: store them as booleans" in refused(*RECOVER, "y.npz", *LASSO)
     written(tmp_path / "y.npz", y=np.ones((4, 6), np.float32))
     error = refused(*RECOVER, "y.npz", *LASSO)
     assert "expected y with 5 measurements a row, as many as A has rows, got 6" in error

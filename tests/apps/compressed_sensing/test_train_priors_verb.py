@@ -74,6 +74,15 @@ def test_flows_and_gans_are_priors_too(tmp_path, call, model, config, scored):
     assert core_models.load(out).decode(torch.zeros(2, *core_models.load(out).latent_shape)).shape == (2, 1, 8, 8)
 
 
+@pytest.mark.parametrize("given", [UAE, PRIOR], ids=["uae", "prior"])
+def test_training_in_double_precision(tmp_path, call, given):
+    status, _, error = call(
+        *given, "--training.epochs", 1, "--training.precision", "64-true", "--out", tmp_path / "out"
+    )
+    assert status == 0, error
+    assert summary_of(tmp_path / "out")["metrics"]
+
+
 def test_mistakes_in_training(tmp_path, refused):
     assert "at least one measurement" in refused(*UAE, "--m", 0, "--out", "no", "--training.epochs", 1)
     assert "noise of 0 or more" in refused(*UAE, "--noise", -1, "--out", "no", "--training.epochs", 1)

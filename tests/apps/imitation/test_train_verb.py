@@ -186,6 +186,9 @@ def test_several_seeds_run_in_processes_of_their_own_and_one_that_fails_leaves_t
     found = json.loads((out / "seeds.json").read_text())
     assert [run["seed"] for run in found["runs"]] == [0, 1] and found["failed"] == []
     assert found["runs"][0]["returns"] == json.loads((tmp_path / "single" / "summary.json").read_text())["returns"]
+    for more, words in ((("--subsample", 2), "subsample was another"), (("--steps", 160), "steps was another")):
+        status, _, error = call(*several, "--resume", *more)  # no mean over runs of different settings
+        assert status == 2 and f"seed_0: its {words}" in error
     means = [run["returns"]["mean"] for run in found["runs"]]
     assert means[0] != means[1] and found["over_runs"][0]["returns"]["mean"] == pytest.approx(np.mean(means))
     page = (out / "report.html").read_text()

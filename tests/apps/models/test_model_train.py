@@ -142,6 +142,8 @@ def test_a_finished_run_is_neither_written_over_nor_trained_again(trained, model
     assert status == 0
     assert out.endswith("is finished: there is nothing left to do\n")
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    error = model("train", *options, "--resume", "--model_config.activation", "tanh")[2]
+    assert "is of another model: model model.activation (silu there, tanh here)" in error
     error = model("train", *options, "--resume", "--model_config.latent", 3)[2]
     assert "is of another model" in error
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

@@ -97,6 +97,9 @@ def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
     assert "autoregressive model, such as" in refused("purify", *given, "--density", models / "classifier")
     folder = png_folder(tmp_path / "pictures", attacked(2)[1])
     assert "expected --out outside of the images" in refused("purify", folder, folder / "out")
+    np.savez(tmp_path / "bits.npz", x=attacked(2)[1] // 128)
+    for verb in ("detect", "purify"):
+        assert "x: expected integers 0..255, got only 0 and 1" in refused(verb, tmp_path / "bits.npz", tmp_path / "out")
     (tmp_path / "file").write_text("")
     assert "expected a folder for --out" in refused("detect", source, tmp_path / "file")
     assert not (tmp_path / "out" / "images.csv").exists()

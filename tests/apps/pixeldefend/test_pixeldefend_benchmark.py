@@ -299,6 +299,27 @@ def test_attack_writes_8_bit_images_in_the_box(work, call, tmp_path):
     assert status == 2 and "--density" in error and len(error.strip().splitlines()) == 1
 
 
+def test_attack_takes_labels_as_the_classifier_counts_its_classes(work, call, tmp_path):
+    """A file of two of ten classes numbers them 0 and 1."""
+    with np.load(work / "tiny.npz") as found:
+        own = np.isin(found["test_y"], (3, 8))
+        x, y = found["test_x"][own], found["test_y"][own]
+    given = ["attack", "--classifier", work / "classifier_resnet_normal_tiny", "--attack", "rand", "--eps", 1]
+    given += ["--device", "cpu", "--threads", 1, "--out", tmp_path / "out.npz", "--data"]
+    np.savez(tmp_path / "some.npz", test_x=x, test_y=y, train_x=x, train_y=y)
+    assert call(*given, tmp_path / "some.npz")[0] == 0
+    net = core_models.load(work / "classifier_resnet_normal_tiny")
+    right = net(torch.from_numpy(x).float() / 255).argmax(1).numpy() == y
+    assert right.mean() > 0.3  # of two classes numbered 0 and 1 none would be right
+    assert json.loads((tmp_path / "out.json").read_text())["accuracy_percent"] == pytest.approx(100 * right.mean())
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["y"].tolist() == y.tolist()
+    np.savez(tmp_path / "named.npz", x=x, y=np.array(["three", "eight"])[(y == 8).astype(int)])
+    status, _, error = call(*given, tmp_path / "named.npz")
+    assert status == 2 and "expected the classes of" in error and "got 'eight' among 2" in error
+    assert len(error.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

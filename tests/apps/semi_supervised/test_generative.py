@@ -120,6 +120,7 @@ def test_permuting_the_hidden_labels_leaves_training_bit_identical(digits):
         data = DataSet("digits", levels, truth, levels[:50], truth[:50], tuple("0123456789"), "test", levels=17)
         estimator = small(M1M2, epochs=2, m1_epochs=2)
         outcome, _ = run_task(estimator, Task(data, x, shown, 50, 0, {}))
+        assert outcome.seconds == estimator.m1_seconds_ + estimator.history_.seconds > estimator.history_.seconds
         results.append((estimator.predict_proba(x), outcome.pool_errors))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert results[0][1] != results[1][1]  # the permutation did change what is scored

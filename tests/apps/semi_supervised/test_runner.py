@@ -83,6 +83,21 @@ def test_resuming_a_finished_run_changes_nothing(trained, images, capsys):
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
+def test_a_single_latent_has_no_map(images, tmp_path):
+    given = ["--method", "M2", *QUICK, "--method.latent", 1, "--data", images, "--labels", 9, "--out", tmp_path / "run"]
+    assert run("train", *given) == 0
+    assert (tmp_path / "run" / "summary.json").is_file()
+    drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert "confusion.png" in drawn and not drawn & {"tsne.png", "manifold.png"}
+
+
+def test_names_of_digits_stay_as_they_are_written(images, tmp_path):
+    with np.load(images) as found:
+        y = np.array(["007", "010", "1"])[np.searchsorted(["low", "middle", "top"], found["y"])]
+        np.savez(tmp_path / "numbered.npz", x=found["x"], y=y)
+    assert make_task(str(tmp_path / "numbered.npz"), 9, 0, draws=tmp_path).names.tolist() == ["007", "010", "1"]
+
+
 def test_report_draws_the_page_again(trained):
     (trained / "report.html").unlink()
     assert run("report", "--run", trained) == 0

@@ -59,6 +59,13 @@ def test_the_penalty_is_of_the_slope_between_real_and_generated(model):
     assert float((with_it - without).detach()) == pytest.approx(160, abs=1e-3)
 
 
+def test_it_trains_in_half_precision(model):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = WassersteinLoss(model, critic_steps=1)({"x": torch.rand(6, 1, 2, 2)})
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_it_learns_two_modes():
     generator = torch.Generator().manual_seed(0)
     modes = torch.tensor([[0.15, 0.85], [0.85, 0.15]])

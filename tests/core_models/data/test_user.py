@@ -107,6 +107,31 @@ def test_faults_of_an_npz_are_named(tmp_path, arrays, message):
         load_npz(npz(tmp_path, **arrays))
 
 
+@pytest.mark.parametrize("none", ["-1", ""])
+def test_strings_of_no_label_are_no_class(tmp_path, none):
+    """numpy makes "-1" of a -1 that stands among strings."""
+    names = np.array(["cat", "dog", none, none] * 5)
+    for y in (names, names.astype("S")):
+        data = load_npz(npz(tmp_path, x=GREY, y=y))
+        assert data.classes == ("cat", "dog") and data.train_y.tolist().count(-1) == 10
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    y = np.array(["é".encode()] * 20)
+    assert load_npz(npz(tmp_path, x=GREY, y=y)).classes == ("é",)
+    with pytest.raises(UserError, match="bytes in y to be UTF-8"):
+        load_npz(npz(tmp_path, x=GREY, y=np.array(["é".encode("latin-1")] * 20)))
+
+
+def test_a_damaged_compressed_npz_is_named(tmp_path):
+    np.savez_compressed(tmp_path / "bad.npz", x=GREY)
+    whole = (tmp_path / "bad.npz").read_bytes()
+    for place in range(60, len(whole) - 120, 16):
+        (tmp_path / "bad.npz").write_bytes(whole[:place] + b"\xff" * 16 + whole[place + 16 :])
+        with pytest.raises(UserError, match=r"bad.npz: expected"):
+            load_npz(tmp_path / "bad.npz")
+
+
 def test_files_that_are_no_npz_are_named(tmp_path):
     with pytest.raises(UserError, match="found nothing at"):
         load_npz(tmp_path / "absent.npz")
@@ -128,9 +153,10 @@ def photo(path, grey=None, size=(5, 6)):
     return array
 
 
-def test_a_folder_of_classes(tmp_path):
+@pytest.mark.parametrize("none", ["unlabelled", "unlabeled"])
+def test_a_folder_of_classes(tmp_path, none):
     arrays = {}
-    for name in ("cat", "dog", "unlabelled"):
+    for name in ("cat", "dog", none):
         for i in range(5):
             file = f"{name}/{i}.png"
             arrays[file] = photo(tmp_path / file)
@@ -143,7 +169,7 @@ def test_a_folder_of_classes(tmp_path):
     assert sorted(data.train_paths + data.test_paths) == sorted(arrays)
     for split in ("train", "test"):
         for x, y, path in zip(data.images(split), data.labels(split), getattr(data, f"{split}_paths"), strict=True):
-            assert path.split("/")[0] == ("cat", "dog", "unlabelled")[y]
+            assert path.split("/")[0] == ("cat", "dog", none)[y]
             np.testing.assert_array_equal(x.permute(1, 2, 0).mul(255).round().byte(), arrays[path])
 
 

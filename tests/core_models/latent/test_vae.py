@@ -95,7 +95,10 @@ def test_labels_mean_nothing_to_a_model_without_classes():
             r"expected events of shape \(channels, height, width\), got \(16,\)",
         ),
         (VAE, {"network": "conv", "event_shape": (1, 6, 6)}, "expected image sides divisible by 4 for 2 convolutional"),
-        (VAE, {"network": "conv", "channels": ()}, "expected at least one stage of channels"),
+        (VAE, {"network": "conv", "channels": ()}, "expected at least one stage of at least one channel"),
+        (VAE, {"network": "conv", "channels": (4, 0)}, "expected at least one stage of at least one channel"),
+        (VAE, {"network": "conv", "hidden": ()}, "expected at least one hidden layer"),
+        (VAE, {"network": "conv", "hidden": (0,)}, "expected a hidden layer of at least one unit, got 0"),
         (ConditionalVAE, {"classes": 1}, "expected at least two classes, got classes = 1"),
     ],
 )

@@ -59,6 +59,8 @@ def acquire(
     if out.suffix != ".npz":
         raise UserError(f"--out: expected a .npz file, got {out}: end it in .npz")
     require_new(out)
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"--seed: expected a whole number of at most 64 bits, got {seed}")
     measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
     signals = open_signals(input, split).first(number)
     made = measuring.build(signals.signal_shape)

@@ -98,6 +98,9 @@ class Wavelet(Basis):
         self.steps = [
             (_step_matrix(height >> level, wavelet), _step_matrix(width >> level, wavelet)) for level in range(levels)
         ]
+        for own in (matrix for pair in self.steps for matrix in pair):
+            if bool(((own @ own.T) - torch.eye(len(own), dtype=own.dtype)).abs().max() > 1e-9):  # dmey's filter is cut
+                raise UserError(f"expected an orthonormal wavelet, got {wavelet!r}, which is so only nearly")
 
     def analyse(self, x: Tensor) -> Tensor:
         """Returns the coefficients of an image."""

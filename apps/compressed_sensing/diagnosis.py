@@ -82,9 +82,10 @@ def s_rec(
     """
     checked_prior(prior, operator)
     scale, parts = scale_of(operator), []
+    like = next((p for p in prior.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.no_grad():
         for count in torch.ones(pairs).split(PAIRS):
-            z = torch.randn(2, len(count), *prior.latent_shape, generator=generator)
+            z = torch.randn(2, len(count), *prior.latent_shape, generator=generator).to(like)
             away = prior.decode(z[0]) - prior.decode(z[1])
             parts.append(scale * operator(away).norm(dim=1) / away.flatten(1).norm(dim=1).clamp(min=1e-12))
     ratio = torch.cat(parts)

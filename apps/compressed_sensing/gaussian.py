@@ -23,7 +23,7 @@ from core_models.errors import UserError
 
 from .operators import LinearOperator
 from .operators.base import Measurements, Signals
-from .recovery import Recovered, Recovery
+from .recovery import LARGEST, Recovered, Recovery, too_large
 
 
 def mean_and_covariance(x: Float[Tensor, "n d"], shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -91,8 +91,15 @@ class GaussianMixture(Recovery):
         """Fits the mixture to signals (n, *signal_shape).
 
         Raises:
-            UserError: when there are fewer signals than components.
+            UserError: when there are fewer signals than components, no component or shrinkage, or signals whose
+                covariance wouldn't fit into memory.
         """
+        if self.components < 1:
+            raise UserError(f"components: expected at least 1, got {self.components}")
+        if not self.shrinkage >= 0:
+            raise UserError(f"shrinkage: expected 0 or more, got {self.shrinkage}")
+        if X is not None and X[0].numel() > LARGEST:
+            raise too_large(X[0].numel())
         if X is None or len(X) < self.components:
             raise UserError(f"expected at least {self.components} signals to fit to, got {0 if X is None else len(X)}")
         x = X.flatten(1)
@@ -123,7 +130,11 @@ class GaussianMixture(Recovery):
     def _shares(self, x: Tensor) -> Float[Tensor, "n k"]:
         logits = []
         for weight, mean, covariance in zip(self.weights_, self.means_, self.covariances_, strict=True):
-            factor = torch.linalg.cholesky(covariance)
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if int(failed):
+                raise UserError(
+                    f"shrinkage: expected more than {self.shrinkage}: values that never vary have a singular covariance"
+                )
             # in single precision: the shrinkage bounds the condition number
             white = torch.linalg.inv(factor).to(x)
             distance = ((x - mean.to(x)) @ white.T).square().sum(1)
@@ -178,7 +189,9 @@ def condition(
     cross = covariance @ A.T  # S A^T, (n, m)
     C = A @ cross
     C.diagonal().add_(noise**2)
-    factor = torch.linalg.cholesky(C)
+    factor, failed = torch.linalg.cholesky_ex(C)
+    if int(failed):
+        raise UserError(f"expected a noise that isn't lost in double precision, got {noise}: raise it")
     away = y - mean @ A.T
     white = torch.linalg.solve_triangular(factor, away.T, upper=False)  # (m, batch)
     half = torch.linalg.solve_triangular(factor, cross.T, upper=False)  # (m, n)

@@ -23,7 +23,7 @@ from core_models.errors import UserError
 from .bases import build_basis
 from .operators import LinearOperator
 from .operators.base import Measurements
-from .recovery import Recovered, Recovery
+from .recovery import LARGEST, Recovered, Recovery, too_large
 from .solvers.basis_pursuit import solve_basis_pursuit
 from .solvers.cvxpy_reference import solve_by_cvxpy
 from .solvers.lasso import solve_lasso
@@ -150,11 +150,8 @@ def matrices_of(operator: LinearOperator, basis: str) -> tuple[Tensor, Tensor | 
     Raises:
         UserError: when the basis doesn't fit, or the matrices wouldn't fit into memory.
     """
-    if operator.n > 20_000:
-        raise UserError(
-            f"expected signals of at most 20,000 values, whose matrices fit into memory, got {operator.n:,}: cut "
-            "images into patches"
-        )
+    if operator.n > LARGEST:
+        raise too_large(operator.n)
     A = operator.matrix().double()
     return A, build_basis(basis, operator.signal_shape).columns(A)
 

@@ -209,6 +209,11 @@ class Stored(ImageSource):
             return tuple(map(int, told))
         if self._truth is not None:
             shape = self._truth.shape[1:]
+            if len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):
+                raise UserError(
+                    f"{self.path}: x of shape {self._truth.shape} looks like (n, height, width, channels): store it as "
+                    "(n, channels, height, width), with the columns of A in that order, or add signal_shape"
+                )
             return (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else None
         return None
 

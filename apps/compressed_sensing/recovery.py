@@ -20,6 +20,9 @@ from core_models.errors import UserError
 from .operators import LinearOperator, measure
 from .operators.base import Measurements, Signals
 
+LARGEST = 20_000
+"""Values of a signal whose square matrices fit into memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
@@ -30,6 +33,14 @@ class Recovered:
     """Posterior standard deviation of every value, where the method knows one."""
     details: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
     """What the method says of each signal: objective, gap, loss, ..."""
+
+
+def too_large(n: int) -> UserError:
+    """Returns what refuses signals of more than `LARGEST` values."""
+    return UserError(
+        f"expected signals of at most {LARGEST:,} values, whose matrices fit into memory, got {n:,}: cut images into "
+        "patches"
+    )
 
 
 class Recovery(BaseEstimator, ABC):
@@ -65,9 +76,12 @@ class Recovery(BaseEstimator, ABC):
                 follows from its place.
 
         Raises:
-            UserError: when measurements have another number, or aren't finite.
+            UserError: when measurements have another number, or aren't finite, or a count of the method is below 1.
         """
         operator = self.measuring
+        for name in ("batch", "modes", "components"):
+            if getattr(self, name, 1) < 1:
+                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if y.ndim != 2 or y.shape[1] != operator.m:
             raise UserError(f"expected measurements (batch, {operator.m}), as the operator makes, got {tuple(y.shape)}")
         if not bool(torch.isfinite(y).all()):

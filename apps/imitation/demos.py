@@ -82,6 +82,12 @@ def record_demos(
             check_policy(model, env, environment)
             who, actor = f"{algorithm.upper()}, {Path(policy).name}", model
         if actor is None:
+            others = [name for name in environment_kwargs or {} if name != "task"]
+            if others:
+                raise UserError(
+                    f"--environment_kwargs: expected none but the task of Driving-v0 for the scripted experts, got "
+                    f"{', '.join(others)}"
+                )
             task = (environment_kwargs or {}).get("task", "turn" if environment == "Driving-v0" else None)
             demonstrations = expert_demonstrations(environment, task, trajectories, seed=seed)
         else:

@@ -146,7 +146,12 @@ def _place(
     name = environment or imports_nothing(known[0][0])
     if kwargs is not None:
         return name, kwargs
-    return name, next((more for there, more in known if there == name), {})
+    return name, next((more for there, more in known if _id(there) == _id(name)), {})
+
+
+def _id(environment: str) -> str:
+    """Returns an environment's id without the package that registers it."""
+    return environment.rpartition(":")[2]
 
 
 def _scale(
@@ -157,7 +162,7 @@ def _scale(
     told = own.summary
     same = (told.get("environment"), told.get("environment_kwargs")) == (env_id, kwargs)
     if expert is not None:
-        if expert.environment != env_id:
+        if _id(expert.environment) != _id(env_id):
             raise UserError(f"--demonstrations: expected those of {env_id}, got those of {expert.environment}")
         if key not in known:
             chance = told["random"]["mean"] if same else random_returns(env_id, kwargs).values.mean()

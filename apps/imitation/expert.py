@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from gymnasium import spaces
 from sb3_contrib import TRPO
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
@@ -82,7 +83,8 @@ def expert(
     kwargs = dict(environment_kwargs or {})
     raw = vector_env(environment, kwargs, environments=environments, seed=seed)
     name = policy_name(raw.observation_space)
-    normalised = normalise and name == "MlpPolicy" and algorithm != "sac"
+    vector = isinstance(raw.observation_space, spaces.Box)
+    normalised = normalise and vector and name == "MlpPolicy" and algorithm != "sac"
     given = dict(settings or {})
     env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
     options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}

@@ -31,7 +31,7 @@ from .defended import CAUTION, Defended, Purifier
 from .detection import Calibration, area_under_curve, bits_per_dim, permutation_p_value, threshold_at
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
-from .loading import load_classifier, load_density, predictions
+from .loading import class_names, codes_of_classifier, load_classifier, load_density, predictions
 from .measuring import accuracy
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
@@ -99,6 +99,7 @@ def demo(
         print(f"{data} is out of reach ({reason}): the demo of PixelDefend is left out", file=sys.stderr)
         return
     x, y = _test_images(data_set, data, model, images)
+    y = codes_of_classifier(classifier, net, data_set, y)
     run = folder_of(out)
     require_writable(run.summary)
     print(f"data: {data_set.name} ({data_set.source}), the first {images} test images; calibration: {calibration}")
@@ -128,7 +129,8 @@ def demo(
         f"{98 / images**0.5:.0f} percentage points (95 %). The benchmark measures the tables of the paper.",
     ]
     summary: dict[str, Any] = {
-        "data": data_set.name, "source": data_set.source, "classes": list(data_set.classes), "density": density,
+        "data": data_set.name, "source": data_set.source, "classes": class_names(classifier) or list(data_set.classes),
+        "density": density,
         "classifier": classifier, "calibration": str(calibration), "images": images, "eps": eps,
         "eps_defend": eps_defend, "false_positive_rate": false_positive_rate,
         "threshold": threshold if np.isfinite(threshold) else None, "adaptive_quantile": adaptive_quantile,

@@ -20,7 +20,7 @@ from apps.common.building import build_model
 from apps.common.cli import command_line
 from apps.common.machine import set_threads
 from apps.common.provenance import commit, device_words
-from core_models import registry
+from core_models import registry, zoo
 from core_models.base import Autoregressive, GenerativeModel, Metrics, Objective, Scalar
 from core_models.data import DataSet
 from core_models.data import load as load_data
@@ -141,28 +141,53 @@ def train_density(
 
 
 def calibrate_density(
-    density: str, data: str, validation: int = 5000, seed: int = 0, device: str = "auto", threads: int | None = None
-) -> None:
+    density: str, data: str, validation: int | None = None, seed: int | None = None, device: str = "auto",
+    threads: int | None = None,
+) -> None:  # fmt: skip
     """Calibrates a density that was trained by `genapps model train` on the training images that it held out.
 
     Args:
         density: The run folder.
         data: The data set that it was trained on.
-        validation: How many training images that run held out.
-        seed: The seed of that run.
+        validation: How many training images that run held out, where its settings don't say.
+        seed: The seed of that run, likewise.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
     """
     set_threads(threads)
+    if density.startswith(zoo.PREFIX):
+        raise UserError(
+            f"--density {density}: expected a run folder; what ships is calibrated, and detect takes other images by "
+            "--calibration_data"
+        )
     model = load_density(density, device)
+    validation, seed = _as_held_out(RunFolder(density), validation, seed)
     data_set = load_data(data)
     if tuple(model.event_shape) != tuple(data_set.event_shape):
         raise UserError(f"expected images of {tuple(model.event_shape)}, {data} has {tuple(data_set.event_shape)}")
     _, held = held_out(len(data_set.train_x), validation, seed)
-    if not len(held):
-        raise UserError(f"--validation: expected images that were held out, got {validation}")
     write_calibration(model, data_set, held, Path(density))
     print(f"wrote {Path(density) / FILE_NAME}: {len(held):,} held-out images")
+
+
+def _as_held_out(run: RunFolder, validation: int | None, seed: int | None) -> tuple[int, int]:
+    """Returns how many training images a run held out, and by which seed.
+
+    Raises:
+        UserError: when it held out none, nobody says how many, or its settings say otherwise than what is given.
+    """
+    had = run.read_config()
+    own = {"validation": had.get("validation"), "seed": (had.get("training") or {}).get("seed")}
+    for name, given in (("validation", validation), ("seed", seed)):
+        if None not in (own[name], given) and given != own[name]:
+            raise UserError(f"--{name}: expected {own[name]}, as {run.path} was trained with, got {given}")
+    held = validation if own["validation"] is None else own["validation"]
+    if not held:
+        raise UserError(
+            f"{run.path}: expected a run that held out training images (--validation), got {held or 0} of them: those "
+            "that a density was trained on look likelier than new ones"
+        )
+    return int(held), int(own["seed"] or seed or 0)
 
 
 def sized(model: str, config: dict[str, Any] | None, device: torch.device) -> dict[str, Any] | None:

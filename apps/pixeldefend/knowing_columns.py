@@ -45,8 +45,11 @@ def whole(experiment: Experiment, row: Row) -> Defended:
 
 
 def hides(row: Row, title: str) -> bool:
-    """Tells whether an attack on a row need only stay likely: no gradient passes a purifier that is passed by."""
-    return title == "Detector-aware" and row.purifying != "PixelDefend"
+    """Tells whether an attack on a row need only stay likely: no gradient passes a purifier that is passed by.
+
+    Not where inputs are squeezed: what fools the bare classifier may not fool that.
+    """
+    return title == "Detector-aware" and row.purifying != "PixelDefend" and not row.squeezed
 
 
 def shown(experiment: Experiment, row: Row, title: str, told: dict[str, Any]) -> dict[str, Any]:

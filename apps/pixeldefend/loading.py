@@ -85,7 +85,7 @@ def codes_of_classifier(name: str, classifier: nn.Module, data_set: DataSet, y: 
         UserError: when a class is none of the classifier's, or nobody can say which it is.
     """
     names = data_set.classes
-    known, count = _class_names(name), getattr(classifier, "classes", None)
+    known, count = class_names(name), getattr(classifier, "classes", None)
     if set(names) <= set(known):
         codes = [known.index(one) for one in names]
     elif all(one.isdecimal() for one in names):
@@ -102,7 +102,7 @@ def codes_of_classifier(name: str, classifier: nn.Module, data_set: DataSet, y: 
     return torch.tensor(codes)[y]
 
 
-def _class_names(name: str) -> list[str]:
+def class_names(name: str) -> list[str]:
     """Returns the names of a classifier's classes, in its order; none where its run folder doesn't tell."""
     run = RunFolder(zoo.located(name))
     told = read_json(run.summary).get("classes") if run.summary.exists() else None

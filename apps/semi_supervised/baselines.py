@@ -330,7 +330,7 @@ def fitted_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
 
 
 def _values(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return tuple(np.atleast_1d(value).tolist())
 
 
 def _middle(value: float | tuple[float, ...]) -> float:

@@ -202,6 +202,8 @@ def benchmark(
 def _check_settings(methods: Sequence[Method], settings: dict[str, Any]) -> None:
     known = {key for m in methods for key in type(build(specification(m, 100, "mnist")))._get_param_names()}
     for key in settings:
+        if key == "m1":
+            raise UserError("settings: m1 is the benchmark's own, trained once and shared: no cell would tell another")
         if key not in known:
             raise UserError(f"settings: none of the methods {', '.join(m.row for m in methods)} has {key!r}")
 

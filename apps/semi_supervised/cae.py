@@ -149,7 +149,9 @@ class ContractiveAutoencoder(SemiSupervisedClassifier):
             stage = f"layer{number + 1}"
             fit(objective, batches, config, run=run, resume=resume, stage=stage, progress=self.verbose)
             with torch.no_grad():
-                inputs = torch.cat([layer.to(inputs.device)(rows) for rows in inputs.split(5000)])
+                weight = layer.to(inputs.device).encoder.weight
+                # what the next layer is trained on has the inputs' precision, whatever this one's weights are in
+                inputs = torch.cat([layer(rows.to(weight.dtype)).to(inputs.dtype) for rows in inputs.split(5000)])
         labelled = y >= 0
         tensors = {"x": x[labelled].flatten(1), "y": y[labelled]}
         batches = TensorBatches(tensors, min(self.batch_size, len(tensors["y"])), seed=seed, drop_last=False)

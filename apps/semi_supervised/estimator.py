@@ -186,7 +186,7 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
                 fitted[name] = {"tensor": str(value.dtype)}
             elif _is_json(value):
                 fitted[name] = {"tuple" if isinstance(value, tuple) else "value": value}
-        parameters = self._saved_params()
+        parameters = {name: _plain(value) for name, value in self._saved_params().items()}
         for name, value in parameters.items():
             if not _is_json(value):
                 raise UserError(f"expected {name} to be made of numbers, text and lists to be saved, got {value!r}")
@@ -310,6 +310,13 @@ def in_double(module: M) -> M:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Returns numbers and arrays of numpy as Python's own, paths as text."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value
 
 
 def _is_json(value: Any) -> bool:

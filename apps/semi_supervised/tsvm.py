@@ -372,7 +372,7 @@ class TransductiveSVM(SemiSupervisedClassifier):
 
 def values(value: float | Sequence[float]) -> tuple[float, ...]:
     """Returns what a constructor argument that is a number or a list of candidates offers to choose from."""
-    return tuple(value) if isinstance(value, Sequence) else (value,)
+    return tuple(np.atleast_1d(value).tolist())
 
 
 def middle(value: float | Sequence[float]) -> float:

@@ -73,7 +73,7 @@ class PosteriorSampling(ResidualCovariance):
             x, _ = self._signals(residual, own, first + start)
             for i, signals in enumerate(x):
                 generator = _generator(self.random_state, first + start + i, "residuals")
-                drawn = signals + torch.randn(signals.shape, generator=generator) @ spread.T
+                drawn = signals + torch.randn(signals.shape, generator=generator).to(signals) @ spread.T
                 parts.append(drawn.clamp(0, 1) if self.clip else drawn)
         return torch.stack(parts).unflatten(2, self.measuring.signal_shape)
 

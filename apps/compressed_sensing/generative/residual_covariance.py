@@ -221,5 +221,5 @@ def _repeated(z: Float[Tensor, "batch modes k"], losses: Float[Tensor, "batch mo
     """Returns which modes are another, better one of the same signal found again, (batch, modes)."""
     distance = torch.cdist(z, z)
     same = distance < 0.1 * z.shape[-1] ** 0.5
-    earlier = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool).tril(-1)
+    earlier = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool, device=z.device).tril(-1)
     return (same & earlier).any(2)

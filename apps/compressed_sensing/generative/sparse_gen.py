@@ -72,6 +72,11 @@ class SparseGen(Recovery):
         lipschitz = 2 / operator.m * float(torch.linalg.matrix_norm(A.double(), 2)) ** 2
         parts = []
         with frozen(prior):
+            if self.steps < self.steps_alone:
+                raise UserError(
+                    f"steps: expected at least the {self.steps_alone} of steps_alone, which search latents only, got "
+                    f"{self.steps}"
+                )
             for start in range(0, len(y), self.batch):
                 parts.append(self._part(A, basis, lipschitz, y[start : start + self.batch], first + start))
         x, loss, deviation = (torch.cat(part) for part in zip(*parts, strict=True))

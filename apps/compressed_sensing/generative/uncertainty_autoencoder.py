@@ -56,7 +56,7 @@ class UncertaintyAutoencoder(Recovery):
         training = self.training or TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")
         batches = TensorBatches({"x": X}, min(self.batch_size, len(X)), training.seed)
         self.history_ = fit(RecoveryError(self.model_), batches, training, run=run, resume=resume)
-        self.model_.eval()
+        self.model_.cpu().eval()
         return self
 
     @property

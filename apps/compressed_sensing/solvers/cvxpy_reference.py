@@ -69,7 +69,11 @@ class Reference:
         self.y.value = np.asarray(y, dtype=np.float64)
         if self.weights is not None:
             self.weights.value = weights
-        self.problem.solve(solver=self.solver, warm_start=True, **self.settings)
+        try:
+            self.problem.solve(solver=self.solver, warm_start=True, **self.settings)
+        except cvxpy.error.SolverError as error:
+            words = " ".join(str(error).split())
+            raise UserError(f"{self.solver} can't solve this problem ({words}): name another solver") from error
         if self.w.value is None:
             raise UserError(f"{self.solver} found no solution: {self.problem.status}")
         found: np.ndarray = np.asarray(self.w.value)

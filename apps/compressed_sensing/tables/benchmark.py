@@ -78,7 +78,7 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
-    _check_counts(m=min(m), images=images, group=group)
+    _check_counts(m=min(m, default=0), seeds=len(seeds), images=images, group=group)
     known = prior_of or data
     for row in _known(methods, data, known):
         for number in m:
@@ -109,6 +109,7 @@ def tune(
         threads: CPU threads.
     """
     set_threads(threads)
+    _check_counts(m=min(m, default=0), images=images)
     train, held = _training(data)
     x = train[held[places(data, len(held))[:images]]]
     table: dict[str, Any] = read_json(out) if out.is_file() else {}

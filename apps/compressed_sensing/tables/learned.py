@@ -41,7 +41,7 @@ from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.latent import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
-from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, seed_of
+from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.progress import Progress
 
 from ..diagnosis import coverage
@@ -161,6 +161,11 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
     if row in KEPT:
         rows = [f"{row}, {OTHER[data]} -> {data}"]
     column = str(m) if data == "mnist" or row in KEPT else f"{data} {m}"
+    # of a training of other settings than the table's
+    own = replace(training, seed=0).numbers()
+    other = {k: v for k, v in own.items() if k not in settings and v != TRAINING.numbers().get(k)}
+    if other:
+        settings["training"] = other
     config_hash = hash_of(settings)
     place: dict[str, Any] = {"app": APP, "table": table, "column": column, "draw": seed}
     standing = [find_cell(results, row=name, **place, config_hash=config_hash, protocol=PROTOCOL) for name in rows]
@@ -183,18 +188,22 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
     words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(json.dumps([named]))}"]
     words += [f"--m '[{m}]'", f"--table {table}", f"--seeds '[{seed}]'", f"--training.epochs {training.epochs}"]
     words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
+    if training.schedule != TRAINING.schedule:
+        words += [f"--training.schedule {training.schedule}"]
+    words += [f"--training.{name} {shlex.quote(json.dumps(value).strip(chr(34)))}" for name, value in other.items()]
     extra = {
         "encoder_norm": float(encoder.norm()),
         "gaussian_norm": float(encoder.numel() ** 0.5),
         "settings": settings,
     }
+    device = device_words("cpu" if row == PCA else resolve_device(training.device), training.threads)
     better, unit = ("lower", "mean squared error of a pixel") if len(rows) == 1 else ("higher", "% right")
     for name, (value, told) in zip(rows, found, strict=True):
         write_cell(
             results,
             Cell(
                 row=name, **place, value=value, unit=unit, better=better, seed=seed,  # type: ignore[arg-type]
-                config_hash=config_hash, protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds,
+                config_hash=config_hash, protocol=PROTOCOL, device=device, seconds=seconds,
                 command=" ".join(words), extra={**extra, **told},
             ),
         )  # fmt: skip
@@ -244,8 +253,10 @@ def _trained(
     images = _kept_images(data)
     batches = TensorBatches({"x": images}, min(options.batch_size, len(images)), seed)
     training = replace(options.training, seed=seed)
-    fit(RecoveryError(model), batches, training, run=run, resume=run.checkpoint().exists())
-    core_models.save(model.requires_grad_(True).eval(), run.path)
+    history = fit(RecoveryError(model), batches, training, run=run, resume=run.checkpoint().exists())
+    if history.stopped == "time limit":
+        raise UserError(f"{run.path}: stopped by the time limit at step {history.steps:,}: the same command goes on")
+    core_models.save(model.cpu().requires_grad_(True).eval(), run.path)
     return model
 
 

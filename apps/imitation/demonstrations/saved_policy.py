@@ -19,8 +19,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from core_models.errors import UserError
 
-Algorithm = Literal["trpo", "ppo", "sac"]
-PLAIN = {
+Algorithm = Literal["trpo", "ppo", "sac", "td3", "dqn", "a2c"]
+PLAIN: dict[Algorithm, tuple[str, str, str]] = {
     "trpo": ("sb3_contrib", "TRPO", "cg_max_steps"),
     "ppo": ("stable_baselines3", "PPO", "clip_range"),
     "sac": ("stable_baselines3", "SAC", "target_entropy"),
@@ -29,12 +29,6 @@ PLAIN = {
     "a2c": ("stable_baselines3", "A2C", "gae_lambda"),
 }
 """Algorithms of plain SB3: the package, the class, and a setting that those before it in this list don't have."""
-CLASSES: dict[Algorithm, tuple[str, str]] = {
-    "trpo": PLAIN["trpo"][:2],
-    "ppo": PLAIN["ppo"][:2],
-    "sac": PLAIN["sac"][:2],
-}
-"""Where the class of each algorithm stands whose policies can be recorded."""
 # what only training needs, and what a newer Python can't always read back
 UNUSED = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
 
@@ -49,14 +43,14 @@ def load_policy(path: Path | str, algorithm: Algorithm, *, device: str = "cpu") 
     if not path.is_file() or not zipfile.is_zipfile(path):
         found = "something else" if path.exists() else "nothing"
         raise UserError(f"expected a policy saved by stable-baselines3 (a .zip), found {found} at {path}")
-    module, name = CLASSES[algorithm]
+    module, name, _ = PLAIN[algorithm]
     kind: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
     try:
         return kind.load(path, device=device, custom_objects=UNUSED)
     except Exception as error:  # whatever the file's own code raises
         raise UserError(
             f"{path}: expected a policy saved by {name}, got one that it doesn't load "
-            f"({type(error).__name__}: {error}): name its algorithm, {', '.join(CLASSES)}"
+            f"({type(error).__name__}: {error}): name its algorithm, {', '.join(PLAIN)}"
         ) from error
 
 
@@ -70,7 +64,7 @@ def algorithm_of(path: Path | str) -> Algorithm | None:
             settings = json.loads(archive.read("data"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return next((algorithm for algorithm in CLASSES if PLAIN[algorithm][2] in settings), None)
+    return next((algorithm for algorithm, (_, _, mark) in PLAIN.items() if mark in settings), None)
 
 
 def check_policy(policy: BaseAlgorithm, env: gymnasium.Env[Any, Any], environment: str) -> None:

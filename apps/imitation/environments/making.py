@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
+from apps.common.building import working_folder_importable
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.demonstrations.checking import check_spaces
 from core_models.errors import UserError
@@ -126,6 +127,7 @@ def _monitored(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
 def _spec(env_id: str) -> EnvSpec:
     package, _, name = env_id.rpartition(":")
     if package:
+        working_folder_importable()
         try:
             __import__(package)
         except ImportError as error:

@@ -71,6 +71,10 @@ def expert_pairs(
         return observations, actions.flatten(1).float()
     if not isinstance(action_space, spaces.Discrete):
         raise UserError(f"expected actions of the kind Box or Discrete, the environment's are {action_space}")
+    if action_space.start != 0:
+        raise UserError(
+            f"expected actions from 0 on, as stable-baselines3 takes them, got {action_space}: wrap the environment"
+        )
     if actions.ndim != 1 or actions.is_floating_point():
         raise UserError(
             f"expected one whole number an action, as the environment's {action_space} takes, got {actions.dtype} of "

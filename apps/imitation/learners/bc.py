@@ -33,10 +33,11 @@ from core_models.errors import UserError, require_numbers
 from ..demonstrations import Demonstrations
 from ..networks.encoder import Observed, rows
 from ..policies import normaliser_of, policy_name, policy_settings, sees_images, without_environment
-from ..spaces_as_json import Spaces
+from ..spaces_as_json import Spaces, space_to_json
 from .base import expert_pairs
 from .on_policy.rollouts import AT_A_TIME
 from .over_sb3 import OverSB3
+from .spaces import refusals, refuse_normalised
 
 LEAST_DEVIATION = 1e-3
 """Of an action [as the environment's]: where the expert never varies one, it would be none."""
@@ -96,9 +97,12 @@ class BC(OverSB3):
         own = env if isinstance(env, Spaces) else Spaces(*_spaces_of(env))
         self.learning_rate = learning_rate or (3e-4 if sees_images(own.observation_space) else 1e-3)
         settings = policy_settings(own.observation_space, self.hidden, normalise=normalise)
-        self.generator = without_environment(
-            TRPO, policy_name(own.observation_space), *own, policy_kwargs=settings, seed=seed, device=device
-        )
+        with refusals("BC"):
+            self.generator = without_environment(
+                TRPO, policy_name(own.observation_space), *own, policy_kwargs=settings, seed=seed, device=device
+            )
+        for space in own:  # what can't be written can't be saved when training is over
+            space_to_json(space)
         self.demonstrations = demonstrations
         if demonstrations is not None:
             self.observations, self.actions = expert_pairs(demonstrations, *own, self.generator.device)
@@ -203,5 +207,6 @@ class BC(OverSB3):
 
 def _spaces_of(env: gymnasium.Env | VecEnv) -> tuple[spaces.Space, spaces.Space]:
     """Returns the spaces of a policy in an environment: with channels first."""
+    refuse_normalised(env)
     wrapped = BaseAlgorithm._wrap_env(env, verbose=0)
     return wrapped.observation_space, wrapped.action_space

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -20,16 +21,41 @@ def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
         UserError: when it is neither, or normalises observations or rewards as it goes.
     """
     if isinstance(env, VecEnv):
-        if unwrap_vec_wrapper(env, VecNormalize) is not None:
-            raise UserError(
-                "expected an environment without VecNormalize: the learner has a normalisation of its own inside, "
-                "which a saved policy keeps; give env.venv"
-            )
+        refuse_normalised(env)
         return env
     if not isinstance(env, gym.Env):
         raise UserError(f"expected a gymnasium environment or a VecEnv, got {type(env).__name__}: use gymnasium.make")
     own: Callable[[], gym.Env] = lambda: env  # noqa: E731
     return DummyVecEnv([own])
+
+
+@contextmanager
+def refusals(who: str) -> Iterator[None]:
+    """Turns what stable-baselines3 refuses while it builds an algorithm into one line.
+
+    Raises:
+        UserError: with its words.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"{who} can't be built with these settings and spaces: {words}") from error
+
+
+def refuse_normalised(env: gym.Env | VecEnv) -> None:
+    """Refuses environments that normalise as they go: demonstrations hold what environments observe themselves.
+
+    Raises:
+        UserError: for those.
+    """
+    if isinstance(env, VecEnv) and unwrap_vec_wrapper(env, VecNormalize) is not None:
+        raise UserError(
+            "expected an environment without VecNormalize: the learner has a normalisation of its own inside, which a "
+            "saved policy keeps; give env.venv"
+        )
 
 
 def check_spaces(observation: spaces.Space, action: spaces.Space, learner: str) -> tuple[spaces.Box, spaces.Box]:

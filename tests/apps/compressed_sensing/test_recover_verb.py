@@ -211,12 +211,13 @@ def test_images_are_measured_as_acquire_measures_them(tmp_path, call):
 def test_a_signal_starts_from_the_same_latents_whatever_batch_it_is_in(tmp_path, call, vae, method):
     operator, _, y = own_file(tmp_path / "y.npz")
     options = ["--input", "y.npz", "--prior", vae, "--method", method, "--method.steps", 8, "--method.restarts", 2]
+    options += ["--method.steps_alone", 4] if method == "SparseGen" else []
     for size in (3, 7):
         assert call("recover", *options, "--out", f"out{size}", "--batch_size", size)[0] == 0
     with np.load(tmp_path / "out3" / "recovered.npz") as a, np.load(tmp_path / "out7" / "recovered.npz") as b:
         np.testing.assert_allclose(a["x"], b["x"], atol=1e-5)
         x = b["x"]
-    settings = {"steps": 8, "restarts": 2}
+    settings = {"steps": 8, "restarts": 2} | ({"steps_alone": 4} if method == "SparseGen" else {})
     own = {"CSGM": CSGM, "SparseGen": SparseGen}[method](operator, core_models.load(vae), noise=0.1, **settings)
     np.testing.assert_allclose(x, own.reconstruct(y), atol=1e-5)
     torch.testing.assert_close(own.recover(y[3:], first=3).x, own.recover(y).x[3:], rtol=0, atol=1e-5)

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 
 import core_models
@@ -59,6 +61,10 @@ def call(capsys):
     return run
 
 
+def read_config(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
 def benchmark(work, results, *more):
     given = ["benchmark", "--data", work / "tiny.npz", "--density", work / "density", "--work", work]
     given += ["--results", results, "--images", 60, "--knowing_images", 6, "--bpda_steps", 4, "--square_queries", 4]
@@ -88,6 +94,21 @@ def test_calibrate_gives_the_same_again(work, call, tmp_path):
     assert status == 0 and f"{n} held-out images" in out
     scores = [Calibration.load(folder / "calibration.npz").scores for folder in (again, work / "density")]
     np.testing.assert_allclose(scores[0]["bits_per_dim"], scores[1]["bits_per_dim"], rtol=1e-6)
+
+
+def test_calibrate_takes_no_image_that_was_trained_on(work, call, tmp_path):
+    given = ["calibrate", "--data", work / "tiny.npz", "--density"]
+    held = read_config(work / "density")["validation"]
+    for more, words in ((["--validation", held + 1], f"expected {held}"), (["--seed", 3], "--seed: expected 0")):
+        status, _, error = call(*given, work / "density", *more)
+        assert status == 2 and words in error and len(error.strip().splitlines()) == 1
+    shutil.copytree(work / "density", tmp_path / "all")
+    config = read_config(tmp_path / "all") | {"validation": 0}
+    (tmp_path / "all" / "config.yaml").write_text(yaml.safe_dump(config))
+    status, _, error = call(*given, tmp_path / "all")
+    assert status == 2 and "expected a run that held out training images" in error
+    status, _, error = call(*given, "zoo:pixel_cnn_fashion_mnist")
+    assert status == 2 and "expected a run folder" in error and not Path("zoo:pixel_cnn_fashion_mnist").exists()
 
 
 def test_a_background_model_sees_mutated_images(work, call, tmp_path):

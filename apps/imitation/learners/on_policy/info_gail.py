@@ -192,18 +192,19 @@ class InfoGAIL(OnPolicyLearner):
         """
         if code is not None:
             vector = isinstance(self.observation_space, spaces.Box)
-            parts: dict[str, Any] = observation if isinstance(observation, dict) else {"": observation}
-            first = np.asarray(next(iter(parts.values())))
-            batch = first.ndim > (1 if vector else len(self._bare_shape()))
+            name, shape = ("", (0,)) if vector else self._bare_part()
+            first = np.asarray(observation if vector else as_dict(observation)[name])
+            batch = first.ndim > len(shape)
             shown = one_hot(code, self.codes)
             code_rows = np.repeat(shown[None], len(first), 0) if batch else shown
             return self.generator.predict(with_code(observation, code_rows), state, episode_start, deterministic)
         return self.generator.predict(observation, state, episode_start, deterministic)
 
-    def _bare_shape(self) -> tuple[int, ...]:
+    def _bare_part(self) -> tuple[str, tuple[int, ...]]:
+        """Returns the name and the shape of a part of the observations that is not the code."""
         assert isinstance(self.observation_space, spaces.Dict)
-        key = next(iter(self.observation_space.spaces))
-        return self.observation_space[key].shape or ()
+        key = next(key for key in self.observation_space.spaces if key != "code")
+        return key, self.observation_space[key].shape or ()
 
     def _wrapped(self, env: VecEnv) -> VecEnv:
         return CodedVecEnv(env, self.codes)

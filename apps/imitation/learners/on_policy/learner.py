@@ -39,6 +39,7 @@ from ...policies import (
 from ...spaces_as_json import Spaces
 from ..base import expert_pairs
 from ..over_sb3 import OverSB3
+from ..spaces import refusals, refuse_normalised
 from .ppo import FastPPO
 from .rollouts import LearntRewards, Rollout
 from .trpo import FastTRPO
@@ -59,6 +60,10 @@ class _Iterating(LearntRewards):
         """Takes a policy step."""
         super().train()
         self.learner._after_iteration()
+
+    def _excluded_save_params(self) -> list[str]:
+        """Leaves out, of what a callback saves, the learner and its demonstrations."""
+        return [*super()._excluded_save_params(), "learner", "judge"]
 
 
 class LearntTRPO(_Iterating, FastTRPO):
@@ -218,13 +223,17 @@ class OnPolicyLearner(OverSB3):
         if algorithm_class(self.algorithm) is TRPO:
             # as Ho and Ermon: KL .01, damping .1; the values are fitted by SB3's Adam
             more |= {"target_kl": 0.01, "cg_damping": 0.1, "cg_max_steps": 10, "n_critic_updates": 5}
+        if self.generator_settings.get("use_sde"):
+            raise UserError("generator_settings: use_sde is not supported: rollouts here draw noise at every step")
         more |= self.generator_settings
         kind: Any = LearntTRPO if algorithm_class(self.algorithm) is TRPO else LearntPPO
         if isinstance(env, Spaces):
             space = env.observation_space
             settings = policy_settings(space, self.hidden, normalise=self.normalise, optimizer_kwargs=ADAM)
-            made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
+            with refusals(self.algorithm):
+                made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
         else:
+            refuse_normalised(env)
             wrapped = self._wrapped(BaseAlgorithm._wrap_env(env, verbose=0))
             space = wrapped.observation_space
             if self.steps % wrapped.num_envs:
@@ -233,7 +242,8 @@ class OnPolicyLearner(OverSB3):
             more["n_steps"] = self.steps // wrapped.num_envs
             # SB3 warns of a batch cut short
             more.setdefault("batch_size", max(size for size in range(1, 257) if self.steps % size == 0))
-            made = kind(policy_name(space), wrapped, policy_kwargs=settings, **more)
+            with refusals(self.algorithm):
+                made = kind(policy_name(space), wrapped, policy_kwargs=settings, **more)
         made.judge, made.learner = self._judged, self
         return made
 

@@ -68,10 +68,10 @@ class Rollout:
         if isinstance(found, dict):
             assert isinstance(last, dict)
             for key, part in found.items():
-                part[index] = last[key].to(part.dtype)
+                part[index] = last[key].to(part.dtype).reshape(-1, *part.shape[1:])  # a Discrete is a row of one
         else:
             assert isinstance(last, Tensor)
-            found[index] = last.to(found.dtype)
+            found[index] = last.to(found.dtype).reshape(-1, *found.shape[1:])
         return found
 
 

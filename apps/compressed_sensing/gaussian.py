@@ -91,8 +91,8 @@ class GaussianMixture(Recovery):
         """Fits the mixture to signals (n, *signal_shape).
 
         Raises:
-            UserError: when there are fewer signals than components, no component or shrinkage, or signals whose
-                covariance wouldn't fit into memory.
+            UserError: when there are fewer signals than components, none of these, too little shrinkage, or signals
+                whose covariance wouldn't fit into memory.
         """
         if self.components < 1:
             raise UserError(f"components: expected at least 1, got {self.components}")

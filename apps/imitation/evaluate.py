@@ -26,7 +26,7 @@ from core_models.errors import UserError, at_least
 from core_models.files import require_writable, write_json
 
 from .demonstrations import Demonstrations
-from .demonstrations.identity import imports_nothing
+from .demonstrations.identity import imports_nothing, plain_id
 from .environments.making import make_env
 from .evaluation import Returns, check_drawn, check_film, random_returns, returns_of
 from .evaluation import film as write_film
@@ -146,12 +146,7 @@ def _place(
     name = environment or imports_nothing(known[0][0])
     if kwargs is not None:
         return name, kwargs
-    return name, next((more for there, more in known if _id(there) == _id(name)), {})
-
-
-def _id(environment: str) -> str:
-    """Returns an environment's id without the package that registers it."""
-    return environment.rpartition(":")[2]
+    return name, next((more for there, more in known if plain_id(there) == plain_id(name)), {})
 
 
 def _scale(
@@ -162,7 +157,7 @@ def _scale(
     told = own.summary
     same = (told.get("environment"), told.get("environment_kwargs")) == (env_id, kwargs)
     if expert is not None:
-        if _id(expert.environment) != _id(env_id):
+        if plain_id(expert.environment) != plain_id(env_id):
             raise UserError(f"--demonstrations: expected those of {env_id}, got those of {expert.environment}")
         if key not in known:
             chance = told["random"]["mean"] if same else random_returns(env_id, kwargs).values.mean()

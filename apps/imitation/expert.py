@@ -29,6 +29,7 @@ from core_models.training.progress import Progress
 
 from .environments.making import vector_env
 from .evaluation import returns_of
+from .learners.spaces import refusals
 from .policies import policy_name
 
 KINDS: dict[str, Any] = {"ppo": PPO, "trpo": TRPO, "sac": SAC}
@@ -88,10 +89,8 @@ def expert(
     given = dict(settings or {})
     env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
     options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}
-    try:
+    with refusals(algorithm):
         model: Any = KINDS[algorithm](name, env, **options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{algorithm} refuses these settings: {error}") from error
     with Progress(f"{algorithm} on {environment}", steps) as bar:
         shown, best = _Shown(bar, steps), _Best(environment, kwargs, keep_best_every, seed + KEEPING_SEED)
         model.learn(steps, callback=[shown, best] if keep_best_every else shown)

@@ -20,7 +20,7 @@ from core_models.data.advice import range_advice, shape_advice
 from core_models.errors import UserError
 
 Levels = UInt8[np.ndarray, "n c h w"]
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 """Values checked at a time."""
 BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
@@ -91,7 +91,7 @@ class NpyMember:
         if self.dtype.kind not in "ui":
             return
         width, highest = max(1, int(np.prod(self.shape[1:], dtype=np.int64))), 0
-        for rows in self.chunks(max(1, CHUNK // 8 // width)):  # most files are told by the first
+        for rows in self.chunks(max(1, CHUNK // width)):  # most files are told by the first
             highest = max(highest, int(rows.max(initial=0)))
             if highest > 1:
                 return

@@ -190,7 +190,8 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
     words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
     if training.schedule != TRAINING.schedule:
         words += [f"--training.schedule {training.schedule}"]
-    words += [f"--training.{name} {shlex.quote(json.dumps(value).strip(chr(34)))}" for name, value in other.items()]
+    given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in other.items()}
+    words += [f"--training.{name} {shlex.quote(value)}" for name, value in given.items()]
     extra = {
         "encoder_norm": float(encoder.norm()),
         "gaussian_norm": float(encoder.numel() ** 0.5),

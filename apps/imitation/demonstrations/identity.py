@@ -24,6 +24,11 @@ def identity_of(spec: EnvSpec) -> tuple[str, dict[str, Any]]:
     return spec.id, kwargs
 
 
+def plain_id(environment: str) -> str:
+    """Returns an environment's id without the package that registers it."""
+    return environment.rpartition(":")[2]
+
+
 def imports_nothing(environment: str) -> str:
     """Returns an id that a file names, if making that environment imports no module of the file's choice.
 

@@ -31,7 +31,7 @@ def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
 
 @contextmanager
 def refusals(who: str) -> Iterator[None]:
-    """Turns what stable-baselines3 refuses while it builds an algorithm into one line.
+    """Turns what stable-baselines3 refuses while it builds an algorithm, or a policy of its spaces, into one line.
 
     Raises:
         UserError: with its words.
@@ -42,7 +42,7 @@ def refusals(who: str) -> Iterator[None]:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         words = " ".join(str(error).split())
-        raise UserError(f"{who} can't be built with these settings and spaces: {words}") from error
+        raise UserError(f"{who} refuses these settings: {words}") from error
 
 
 def refuse_normalised(env: gym.Env | VecEnv) -> None:

@@ -59,6 +59,21 @@ def test_the_penalty_is_of_the_slope_between_real_and_generated(model):
     assert float((with_it - without).detach()) == pytest.approx(160, abs=1e-3)
 
 
+def test_slopes_are_taken_at_random_places_between_real_and_generated(model):
+    """The slope of half the squared length is the place itself."""
+
+    class HalfSquare(torch.nn.Module):
+        def forward(self, x):
+            return 0.5 * x.flatten(1).square().sum(1, keepdim=True)
+
+    model.critic = HalfSquare()
+    x, generator = torch.rand(6, 1, 2, 2), torch.Generator().manual_seed(0)
+    _, told = WassersteinLoss(model.eval()).eval()({"x": x}, torch.Generator().manual_seed(0))
+    made = model.decode(torch.empty(6, 2).normal_(generator=generator))
+    between = x + torch.empty(6, 1, 1, 1).uniform_(generator=generator) * (made - x)
+    assert float(told["steepness"]) == pytest.approx(float(between.flatten(1).norm(dim=1).mean().detach()), rel=1e-5)
+
+
 def test_it_trains_in_half_precision(model):
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = WassersteinLoss(model, critic_steps=1)({"x": torch.rand(6, 1, 2, 2)})

@@ -1,4 +1,4 @@
-"""Settings and files at the edge of what recovery takes: one clear line, or the right answer."""
+"""Settings of methods, bases and files of measurements that recovery can't do right by: one clear line each."""
 
 import numpy as np
 import pytest

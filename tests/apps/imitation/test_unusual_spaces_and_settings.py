@@ -1,4 +1,4 @@
-"""What stands at the edge of what learners take: it works, or is one clear line before training begins."""
+"""Spaces, settings and environments that are unusual: they work, or are one clear line before training begins."""
 
 import gymnasium
 import numpy as np
@@ -11,8 +11,8 @@ from tiny_environments import Line, Signs, demonstrate
 from apps.imitation.__main__ import main
 from apps.imitation.codes import coded_space
 from apps.imitation.demonstrations import Demonstrations, RandomPolicy, record
+from apps.imitation.demonstrations.identity import plain_id
 from apps.imitation.demonstrations.saved_policy import algorithm_of, load_policy
-from apps.imitation.evaluate import _id
 from apps.imitation.learners import AIRL, BC, GAIL, InfoGAIL
 from apps.imitation.spaces_as_json import Spaces
 from core_models.errors import UserError
@@ -61,7 +61,7 @@ def test_airl_takes_discrete_observations():
 
 def test_spaces_that_no_policy_can_be_built_for_are_one_line():
     small = Seen(spaces.Box(0, 255, (7, 7, 3), np.uint8), spaces.Discrete(3))
-    with pytest.raises(UserError, match=r"BC can't be built with these settings and spaces: .*[Kk]ernel size"):
+    with pytest.raises(UserError, match=r"BC refuses these settings: .*[Kk]ernel size"):
         BC(small, shown(small))
     bits = Seen(spaces.MultiBinary(4), spaces.Discrete(2))
     with pytest.raises(UserError, match="kind Box, Discrete or Dict, got MultiBinary"):
@@ -116,4 +116,4 @@ def test_scripted_experts_refuse_other_settings_of_the_environment(tmp_path, cap
 
 
 def test_an_environment_is_the_same_with_and_without_its_package():
-    assert _id("my.package:Mine-v0") == _id("Mine-v0") == "Mine-v0"
+    assert plain_id("my.package:Mine-v0") == plain_id("Mine-v0") == "Mine-v0"

@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a virtual environment in .venv, made again when pyproject.toml changes.
+# Every target sets up what it needs: a virtual environment in .venv, installed into again when pyproject.toml changes.
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -15,7 +15,7 @@ help:
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"expected Python 3.11 or newer, got {v.major}.{v.minor}: make PYTHON=/path/to/python3.11")'
+	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"expected Python 3.11 or newer, got {v.major}.{v.minor}: make PYTHON=/path/to/python3.11")' || { rm -rf $(VENV); exit 1; }
 	@echo "installing (minutes the first time) ..."
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -113,33 +113,30 @@ def bench(
             yield from share(loop, iterations=iterations, repeats=repeats, clock=clock)
 
     def dac() -> Iterator[Measure]:
-        file = demonstrations or find_demonstrations("HalfCheetah-v4")
-        if file is None:
-            raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
+        # those of the expert that ships, where there are no others
+        shipped = find_demonstrations("HalfCheetah-v4", own=True)
+        file = demonstrations or find_demonstrations("HalfCheetah-v4") or shipped
+        assert file is not None
         rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
         yield from Runs(rows, steps, repeats, threads, clock).dac()
 
     ways: dict[Part, Callable[[], Iterator[Measure]]] = {"gail": gail, "share": shares, "dac": dac}
-    measures: list[Measure] = []
-    seconds: list[float] = []
+    words = device_words(CPU, threads)
     for part in parts:
         print(f"measuring: {part} ...", flush=True)
         start = time.monotonic()
-        for measure in ways[part]():
+        measures = []
+        for measure in ways[part]():  # each is kept as it comes: a later one may fail
             measures.append(measure)
-            seconds.append(time.monotonic() - start)
+            settings = {**measure.extra["settings"], "threads": threads, "clock": clock}
+            hashed, took = hash_of(settings), time.monotonic() - start
+            cell = speed_cell("imitation", measure, CPU, words, config_hash=hashed, protocol=PROTOCOL, seconds=took)
+            if write:
+                write_cell(out, cell)
             start = time.monotonic()
-    words = device_words(CPU, threads)
+        print(f"\n{table(measures)}\n", flush=True)
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"\n{table(measures)}\n\n{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
-    for measure, took in zip(measures, seconds, strict=True) if write else ():
-        settings = {**measure.extra["settings"], "threads": threads, "clock": clock}
-        write_cell(
-            out,
-            speed_cell(
-                "imitation", measure, CPU, words, config_hash=hash_of(settings), protocol=PROTOCOL, seconds=took
-            ),
-        )
+    print(f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
 
 
 class Runs:

@@ -92,7 +92,8 @@ def experts_of(loop: Loop) -> Demonstrations:
     Raises:
         UserError: when there are none, or fewer rows than a step of the discriminator takes.
     """
-    file = find_demonstrations(loop.environment)
+    # those of the expert that ships, where there are no others
+    file = find_demonstrations(loop.environment) or find_demonstrations(loop.environment, own=True)
     if file is None:
         raise UserError(f"expected demonstrations of {loop.environment} in $GENAPPS_DATA/demonstrations, found none")
     rows = Demonstrations.load(file)

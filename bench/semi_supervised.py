@@ -79,20 +79,17 @@ def bench(
         "loop": runs.loop,
         "memory": runs.memory,
     }
-    measures: list[Measure] = []
-    seconds: list[float] = []
+    words = device_words(where, threads)
     for part in parts:
         start = time.monotonic()
         print(f"measuring: {part} ...", flush=True)
         found = list(ways[part]())
-        measures += found
-        seconds += [(time.monotonic() - start) / max(1, len(found))] * len(found)
-    words = device_words(where, threads)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"\n{table(measures)}\n\n{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
-    if write:
-        for measure, took in zip(measures, seconds, strict=True):
+        took = (time.monotonic() - start) / max(1, len(found))
+        for measure in found if write else ():  # kept as they come: a later part may fail
             write_cell(out, runs.cell(measure, words, took))
+        print(f"\n{table(found)}\n", flush=True)
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
 
 
 class Runs:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .errors import UserError
 
 
@@ -62,8 +64,8 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Writes a value as indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+    """Writes a value as indented JSON, whole or not at all; numpy's numbers and arrays as Python's own."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=False, default=_plain) + "\n")
 
 
 def read_json(path: Path | str) -> Any:
@@ -83,6 +85,12 @@ def read_json(path: Path | str) -> Any:
 def hash_of(value: Any) -> str:
     """Returns 12 hexadecimal digits that identify a JSON-like value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"expected numbers, text, lists and dicts, got {type(value).__name__}")
 
 
 def _beside(path: Path) -> Path:

@@ -97,7 +97,7 @@ def s_rec(
 
 def scale_of(operator: LinearOperator) -> float:
     """Returns what A is to be multiplied by for E ||A x||^2 = ||x||^2 of white x."""
-    return float((operator.n / float(operator.matrix().double().square().sum())) ** 0.5)
+    return float((operator.n / sum(float(block.double().square().sum()) for block in operator.blocks())) ** 0.5)
 
 
 def diagnose(method: Recovery, x: Signals, y: Measurements, found: Recovered) -> dict[str, PerSignal]:

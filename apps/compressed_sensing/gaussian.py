@@ -23,7 +23,7 @@ from core_models.errors import UserError
 
 from .operators import LinearOperator
 from .operators.base import Measurements, Signals
-from .recovery import LARGEST, Recovered, Recovery, too_large
+from .recovery import Recovered, Recovery, require_matrices
 
 
 def mean_and_covariance(x: Float[Tensor, "n d"], shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -98,10 +98,9 @@ class GaussianMixture(Recovery):
             raise UserError(f"components: expected at least 1, got {self.components}")
         if not self.shrinkage >= 0:
             raise UserError(f"shrinkage: expected 0 or more, got {self.shrinkage}")
-        if X is not None and X[0].numel() > LARGEST:
-            raise too_large(X[0].numel())
         if X is None or len(X) < self.components:
             raise UserError(f"expected at least {self.components} signals to fit to, got {0 if X is None else len(X)}")
+        require_matrices(X[0].numel(), self.components)
         x = X.flatten(1)
         generator = Generator().manual_seed(self.random_state)
         seen = x if self.subspace is None else _leading(x, self.subspace)
@@ -149,7 +148,8 @@ class GaussianMixture(Recovery):
         operator = self.measuring
         A, rows = operator.matrix().double(), y.double()
         logits, means, variances = [], [], []
-        for weight, mean, covariance in zip(self.weights_, self.means_, self.covariances_, strict=True):
+        fitted = (own.to(rows.device) for own in (self.weights_, self.means_, self.covariances_))
+        for weight, mean, covariance in zip(*fitted, strict=True):
             log_evidence, posterior, variance = condition(rows, A, self.noise, mean, covariance)
             logits.append(weight.log() + log_evidence)
             means.append(posterior)
@@ -181,6 +181,18 @@ class Wiener(GaussianMixture):
         super().__init__(operator, noise=noise, components=1, shrinkage=shrinkage, clip=clip)
 
 
+def factor_of(C: Float[Tensor, "m m"], noise: float) -> Float[Tensor, "m m"]:
+    """Returns the lower Cholesky factor of measurements' covariance.
+
+    Raises:
+        UserError: when it is singular in double precision, the noise being lost in it.
+    """
+    factor, failed = torch.linalg.cholesky_ex(C)
+    if int(failed):
+        raise UserError(f"expected a noise that isn't lost in double precision, got {noise}: raise it")
+    return factor
+
+
 def condition(
     y: Float[Tensor, "batch m"], A: Float[Tensor, "m n"], noise: float, mean: Float[Tensor, " n"],
     covariance: Float[Tensor, "n n"],
@@ -189,9 +201,7 @@ def condition(
     cross = covariance @ A.T  # S A^T, (n, m)
     C = A @ cross
     C.diagonal().add_(noise**2)
-    factor, failed = torch.linalg.cholesky_ex(C)
-    if int(failed):
-        raise UserError(f"expected a noise that isn't lost in double precision, got {noise}: raise it")
+    factor = factor_of(C, noise)
     away = y - mean @ A.T
     white = torch.linalg.solve_triangular(factor, away.T, upper=False)  # (m, batch)
     half = torch.linalg.solve_triangular(factor, cross.T, upper=False)  # (m, n)

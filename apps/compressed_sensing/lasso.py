@@ -23,7 +23,7 @@ from core_models.errors import UserError
 from .bases import build_basis
 from .operators import LinearOperator
 from .operators.base import Measurements
-from .recovery import LARGEST, Recovered, Recovery, too_large
+from .recovery import Recovered, Recovery, require_matrices
 from .solvers.basis_pursuit import solve_basis_pursuit
 from .solvers.cvxpy_reference import solve_by_cvxpy
 from .solvers.lasso import solve_lasso
@@ -44,7 +44,7 @@ class LASSO(Recovery):
         box: whether signals are held in [0, 1].
         clip: whether those of an unboxed problem are clipped to [0, 1] afterwards, as Bora et al. did.
         solver: batched, the engine, or the name of a cvxpy solver, the reference.
-        tolerance: relative duality gap.
+        tolerance: relative duality gap of the engine.
         max_steps: of the engine.
     """
 
@@ -116,7 +116,7 @@ class BPDN(Recovery):
         box: whether signals are held in [0, 1].
         clip: whether those of an unboxed problem are clipped to [0, 1] afterwards.
         solver: batched or the name of a cvxpy solver.
-        tolerance: relative duality gap.
+        tolerance: relative duality gap of the engine.
         max_steps: of the engine.
     """
 
@@ -150,8 +150,7 @@ def matrices_of(operator: LinearOperator, basis: str) -> tuple[Tensor, Tensor | 
     Raises:
         UserError: when the basis doesn't fit, or the matrices wouldn't fit into memory.
     """
-    if operator.n > LARGEST:
-        raise too_large(operator.n)
+    require_matrices(operator.n)
     A = operator.matrix().double()
     return A, build_basis(basis, operator.signal_shape).columns(A)
 

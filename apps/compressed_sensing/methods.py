@@ -61,6 +61,11 @@ class Method:
         return not self.needs_model and self.cls.fit is not Recovery.fit
 
     @property
+    def needs_noise(self) -> bool:
+        """Whether it has an answer for noisy measurements alone."""
+        return issubclass(self.cls, GaussianMixture | ResidualCovariance)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Its settings and their defaults."""
         parameters = inspect.signature(self.cls).parameters

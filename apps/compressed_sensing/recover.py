@@ -119,7 +119,7 @@ def recover(
     training = open_signals(fit_data, "train", wanted) if fit_data is not None else None
     wanted = training.signal_shape if training is not None and wanted is None else wanted
     source, measured_by, sigma = _source(Path(input), input, measuring, made, wanted, noise, split, number, seed)
-    if kind.std and not sigma > 0:
+    if kind.needs_noise and not sigma > 0:
         raise UserError(
             f"{kind.cls.__name__} needs the noise of the measurements, above 0, got {sigma:g}: give --noise"
         )

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 
@@ -21,7 +21,7 @@ from .operators import LinearOperator, measure
 from .operators.base import Measurements, Signals
 
 LARGEST = 20_000
-"""Values of a signal whose square matrices fit into memory."""
+"""Values of a signal whose square matrix fits into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,30 @@ class Recovered:
     """What the method says of each signal: objective, gap, loss, ..."""
 
 
-def too_large(n: int) -> UserError:
-    """Returns what refuses signals of more than `LARGEST` values."""
-    return UserError(
-        f"expected signals of at most {LARGEST:,} values, whose matrices fit into memory, got {n:,}: cut images into "
-        "patches"
-    )
+def require_matrices(n: int, matrices: int = 1) -> None:
+    """Holds signals to a number of values whose square matrices fit into memory.
+
+    Args:
+        n: values of a signal.
+        matrices: square matrices that are held at once.
+
+    Raises:
+        UserError: when they have more.
+    """
+    largest = int(LARGEST / matrices**0.5)
+    if n > largest:
+        held = "matrices fit" if matrices == 1 else f"{matrices} square matrices fit"
+        raise UserError(
+            f"expected signals of at most {largest:,} values, whose {held} into memory, got {n:,}: cut images into "
+            "patches"
+        )
+
+
+def in_precision_of(prior: Any, y: Tensor) -> Tensor:
+    """Returns measurements in the precision of a prior's weights, or as they are where it has none."""
+    weights = prior.parameters() if isinstance(prior, nn.Module) else ()
+    own = next((weight for weight in weights if weight.is_floating_point()), None)
+    return y if own is None else y.to(own.dtype)
 
 
 class Recovery(BaseEstimator, ABC):
@@ -57,8 +75,10 @@ class Recovery(BaseEstimator, ABC):
         """Returns noisy measurements (batch, m) of signals (batch, *signal_shape).
 
         Raises:
-            UserError: when signals aren't finite or have another shape.
+            UserError: when signals aren't real numbers, aren't finite, or have another shape.
         """
+        if not X.is_floating_point():
+            raise UserError(f"expected signals of real numbers, got {X.dtype}: scale them to [0, 1] as float32")
         if not bool(torch.isfinite(X).all()):
             raise UserError("expected finite signals, got NaN or infinity")
         return measure(self.measuring, X, self.noise, generator)
@@ -76,7 +96,8 @@ class Recovery(BaseEstimator, ABC):
                 follows from its place.
 
         Raises:
-            UserError: when measurements have another number, or aren't finite, or a count of the method is below 1.
+            UserError: when measurements have another number, or there are none, or they aren't real or finite, or a
+                count of the method is below 1.
         """
         operator = self.measuring
         for name in ("batch", "modes", "components"):
@@ -84,11 +105,15 @@ class Recovery(BaseEstimator, ABC):
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if y.ndim != 2 or y.shape[1] != operator.m:
             raise UserError(f"expected measurements (batch, {operator.m}), as the operator makes, got {tuple(y.shape)}")
+        if len(y) == 0:
+            raise UserError("expected the measurements of one signal or more, got none")
+        if not y.is_floating_point():
+            raise UserError(f"expected measurements of real numbers, got {y.dtype}: convert them to float32")
         if not bool(torch.isfinite(y).all()):
             raise UserError("expected finite measurements, got NaN or infinity")
         if not self.noise >= 0:
             raise UserError(f"expected a noise of 0 or more, got {self.noise}")
-        return self._recover(y, first)
+        return self._recover(in_precision_of(getattr(self, "prior", None), y), first)
 
     @abstractmethod
     def _recover(self, y: Measurements, first: int) -> Recovered:

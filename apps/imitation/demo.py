@@ -18,7 +18,7 @@ from apps.common.cli import command_line, configuration
 from apps.common.figures import canvas
 from apps.common.machine import set_threads
 from apps.common.report import Headline, Picture, Table, add_section
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import require_writable
 from core_models.training import RunFolder
 from core_models.training.progress import Progress
@@ -66,10 +66,17 @@ def demo(
         threads: CPU threads.
     """
     started = time.monotonic()
+    at_least(0, seed=seed)
     set_threads(threads)
     expert = Demonstrations.load(located(demonstrations))
     if isinstance(expert.observations, dict):
         raise UserError("--demonstrations: expected vectors of observations, got a dict")
+    if ":" in expert.environment:  # see imports_nothing
+        raise UserError(
+            f"--demonstrations: expected an environment's plain id, got {expert.environment}: it names a module to "
+            f"import, which a file doesn't choose; genapps imitation train --environment {expert.environment} learns "
+            "from it if you trust it"
+        )
     first = float(expert.needed("returns", "the demo compares with")[0])
     rows = expert.take(1).subsampled(SUBSAMPLE, seed=seed)
     run = RunFolder(out / NAME)

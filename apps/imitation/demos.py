@@ -135,6 +135,8 @@ def import_demos(
         seed: Of the offsets of --subsample.
     """
     _check_out(out)
+    at_least(1, subsample=subsample)
+    at_least(0, seed=seed)
     demonstrations = read_minari(minari, trajectories=trajectories, environment=environment)
     card = {**demonstrations.card, "imported_by": command_line()}
     demonstrations = replace(demonstrations, card=card, codes=demonstrations.codes if codes else None)

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from core_models.errors import UserError
 from core_models.files import atomic
 
-from .demonstrations.recording import Policy, RandomPolicy, record
+from .demonstrations.recording import Policy, RandomPolicy, play
 from .environments.making import make_env, vector_env
 from .statistics import bootstrap, interquartile_mean
 
@@ -92,10 +92,9 @@ def returns_of(
     envs = vector_env(env_id, kwargs, environments=min(SIDE_BY_SIDE, episodes), seed=seed)
     wrapped = envs if wrap is None else wrap(envs)
     try:
-        found = record(policy, wrapped, episodes, seed=seed, deterministic=deterministic, environment=env_id)
+        return Returns(*play(policy, wrapped, episodes, seed=seed, deterministic=deterministic))
     finally:
         wrapped.close()
-    return Returns(found.needed("returns", "were recorded").astype(np.float64), found.lengths.astype(np.int64))
 
 
 def random_returns(env_id: str, kwargs: dict[str, Any] | None = None) -> Returns:

@@ -61,11 +61,11 @@ def expert(
         algorithm: ppo, trpo or sac, of stable-baselines3 and sb3-contrib.
         steps: Steps in the environment [env steps].
         environments: How many side by side.
-        settings: Arguments of the algorithm, e.g. {n_steps: 256, gamma: 0.98}.
+        settings: Arguments of the algorithm, e.g. {n_steps: 256, gamma: 0.98}; not those that have an option here.
         policy: Arguments of its policy, e.g. {net_arch: [64, 64], activation_fn: relu}; activations are tanh, relu, elu
             and silu.
         environment_kwargs: Arguments of the environment.
-        normalise: Observations and rewards while it learns; not for images.
+        normalise: Observations and rewards while it learns; not for images, and not by sac.
         keep_best_every: Steps between evaluations while it learns: 10 deterministic episodes from starts of their own,
             and the policy that did best in them is kept; that of the end when left out [env steps].
         evaluation_episodes: Episodes of the evaluation in the end, deterministic.
@@ -78,7 +78,10 @@ def expert(
     if keep_best_every is not None:
         at_least(1, keep_best_every=keep_best_every)
     out = out if out.suffix else out.with_suffix(".zip")
+    if out.suffix != ".zip":
+        raise UserError(f"--out: expected a .zip file, as stable-baselines3 opens, got {out}: end it in .zip")
     require_new(out)
+    require_new(out.with_suffix(".json"))
     if algorithm not in KINDS:
         raise UserError(f"--algorithm: expected one of {', '.join(KINDS)}, got {algorithm!r}")
     kwargs = dict(environment_kwargs or {})
@@ -87,6 +90,11 @@ def expert(
     vector = isinstance(raw.observation_space, spaces.Box)
     normalised = normalise and vector and name == "MlpPolicy" and algorithm != "sac"
     given = dict(settings or {})
+    for key, instead in (
+        ("policy_kwargs", "give --policy"), ("seed", "give --seed"), ("device", "experts learn on the CPU"),
+    ):  # fmt: skip
+        if key in given:
+            raise UserError(f"--settings: expected no {key}, {instead}")
     env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
     options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}
     with refusals(algorithm):
@@ -202,8 +210,9 @@ def _without_normalisation(model: Any, env: VecNormalize) -> Any:
     VecNormalize also clips at 10 standard deviations, which isn't linear and stays out.
     """
     statistics: Any = env.obs_rms
-    shift = torch.as_tensor(statistics.mean, dtype=torch.float64)
-    scale = torch.as_tensor((statistics.var + env.epsilon) ** 0.5, dtype=torch.float64)
+    # the policy flattens observations of any shape
+    shift = torch.as_tensor(statistics.mean, dtype=torch.float64).flatten()
+    scale = torch.as_tensor((statistics.var + env.epsilon) ** 0.5, dtype=torch.float64).flatten()
     policy = model.policy
     for branch, head in (
         (policy.mlp_extractor.policy_net, policy.action_net),

@@ -111,12 +111,18 @@ def page(run: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "figures": pictures(run),
         "notes": [
-            f"Measured on {summary['device']}, {summary['seconds']:.0f} s.",
+            f"Measured on {summary['device']}, {summary['seconds']:.0f} s{_since(summary)}.",
             _opened_by(summary),
         ],
         "configuration": run.read_config(),
         "command": summary["command"],
     }  # fmt: skip
+
+
+def _since(summary: Mapping[str, Any]) -> str:
+    """Says from where on the seconds of a run that was gone on with were counted."""
+    begun = summary.get("seconds_since_step")
+    return f" since step {begun:,}, where the run was gone on with" if begun else ""
 
 
 def _opened_by(summary: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,7 +19,7 @@ from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
 from core_models.files import read_json
 from core_models.training import RunFolder
-from core_models.training.checkpoint import remove_leftovers
+from core_models.training.checkpoint import load_checkpoint, remove_leftovers
 from core_models.training.progress import Progress
 
 from .codes import CodedVecEnv
@@ -30,6 +31,7 @@ from .evaluate import Scale, with_interval
 from .evaluation import random_returns, returns_of
 from .learners import BC, InfoGAIL, Learner, OnPolicyLearner
 from .learners.off_policy.learner import OffPolicyLearner
+from .learners.over_sb3 import OverSB3
 from .learners.resuming import restore_state, save_state
 from .seeds import train_seeds
 from .shipped import located
@@ -37,6 +39,8 @@ from .trained import POLICY
 
 ASKED = ("learner", "demonstrations", "trajectories", "subsample", "environment", "environments")
 """Options that decide what is learnt, and from what."""
+ON_POLICY_CHECKPOINTS = 50_000
+"""Steps between checkpoints of the learners that have no number of their own [env steps]."""
 
 
 def train(
@@ -50,7 +54,7 @@ def train(
     environments: int = 1,
     processes: bool = False,
     evaluation_episodes: int = 50,
-    checkpoint_every: int = 50_000,
+    checkpoint_every: int | None = None,
     resume: bool = False,
     threads: int | None = 1,
     seeds: list[int] | None = None,
@@ -70,14 +74,17 @@ def train(
         environments: How many side by side.
         processes: Each in a process of its own.
         evaluation_episodes: Episodes of the evaluation in the end, deterministic.
-        checkpoint_every: Steps between checkpoints [env steps]; environments begin new episodes there.
+        checkpoint_every: Steps between checkpoints [env steps]; environments begin new episodes there, so that it
+            changes what is learnt. The learner's own when left out: DAC's 25,000, of the others 50,000.
         resume: Go on with a stopped run.
         threads: CPU threads, of each process.
         seeds: Train once for each of these seeds of the learner, in run folders of their own in --out, and tell what
             they reach together. One that fails leaves the others as they are.
         jobs: How many of the seeds at a time, each in a process of its own.
     """
-    at_least(1, steps=steps, checkpoint_every=checkpoint_every, evaluation_episodes=evaluation_episodes, jobs=jobs)
+    at_least(1, steps=steps, evaluation_episodes=evaluation_episodes, jobs=jobs)
+    if checkpoint_every is not None:
+        at_least(1, checkpoint_every=checkpoint_every)
     given = configuration().get("learner")
     if isinstance(given, dict):
         own = given.get("init_args", {})
@@ -120,7 +127,7 @@ def train(
     start = time.monotonic()
     made = learner(probe, rows)
     try:
-        fit(made, run, steps, checkpoint_every=checkpoint_every, resume=resume)
+        begun = fit(made, run, steps, checkpoint_every=checkpoint_every, resume=resume)
     except KeyboardInterrupt as stop:
         kept = run.checkpoint().exists()
         later = "goes on from the last checkpoint" if kept else "begins again: there is no checkpoint yet"
@@ -129,22 +136,27 @@ def train(
         ) from stop
     probe.close()
     made.save(run.path / POLICY)
-    finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start)
+    finish(made, run, expert, env_id, kwargs, rows, evaluation_episodes, seed, time.monotonic() - start, begun)
     return 0
 
 
-def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int = 50_000, resume: bool = False) -> None:
+def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int | None = None, resume: bool = False) -> int:
     """Lets a learner learn, with its progress shown and its curves and checkpoints in a run folder.
 
     Args:
         made: which.
         run: where.
         steps: [env steps]; of BC none are taken.
-        checkpoint_every: steps between checkpoints [env steps].
+        checkpoint_every: steps between checkpoints [env steps]; the learner's own when left out.
         resume: go on from the checkpoint, where there is one.
+
+    Returns:
+        The steps that the run had taken before [env steps].
     """
+    resume = resume and run.checkpoint().exists()
+    begun = load_checkpoint(run.checkpoint()).state.step if resume else 0
     if isinstance(made, OnPolicyLearner):
-        made.reseed_every = made.reseed_every or checkpoint_every
+        made.reseed_every = checkpoint_every or made.reseed_every or ON_POLICY_CHECKPOINTS
         _learn_on_policy(made, run, steps, resume)
     elif isinstance(made, BC):
         with Progress(made.name, made.most_epochs, unit="epoch") as bar:
@@ -153,8 +165,10 @@ def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int = 50
         run.rewind_metrics("", [{"stage": "", **record} for record in made.history])
     else:
         assert isinstance(made, OffPolicyLearner)
-        made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
+        if checkpoint_every is not None:
+            made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
         _learn_off_policy(made, run, steps, resume)
+    return begun
 
 
 def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:
@@ -230,8 +244,12 @@ def finish(
     episodes: int,
     seed: int,
     seconds: float,
+    begun: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates a trained learner and writes summary, figures and report; returns the summary."""
+    """Evaluates a trained learner and writes summary, figures and report; returns the summary.
+
+    `seconds` are those since `begun`, the steps that a run gone on with had taken before [env steps].
+    """
     from .report import draw, write_run_report
 
     wrap: Callable[[VecEnv], VecEnv] | None = None
@@ -242,7 +260,7 @@ def finish(
     chance = random_returns(env_id, kwargs)
     least, most = float(chance.values.mean()), expert.mean_return
     scale = None if most is None else Scale(least, most)
-    summary = {
+    summary: dict[str, Any] = {
         "learner": type(made).__name__,
         "environment": env_id,
         "environment_kwargs": kwargs,
@@ -254,7 +272,8 @@ def finish(
         "random": chance.summary(),
         "fraction_of_expert": None if scale is None else scale.fraction(float(found.values.mean())),
         "seconds": seconds,
-        "device": device_words("cpu"),
+        **({"seconds_since_step": begun} if begun else {}),
+        "device": device_words(_device_of(made)),
         "command": command_line(),
     }
     draw(made, run, summary, wrap_codes=getattr(made, "codes", None))
@@ -272,6 +291,12 @@ def finish(
         flush=True,
     )
     return summary
+
+
+def _device_of(made: Learner) -> torch.device:
+    """Returns where a learner's networks are."""
+    found: torch.device = made.policy.device if isinstance(made, OverSB3) else made.generator.device  # type: ignore[attr-defined]
+    return found
 
 
 def read_summary(run: RunFolder) -> dict[str, Any]:

@@ -68,17 +68,19 @@ def evaluate(
         estimator: exact, elbo or iwae-k (iwae-5000 is the usual one); exact or else elbo when left out.
         binarisation: How greys become zeros and ones; the run's own when left out.
         limit: Only the first so many images.
-        seed: Seeds the binarisation and the noise of the bound.
+        seed: Seeds a dynamic binarisation and the noise of the bound; a static one is the same whatever the seed.
         batch_size: Images at a time; about 50,000 draws when left out.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
         again: Compute anew what was computed before.
-        cell: Keep the figure as a result cell of table models/density (`genapps results`).
+        cell: Keep the figure as a result cell of table models/density (`genapps results`), of the test images alone.
         row: Name of the cell's row; the model's name when left out.
         results: The folder of result cells.
     """
     set_threads(threads)
-    trained = open_run(run, device)
+    if cell and split != "test":
+        raise UserError(f"--cell: expected --split test, since cells hold figures of test images, got {split}")
+    trained = open_run(run, device, keeps=True)
     model = trained.model
     wanted = data or trained.settings.get("data")
     if wanted is None:
@@ -93,7 +95,6 @@ def evaluate(
     pixels = prepare(data_set, split, model, chosen)
     draws = int(match[1]) if (match := re.fullmatch(r"iwae-(\d+)", estimator)) else 1
     size = batch_size if batch_size is not None else max(1, min(500, DRAWS_AT_ONCE // draws))
-    began = time.monotonic()
     kept = _Kept.open(trained, data_set, split, estimator, chosen, seed, size, len(pixels), again)
     number = min(limit or len(pixels), len(pixels))
     _fill(kept, model, pixels, estimator, seed, size, number)
@@ -101,7 +102,7 @@ def evaluate(
     print(in_words(found, f"{data_set.name} {split}"))
     if cell:
         place = next(model.parameters()).device
-        seconds = float(trained.summary.get("seconds", 0)) + time.monotonic() - began
+        seconds = float(trained.summary.get("seconds", 0)) + kept.seconds
         print(write_cell(results, _cell(trained, data_set, found, row, seed, seconds, device_words(place))))
 
 
@@ -112,6 +113,8 @@ class _Kept:
     path: Path
     identity: str
     values: Tensor
+    seconds: float = 0.0
+    """Time that they took [s]."""
 
     @classmethod
     def open(
@@ -120,24 +123,29 @@ class _Kept:
     ) -> _Kept:  # fmt: skip
         """Reads what was computed of this very figure, if anything."""
         weights = hashlib.sha256(trained.run.model.read_bytes()).hexdigest()
-        images = hashlib.sha256(getattr(data, f"{split}_x").numpy()).hexdigest()
+        images = hashlib.sha256(getattr(data, f"{split}_x").numpy())
+        images.update(f"{data.levels} levels".encode() + getattr(data, f"{split}_y").numpy().tobytes())
         place = next(trained.model.parameters()).device.type  # another kind of device draws other noise
-        identity = json.dumps([PROTOCOL, weights, images, split, estimator, binarisation, seed, size, place])
+        identity = json.dumps(
+            [PROTOCOL, weights, images.hexdigest(), split, estimator, binarisation, seed, size, place]
+        )
         name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.name).name)
         path = trained.run.path / "evaluations" / f"{name}_{split}_{estimator}_{binarisation}_{seed}.safetensors"
-        values = torch.full((n,), torch.nan, dtype=torch.float64)
+        values, seconds = torch.full((n,), torch.nan, dtype=torch.float64), 0.0
         if path.exists() and not again:
             try:
                 with safe_open(path, "pt") as file:
-                    if file.metadata() == {"identity": identity}:
-                        values = file.get_tensor("values")
-            except (SafetensorError, OSError):
+                    told = file.metadata() or {}
+                    if told.get("identity") == identity:
+                        values, seconds = file.get_tensor("values"), float(told["seconds"])
+            except (SafetensorError, OSError, KeyError, ValueError):
                 pass  # a file of no use: computed again and written over
-        return cls(path, identity, values)
+        return cls(path, identity, values, seconds)
 
     def save(self) -> None:
         """Writes the values, whole or not at all."""
-        write_atomic(self.path, to_bytes({"values": self.values}, metadata={"identity": self.identity}))
+        told = {"identity": self.identity, "seconds": str(self.seconds)}
+        write_atomic(self.path, to_bytes({"values": self.values}, metadata=told))
 
 
 def _fill(
@@ -151,7 +159,7 @@ def _fill(
     if not starts:
         return
     events = pixels.events(seed_of(seed, "binarisation"))
-    saved = time.monotonic()
+    saved = counted = time.monotonic()
     done = starts[0]
     try:
         with Progress(f"evaluating {estimator}", number, done, unit="image") as shown:
@@ -165,6 +173,7 @@ def _fill(
                     generator=Generator(place.device).manual_seed(seed_of(seed, "evaluation", start)),
                     batch_size=size,
                 )
+                kept.seconds, counted = kept.seconds + time.monotonic() - counted, time.monotonic()
                 done = min(part.stop, number)
                 shown.update(done, f"{float(kept.values[:done].nanmean()):.2f} nats", last=done == number)
                 if time.monotonic() - saved > SAVE_SECONDS:

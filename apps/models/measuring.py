@@ -59,12 +59,15 @@ def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisatio
     elif spreads(model):
         # the mass of a level is at least the mean density over its share, which is 1 / levels wide
         found["bits_per_dim"] = estimate.bits_per_dim + log2(levels)
+        found["dequantisation"] = "uniform"
     return found
 
 
 def in_words(found: dict[str, Any], split: str) -> str:
     """Returns a record in one line."""
-    bits = f" = {found['bits_per_dim']:.4f} bits/dim" if "bits_per_dim" in found else ""
+    # of a density over numbers that aren't whole, what bits/dim count is a bound whatever the estimator
+    spread = ", at most" if "dequantisation" in found else " ="
+    bits = f"{spread} {found['bits_per_dim']:.4f} bits/dim" if "bits_per_dim" in found else ""
     how = "" if found["estimator"] == "exact" else "upper bound on the "
     return (
         f"{split}: {found['nats']:.2f} ± {found['standard_error']:.2f} nats{bits} "

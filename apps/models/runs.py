@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from apps.common.machine import find_device
 from core_models import zoo
 from core_models.base import GenerativeModel
 from core_models.errors import UserError
-from core_models.files import read_json
+from core_models.files import read_json, write_atomic
 from core_models.training import RunFolder
 
 
@@ -34,18 +33,25 @@ class TrainedModel:
         return str(self.settings.get("model") or type(self.model).__name__)
 
 
-def open_run(folder: Path, device: str) -> TrainedModel:
-    """Loads a run's model onto a device; a model of the zoo by a copy in `runs/zoo/`, where its evaluations are kept.
+def open_run(folder: Path, device: str, *, keeps: bool = False) -> TrainedModel:
+    """Loads a run's model onto a device.
+
+    Args:
+        folder: the run folder, any folder that core_models.save wrote, or zoo:NAME.
+        device: auto, cpu, cuda or cuda:N.
+        keeps: whether something will be written into the run: then a model of the zoo is a copy in `runs/zoo/`.
 
     Raises:
-        UserError: when the folder holds no model.
+        UserError: when the folder holds no model, or a copy can't be written.
     """
     where = find_device(device)
     working_folder_importable()
     if str(folder).startswith(zoo.PREFIX):
         shipped = zoo.folder(str(folder))
-        folder = Path("runs", "zoo", shipped.name)
-        shutil.copytree(shipped, folder, dirs_exist_ok=True)
+        folder = Path("runs", "zoo", shipped.name) if keeps else shipped
+        for file in shipped.iterdir() if keeps else ():
+            if file.is_file():
+                write_atomic(folder / file.name, file.read_bytes())
     run = RunFolder(folder)
     if run.checkpoint().exists() and not run.model_config.exists():
         raise UserError(f"expected a trained model in {folder}, its training has not ended: go on with --resume")

@@ -14,7 +14,7 @@ from apps.common.machine import set_threads
 from apps.common.provenance import commit
 from core_models.data import Split
 from core_models.data import load as load_data
-from core_models.errors import UserError
+from core_models.errors import UserError, at_least
 from core_models.files import atomic, require_writable, write_json
 from core_models.training.progress import Progress
 
@@ -53,7 +53,7 @@ def attack_images(
         classifier: The classifier: a run folder, or zoo:NAME.
         density: A density: with it the attack is made on the defended classifier, purification included.
         eps_defend: How far purification may move a value [levels].
-        threshold: Adaptive purification: images of at most this many bits/dim stay as they are.
+        threshold: With a density, adaptive purification: images of at most this many bits/dim stay as they are.
         parameters: The attack's own, e.g. {steps: 20}.
         split: Which part of the data set.
         images: How many images, the first ones; all when left out.
@@ -63,6 +63,9 @@ def attack_images(
         threads: CPU threads.
     """
     set_threads(threads)
+    if threshold is not None and density is None:
+        raise UserError("--threshold: expected a density beside it, whose bits/dim it is of: give --density")
+    at_least(1, batch_size=batch_size)
     told = attacks.describe(attack, eps, **(parameters or {}))
     if out.suffix != ".npz":
         raise UserError(f"--out: expected the name of a .npz, got {out}")

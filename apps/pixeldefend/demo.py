@@ -268,7 +268,9 @@ def _row(
     truth = y[: len(own.x)]
     seen = np.full(len(own.x), True) if own is clean else own.changed(clean)
     some = bool(seen.any())
-    area = area_under_curve(clean.bits, own.bits[seen]) if some and own is not clean else None
+    area = None
+    if some and own is not clean:
+        area = area_under_curve(clean.bits, own.bits[seen], made_of=seen.nonzero()[0])
     return {
         "images": name,
         "n": len(truth),

@@ -2,8 +2,9 @@
 
 The figure is the area under the ROC curve, of the score that a test ranks by. Controls are images that are no attack
 at all: another data set, constants, noise, flips. A density holds some of them likelier than its own data (Nalisnick et
-al. 2019): what a test is worth shows there. The columns of the attack that hides are of those images alone that fool
-the classifier, and say beside it how many do.
+al. 2019): what a test is worth shows there. The columns of attacks are of the images that the attack changed: what a
+classifier is wrong about already DeepFool and CW leave alone. Those of the attack that hides are of the images that
+fool the classifier and were classified rightly before, and say beside it how many are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from core_models.data import load as load_data
 
 from .detection import area_under_curve, compressed_bits, controls, fingerprint, typicality_p_value
+from .detection.controls import OF_CLEAN
 from .knowing_columns import HIDING_WEIGHTS, hidden
 from .measuring import Grid, right
 from .table import OBLIVIOUS, Row
@@ -40,20 +42,31 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
     sources: dict[str, Any] = {}
     for title, name in OBLIVIOUS.items():
         for budget in eps:
-            sources[f"{title} {budget}"] = lambda name=name, budget=budget: experiment.attacked(net, name, budget, x, y)
+
+            def changed(name: str = name, budget: int = budget) -> tuple[Tensor, Tensor]:
+                found = experiment.attacked(net, name, budget, x, y)
+                own = (found != x).flatten(1).any(1).nonzero()[:, 0]
+                return found[own], own
+
+            sources[f"{title} {budget}"] = changed
     hiding: dict[str, dict[str, Any]] = {}
     for weight in HIDING_WEIGHTS:
         for budget in eps:
             column = f"Detector-aware {budget}, weight {weight:g}"
             hiding[column] = {"steps": steps, "weight": weight, "attacked": knowing_images}
 
-            def fooling(budget: int = budget, weight: float = weight) -> Tensor:
+            def fooling(budget: int = budget, weight: float = weight) -> tuple[Tensor, Tensor]:
                 found = hidden(experiment, net, budget, knowing_images, weight, steps)
-                return found[~right(experiment, net, found, y[:knowing_images])]
+                before, after = (
+                    right(experiment, net, images, y[:knowing_images]) for images in (x[:knowing_images], found)
+                )
+                fooled = (before & ~after).nonzero()[:, 0]
+                return found[fooled], fooled
 
             sources[column] = fooling
     for name, images in _controls(experiment.name, x, experiment.seed).items():
-        sources[name] = lambda images=images: images
+        of = torch.arange(len(images)) if name in OF_CLEAN else None
+        sources[name] = lambda images=images, of=of: (images, of)
     clean: dict[str, np.ndarray] = {}
     tests: dict[str, dict[str, Any]] = {
         "likelihood": {},
@@ -64,23 +77,23 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
         tests["ratio"] = {"background": fingerprint(experiment.background)[:16]}
     for test, needs in tests.items():
         for column, source in sources.items():
-            if column in hiding and not len(source()):
+            if column in hiding and not len(source()[0]):
                 print(f"{column}: none of {knowing_images} images fooled the classifier, so there is nothing to detect")
                 continue
             settings = {
                 "density": experiment.density_id, "images": len(x), "test": test, "against": column,
                 "classifier": fingerprint(experiment.classifier(net))[:16],
-                **needs, **hiding.get(column, {}),
+                "of": "images that the attack changed", **needs, **hiding.get(column, {}),
             }  # fmt: skip
 
             def measure(test: str = test, source: Any = source, column: str = column) -> tuple[float, dict[str, Any]]:
                 if test not in clean:
                     clean[test] = _suspicion(grid, test, x)
-                suspects = source()
-                told = {"images": len(x)}
+                suspects, own = source()
+                told = {"images": len(x), "suspicious": len(suspects)}
                 if column in hiding:
                     told |= {"attacked": knowing_images, "fooled": len(suspects)}
-                found = area_under_curve(clean[test], _suspicion(grid, test, suspects))
+                found = area_under_curve(clean[test], _suspicion(grid, test, suspects), made_of=own)
                 return found.value, {**told, "interval": f"{found.low:.4f} to {found.high:.4f}"}
 
             grid.cell(test, column, settings, measure, unit="AUC")

@@ -90,6 +90,8 @@ class Experiment:
     batch_size: int = 64
     background: GenerativeModel | None = None
     """A density of mutated images, for the likelihood ratio."""
+    digest: str | None = None
+    """Of one's own data, what tells it from other data of that name."""
 
     def __post_init__(self) -> None:
         """Refuses what doesn't fit.
@@ -107,6 +109,8 @@ class Experiment:
                     f"expected a {role} of images {tuple(self.data.event_shape)} with {self.data.levels} levels, as "
                     f"{self.data.name} has, got one of {tuple(model.event_shape)} with {model.levels}"
                 )
+        if self.batch_size < 1:
+            raise UserError(f"--batch_size: expected 1 or more, got {self.batch_size}")
         if not 1 <= self.images <= len(self.data.test_x):
             raise UserError(f"--images: expected from 1 to {len(self.data.test_x):,} test images, got {self.images}")
         self.store = Store(self.work / "store")

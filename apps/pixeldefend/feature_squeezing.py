@@ -31,9 +31,10 @@ def reduce_bits(x: Images, bits: int) -> Images:
 def median_2x2(x: Images) -> Images:
     """Takes each pixel's median among itself and its neighbours above, to the left and above left.
 
-    Of four values the median is the second largest; the border is reflected.
+    Of four values the median is the second largest. Beyond the border pixels are those at the border, as in the
+    authors' program (scipy's `reflect`, which for one pixel is PyTorch's `replicate`).
     """
-    padded = F.pad(x, (1, 0, 1, 0), mode="reflect")
+    padded = F.pad(x, (1, 0, 1, 0), mode="replicate")
     above, here = padded[..., :-1, :], padded[..., 1:, :]
     window = torch.stack([above[..., :-1], above[..., 1:], here[..., :-1], here[..., 1:]])
     return window.sort(0).values[2]

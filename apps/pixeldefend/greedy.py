@@ -77,7 +77,10 @@ class Greedy:
         outside = (self.values < low[:, None]) | (self.values > high[:, None])
         if scores.dtype == torch.float64:
             scores = scores.masked_fill(outside, -torch.inf)
-            near = scores >= scores.amax(-1, keepdim=True) - EQUAL
+            if bool(scores.isnan().any()):
+                raise UserError(f"{type(self.model).__name__} gives values no probability (NaN): check its weights")
+            # where a box holds no value of any probability all are equal in it, and outside it none is
+            near = (scores >= scores.amax(-1, keepdim=True) - EQUAL) & ~outside
             return near.int().argmax(-1), torch.zeros_like(low, dtype=torch.bool)
         best, index = scores.masked_fill(outside, -torch.inf).topk(2, -1)
         # a box of one value has no second; NaN in the margin counts as a tie
@@ -155,12 +158,12 @@ class Precise:
     """A density in double precision, and how far single precision is to be trusted.
 
     Attributes:
-        checksum: tells the weights that it was made of.
+        checksum: tells the weights that it was made of, and where they lie.
         model: the copy.
         tie: margin [nats] above which single precision surely names the better of two values.
     """
 
-    checksum: tuple[float, float]
+    checksum: tuple[str, float, float]
     model: Autoregressive
     tie: float
 
@@ -181,9 +184,13 @@ def precise(model: Autoregressive, levels: Levels, y: Tensor | None) -> Precise:
     """
     assert isinstance(model, torch.nn.Module)
     parameters = [p.detach() for p in (*model.parameters(), *model.buffers())]
+    # the second sum tells weights in another order apart
     checksum = (
-        float(sum(p.sum().double() for p in parameters)),
+        str(levels.device),
         float(sum(p.abs().sum().double() for p in parameters)),
+        float(
+            sum((p.flatten() * torch.linspace(0.5, 1.5, p.numel(), device=p.device)).sum().double() for p in parameters)
+        ),
     )
     found = _PRECISE.get(model)
     if found is None or found.checksum != checksum:

@@ -63,8 +63,9 @@ class Grid:
             better: whether higher or lower is better.
             shown: the settings as a reader should see them, where they differ from those that the cell is known by.
         """
+        own = {} if self.experiment.digest is None else {"digest": self.experiment.digest}
         settings, told = (
-            json.loads(json.dumps({**some, "seed": self.experiment.seed}, default=str))
+            json.loads(json.dumps({**some, **own, "seed": self.experiment.seed}, default=str))
             for some in (settings, shown or settings)
         )
         name, draw = self.table, self.experiment.seed
@@ -108,6 +109,8 @@ def network(experiment: Experiment, row: Row) -> nn.Module:
 def row_settings(experiment: Experiment, row: Row) -> dict[str, Any]:
     """Returns what a row's answers depend on, under one name: an attack has a budget of its own."""
     defence: dict[str, Any] = {**asdict(row), "classifier": fingerprint(experiment.classifier(row))[:16]}
+    if row.squeezed:
+        defence["border"] = "repeated"  # of the median; it was reflected once
     if row.purifying != "none":
         defence["density"] = experiment.density_id
     if row.purifying.startswith("adaptive"):

@@ -155,7 +155,7 @@ def make_again(cell: Cell, among: Sequence[Cell] = ()) -> Verdict | None:
         for path in _inputs(cell):
             link = place / path
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(path).resolve())
+            _link(Path(path).resolve(), link)
         started = time.monotonic()
         try:
             process = subprocess.run(
@@ -179,6 +179,17 @@ def make_again(cell: Cell, among: Sequence[Cell] = ()) -> Verdict | None:
     if not again:
         return Verdict(cell, FAILED, note="its command made no such cell", seconds=seconds)
     return _compared(cell, again[0], error, source, seconds)
+
+
+def _link(there: Path, link: Path) -> None:
+    """Makes a file or folder appear in another place, but for figures that it keeps of its own model."""
+    if not there.is_dir():
+        link.symlink_to(there)
+        return
+    link.mkdir(exist_ok=True)
+    for own in there.iterdir():
+        if own.name != "evaluations":
+            (link / own.name).symlink_to(own)
 
 
 def _compared(cell: Cell, again: Cell, error: float | None, source: str, seconds: float) -> Verdict:

@@ -26,6 +26,7 @@ import torch
 import core_models
 from apps.common.cells import Cell, find_cell, write_cell
 from apps.common.provenance import device_words
+from core_models.data import digest
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import Interrupted, RunFolder, resolve_device
@@ -169,7 +170,8 @@ def benchmark(
         compile: whether torch compiles training: the same numbers up to rounding; sooner with softplus and for the
             ladder network, not for M2 with ReLU.
         threads: CPU threads.
-        time_limit: time after which to stop [s], leaving the rest for the next call.
+        time_limit: time after which to stop [s], leaving the rest for the next call. NN, CNN, CAE and the SVMs, of
+            minutes, are not stopped within a cell.
         again: whether to fill cells anew that stand already, each call from the start.
     """
     chosen = [find_method(row) for row in (methods or METHODS)]
@@ -221,12 +223,15 @@ def _fill(entries: list[Entry], grid: Grid) -> bool:
     estimators = [grid.estimator(entry) for entry in entries]
     m1_seconds = 0.0
     if isinstance(estimators[0], FeatureLearner) and estimators[0].m1 is None:
-        shared, m1_seconds = shared_m1(estimators[0], tasks[0], grid.work)
+        shared, m1_seconds = shared_m1(estimators[0], tasks[0], grid.work, grid.data)
         if shared is None:
+            return False
+        if grid.left is not None and time.monotonic() >= grid.deadline:  # M1 took what there was
+            print("M1 is trained", flush=True)
             return False
         for estimator in estimators:
             assert isinstance(estimator, FeatureLearner)
-            estimator.m1 = str(shared)
+            estimator.set_params(m1=str(shared), time_limit=grid.left)
     config = grid.config(first)
     name = "-".join(str(entry.draw) for entry in entries)
     run = RunFolder(grid.work / f"{grid.table}_{first.method.preset}_{first.labels}_{name}_{hash_of(config)}")
@@ -289,10 +294,16 @@ def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> 
     }
     if arguments.get("m1_precision") in (None, arguments.get("precision")):
         arguments.pop("m1_precision", None)  # one arithmetic for both, whether it is said twice or once
-    return {"method": type(estimator).__name__, **arguments, "data": Path(data).stem, "labels": labels}
+    return {"method": type(estimator).__name__, **arguments, **told_apart(data), "labels": labels}
 
 
-def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path | None, float]:
+def told_apart(data: str) -> dict[str, str]:
+    """Returns a data set's name, and of one's own what tells it from another file of that name."""
+    own = digest(data)
+    return {"data": Path(data).stem} | ({} if own is None else {"digest": own})
+
+
+def shared_m1(estimator: FeatureLearner, task: Task, work: Path, data: str) -> tuple[Path | None, float]:
     """Trains the M1 that an estimator asks for, unless it stands, with seed 0 whatever the draw.
 
     Returns:
@@ -301,7 +312,8 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path) -> tuple[Path |
     config = {key: v for key, v in vars(estimator).items() if key.startswith("m1_") and key != "m1_precision"}
     if estimator.scale not in ("auto", "none"):
         raise UserError(f"settings: expected scale auto or none for a shared M1, got {estimator.scale!r}: leave it out")
-    config |= {"data": task.data.name, "rows": len(task.x), "precision": estimator.precision_of_m1()}
+    config |= {**told_apart(data), "data": task.data.name, "rows": len(task.x)}
+    config |= {"precision": estimator.precision_of_m1()}
     folder = work / f"m1_{hash_of(config)}"
     if (folder / "model.json").is_file():
         return folder, 0.0

@@ -184,8 +184,8 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
             elif isinstance(value, Tensor):
                 tensors[_OWN + name] = value
                 fitted[name] = {"tensor": str(value.dtype)}
-            elif _is_json(value):
-                fitted[name] = {"tuple" if isinstance(value, tuple) else "value": value}
+            elif _is_json(_plain(value)):
+                fitted[name] = {"tuple" if isinstance(value, tuple) else "value": _plain(value)}
         parameters = {name: _plain(value) for name, value in self._saved_params().items()}
         for name, value in parameters.items():
             if not _is_json(value):
@@ -313,9 +313,13 @@ def _sha256(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns numbers and arrays of numpy as Python's own, paths as text."""
+    """Returns numbers and arrays of numpy as Python's own, within lists and dicts too, and paths as text."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 

@@ -27,7 +27,7 @@ from core_models.training.batches import TensorBatches
 from core_models.training.config import Precision
 
 from .estimator import Rows, Scale, in_double, stop_if_out_of_time
-from .m2 import choose_likelihood
+from .m2 import likelihood_of
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder
@@ -100,7 +100,7 @@ class FeatureLearner:
 
     def train_m1(self, x: Rows, seed: int, *, run: RunFolder | None, resume: bool) -> tuple[VAE, History]:
         """Trains an auto-encoder of the given settings on scaled rows; no label has a part in it."""
-        likelihood = choose_likelihood(x) if self.m1_likelihood == "auto" else self.m1_likelihood
+        likelihood = likelihood_of(x, self.m1_likelihood, "m1_likelihood")
         config = VAEConfig(
             event_shape=tuple(x.shape[1:]),
             latent=self.m1_latent,

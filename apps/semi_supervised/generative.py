@@ -43,6 +43,10 @@ class Problem:
     batches: SemiSupervisedBatches
 
 
+_DECODED_ROWS = 1000
+"""Rows decoded at once, by networks in double precision."""
+
+
 class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     """A classifier whose q(y | x), q(z | x, y) and p(x | y, z) are those of M2.
 
@@ -199,7 +203,9 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
     @torch.no_grad()
     def _decode(self, z: Tensor, y: Codes) -> np.ndarray:
         """Returns rows in the user's own units: the means of p(x | y, z), undone of M1 and of the scaling."""
-        rows = self._from_m2(self._double.vae.decode(z, y)).double().numpy()
+        parts = zip(z.split(_DECODED_ROWS), y.split(_DECODED_ROWS), strict=True)
+        made = [self._from_m2(self._double.vae.decode(*part)).double() for part in parts]
+        rows = torch.cat(made).numpy()
         return rows.reshape(-1, *self.event_shape_) * self.scale_std_ + self.scale_mean_
 
     def transform(self, X: Any) -> np.ndarray:
@@ -215,7 +221,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
 
         Returns:
             Array (n, *event_shape) for one class, (len(y) * n, *event_shape) for several, class after class. The
-            same call on the same estimator draws the same rows.
+            same call on the same estimator draws the same rows, if its `random_state` is a number.
 
         Raises:
             UserError: a label that is no class.

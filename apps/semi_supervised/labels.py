@@ -18,8 +18,8 @@ def encode_labels(y: Any, name: str = "classifier") -> tuple[np.ndarray, np.ndar
     """Returns the sorted classes and the position of each label among them, -1 for the unlabelled rows.
 
     Args:
-        y: (n,) integers with -1 for unlabelled rows, an object array of strings and integers -1, or plain strings
-            (then every row is labelled).
+        y: (n,) integers with -1 for unlabelled rows, an object array of strings, numbers or booleans and integers -1,
+            or plain strings (then every row is labelled).
         name: who asks, for the messages.
 
     Raises:
@@ -32,11 +32,15 @@ def encode_labels(y: Any, name: str = "classifier") -> tuple[np.ndarray, np.ndar
     if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
         y = np.array(y, dtype=object)  # NumPy alone would turn -1 into the text "-1"
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "U" and (y == str(UNLABELLED)).any():
+    if y.dtype.kind in "OU" and any(isinstance(label, str) and label == str(UNLABELLED) for label in y):
         raise UserError(
             'y holds the text "-1": with string labels expected an object array that holds the integer -1 for '
             "unlabelled rows, as in np.array(['cat', -1], dtype=object)"
         )
+    if y.dtype.kind == "O" and any(label is None for label in y):
+        raise UserError(f"y holds None: expected {UNLABELLED} for unlabelled rows")
+    if y.dtype.kind in "iuf":
+        y = y.astype(y.dtype.newbyteorder("="))  # files of other machines; torch takes no other order
     assert_all_finite(y, input_name="y")
     if y.dtype.kind == "b":  # True and False are classes
         hidden = np.zeros(len(y), dtype=bool)
@@ -45,6 +49,8 @@ def encode_labels(y: Any, name: str = "classifier") -> tuple[np.ndarray, np.ndar
     else:
         hidden = np.zeros(len(y), dtype=bool) if y.dtype.kind == "U" else y == UNLABELLED
     labelled = y[~hidden]
+    if y.dtype.kind == "O" and not any(isinstance(label, str) for label in labelled):
+        labelled = np.array(labelled.tolist())  # numbers, or True and False, beside the integer -1
     if not len(labelled):
         raise UserError(f"expected some labelled rows (y other than {UNLABELLED}), got none among {len(y)} rows")
     if len({isinstance(label, str) for label in labelled.tolist()}) > 1:

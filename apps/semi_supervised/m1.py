@@ -141,4 +141,4 @@ class M1TSVM(_ClassifierOnM1):
     """M1 with a transductive SVM on the features of all rows: the M1+TSVM of the paper's table 1."""
 
     def _classifier(self) -> SemiSupervisedClassifier:
-        return TransductiveSVM(scale="none", random_state=self._seed())
+        return TransductiveSVM(scale="none", random_state=self._seed(), device=self.device, verbose=self.verbose)

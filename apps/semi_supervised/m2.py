@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from core_models.errors import UserError
 from core_models.latent import ConditionalVAEConfig
 from core_models.latent.likelihoods import LikelihoodName
 from core_models.layers.networks import Activation, Architecture
@@ -21,6 +22,23 @@ from .observation import Observation
 
 if TYPE_CHECKING:
     from core_models.training import RunFolder
+
+
+def likelihood_of(x: Rows, asked: LikelihoodName | Literal["auto"], option: str) -> LikelihoodName:
+    """Returns the likelihood that is asked for, or for "auto" the one that the rows suggest.
+
+    Raises:
+        UserError: when it is one of pixels, and rows lie outside [0, 1].
+    """
+    if asked == "auto":
+        return choose_likelihood(x)
+    low, high = float(x.min()), float(x.max())
+    if asked in ("bernoulli", "discretised-logistic") and (low < 0 or high > 1):
+        raise UserError(
+            f"{option}: expected {asked}, which is of values in [0, 1], with rows that lie there once scaled, got "
+            f"values from {low:g} to {high:g}: use scale='unit', or gaussian"
+        )
+    return asked
 
 
 def choose_likelihood(x: Rows) -> LikelihoodName:
@@ -122,7 +140,7 @@ class M2(GenerativeClassifier):
         self.verbose = verbose
 
     def _prepare(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> Problem:
-        likelihood = choose_likelihood(x) if self.likelihood == "auto" else self.likelihood
+        likelihood = likelihood_of(x, self.likelihood, "likelihood")
         config = ConditionalVAEConfig(
             event_shape=tuple(x.shape[1:]),
             latent=self.latent,

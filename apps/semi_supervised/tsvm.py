@@ -225,7 +225,7 @@ class TransductiveSVM(SemiSupervisedClassifier):
         features: number of landmarks of the RBF kernel.
         iterations: L-BFGS steps at each stage of the annealing.
         folds: of the cross-validation within the labelled rows, at most; with 0, or fewer than two rows of some class,
-            the middle of each list is taken and the temperature is 1 / 3.
+            C and gamma are the middle of their lists, the unlabelled weight is the first, and the temperature is 1 / 3.
         scale: see `SemiSupervisedClassifier`. Latent means are better left as they are: their spread says how much
             they matter.
         random_state: seeds landmarks, folds and subsets.
@@ -289,7 +289,8 @@ class TransductiveSVM(SemiSupervisedClassifier):
         unlabelled = unlabelled[torch.randperm(len(unlabelled), generator=generator)].to(device)
         landmarks = self._landmarks(labelled, unlabelled, generator)
 
-        self.C_, self.gamma_, self.unlabelled_weight_ = map(middle, (self.C, self.gamma, self.unlabelled_weight))
+        self.C_, self.unlabelled_weight_ = middle(self.C), values(self.unlabelled_weight)[0]
+        self.gamma_ = middle(self.gamma) if self.kernel == "rbf" else 1.0
         self.temperature_ = 1 / _SHARPNESS
         self.validation_: list[tuple[float, float, float, float]] = []
         folds = labelled_folds(codes.cpu().numpy(), self.folds, seed)

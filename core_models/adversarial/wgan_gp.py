@@ -145,7 +145,8 @@ class WassersteinLoss(Objective):
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(model.critic(between).sum(), between, create_graph=self.training)
         steepness = slope.flatten(1).norm(dim=1)
-        distance = real.mean() - false.mean()
+        # in the rows' precision: half of it would round away a difference of two large means
+        distance = real.to(x.dtype).mean() - false.to(x.dtype).mean()
         loss = -distance + self.penalty * (steepness - 1).square().mean()
         if self.training:
             self.step += 1

@@ -1,6 +1,6 @@
 """Data sets: where the bytes come from, checksums, splits, and what is done to pixels."""
 
-from .catalogue import load, names
+from .catalogue import digest, load, names
 from .dataset import UNLABELLED, DataSet, Split
 from .pixels import Binarisation, binarise, dequantise, quantise
 from .sources import NoSourceError, user_cache
@@ -17,6 +17,7 @@ __all__ = [
     "balanced_draw",
     "binarise",
     "dequantise",
+    "digest",
     "holdout",
     "kept_draw",
     "load",

@@ -69,6 +69,23 @@ def read_images(
     return torch.from_numpy(np.ascontiguousarray(stacked))
 
 
+def require_8_bits(path: Path, mode: str, kind: str | None) -> None:
+    """Refuses images of more than 8 bits per channel.
+
+    Args:
+        path: the file.
+        mode: Pillow's, once opened.
+        kind: Pillow's format.
+
+    Raises:
+        UserError: when it has more.
+    """
+    with path.open("rb") as file:
+        depth = file.read(25)[-1] if kind == "PNG" else 8  # Pillow drops the lower 8 of 16 bits of colour silently
+    if depth > 8 or mode.startswith(("I", "F")):
+        raise UserError(f"{path}: expected 8 bits per channel, got more (mode {mode}): convert it to 8 bits")
+
+
 def _read(path: Path) -> Image.Image:
     """Returns a whole, upright image in mode L or RGB."""
     try:
@@ -79,8 +96,7 @@ def _read(path: Path) -> Image.Image:
                 image = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{path}: expected a whole PNG, JPEG or WebP image ({error}): replace or remove it") from error
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"{path}: expected 8 bits per channel, got mode {image.mode}: convert it to 8 bits")
+    require_8_bits(path, image.mode, opened.format)
     grey = image.mode in GREY
     if image.has_transparency_data:
         over = image.convert("RGBA")

@@ -42,6 +42,8 @@ class NegativeELBO(Objective):
             raise UserError("expected pixels that are binarised before training, got static: binarise the whole split")
         if importance_samples < 1:
             raise UserError(f"expected importance_samples of at least 1, got {importance_samples}")
+        if kl_warmup_steps < 0:
+            raise UserError(f"expected a KL warm-up of 0 steps or more, got {kl_warmup_steps}")
         if kl_warmup_steps and importance_samples > 1:
             raise UserError("expected a KL term to warm up, but the importance-weighted bound has none: choose one")
         if kl_warmup_steps and "kl_weight" not in signature(model.elbo).parameters:

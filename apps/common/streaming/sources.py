@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from core_models.data.images import GREY, SUFFIXES, image_files, read_images
+from core_models.data.images import GREY, SUFFIXES, image_files, read_images, require_8_bits
 from core_models.errors import UserError
 
 from .npz import NpyMember, layout_of, levels_of
@@ -234,10 +234,7 @@ def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
         with Image.open(path) as image:
             mode, (width, height), kind = image.mode, image.size, image.format
             turned = kind == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
-        with path.open("rb") as file:
-            depth = file.read(25)[-1] if kind == "PNG" else 8  # Pillow drops the lower 8 of 16 bits of colour silently
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, IndexError):
         return None
-    if depth > 8 or mode.startswith(("I", "F")):
-        raise UserError(f"{path}: expected 8 bits per channel, got more (mode {mode}): convert it to 8 bits")
+    require_8_bits(path, mode, kind)
     return ((width, height) if turned else (height, width)), mode not in GREY

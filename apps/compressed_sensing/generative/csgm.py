@@ -22,7 +22,7 @@ from core_models.errors import UserError
 
 from ..operators import LinearOperator
 from ..operators.base import Measurements
-from ..recovery import Recovered, Recovery
+from ..recovery import Recovered, Recovery, in_precision_of
 from .latent_search import Found, LearningRate, Search, frozen, search
 
 HALVING = ((0.05, 0.5), (0.15, 0.3), (0.4, 0.1))
@@ -44,7 +44,7 @@ class CSGM(Recovery):
         steps: of Adam, or iterations of L-BFGS.
         restarts: starts from the prior, of which the least loss is kept.
         learning_rate: of Adam; or the first and the last, between them half a cosine.
-        drop: when which share of the restarts goes on; () keeps all to the end.
+        drop: when which share of the restarts goes on, by Adam; () keeps all to the end.
         optimiser: adam or lbfgs.
         low_precision: whether, by Adam, all but the last fifth of the steps work in bfloat16,
             faster on hardware that has it.
@@ -87,7 +87,7 @@ class CSGM(Recovery):
             encoded: signals whose encoding by the prior is one start more.
             first: place of the first signal among all, which decides its starts.
         """
-        parts = []
+        y, parts = in_precision_of(self.prior, y), []
         with frozen(self.prior):
             for start in range(0, len(y), self.batch):
                 rows = slice(start, start + self.batch)
@@ -107,6 +107,8 @@ class CSGM(Recovery):
         return starts(self.prior, batch, self.restarts, self.random_state, first)
 
     def _search(self, y: Measurements, first: int, extra: Tensor | None = None) -> Found:
+        if not self.penalty >= 0:
+            raise UserError(f"penalty: expected 0 or more, got {self.penalty}")
         start = self._starts(len(y), first).to(y)
         start = start if extra is None else torch.cat([extra, start], 1)
         drop: Any = tuple(map(tuple, self.drop))
@@ -118,6 +120,8 @@ class CSGM(Recovery):
         if self.optimiser == "lbfgs":
             from .lbfgs import search_by_lbfgs
 
+            if self.drop:
+                raise UserError("drop: expected none with the optimiser lbfgs, which keeps every restart to the end")
             return search_by_lbfgs(loss, [start], self.steps)
         if self.optimiser != "adam":
             raise UserError(f"expected the optimiser adam or lbfgs, got {self.optimiser!r}")

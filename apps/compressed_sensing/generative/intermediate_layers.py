@@ -58,6 +58,8 @@ class IntermediateLayers(Recovery):
         prior, operator = checked_prior(self.prior, self.measuring), self.measuring
         if not all(hasattr(prior, name) for name in ("stages", "decode_from", "latents_of")):
             raise UserError(f"expected a prior in stages, such as WGANGP, got {type(prior).__name__}: use CSGM for it")
+        if not self.radii:
+            raise UserError("radii: expected one or more, got none: use CSGM to search the latents alone")
         if len(self.radii) >= len(prior.stages):
             raise UserError(f"expected fewer than {len(prior.stages)} radii, one a stage, got {len(self.radii)}")
         if any(not radius >= 0 for radius in self.radii):
@@ -75,7 +77,7 @@ class IntermediateLayers(Recovery):
                 for stage, radius in enumerate(self.radii, 1):
                     with torch.no_grad():
                         centre = prior.stages[stage - 1](h)
-                    h, loss = self._stage(own, centre, stage, radius * centre.shape[1])
+                    h, loss = self._stage(own, centre, stage, radius * centre[0].numel())
             with torch.no_grad():
                 x = prior.decode_from(h, len(self.radii))
             parts.append((x, loss, (own - operator(x)).norm(dim=1)))
@@ -83,14 +85,15 @@ class IntermediateLayers(Recovery):
         return Recovered(x, None, {"loss": loss, "measurement_error": error})
 
     def _stage(self, y: Measurements, centre: Tensor, stage: int, radius: float) -> tuple[Tensor, Tensor]:
-        """Returns what is handed to a stage, (batch, units), of the least loss in the ball, and that loss."""
+        """Returns what is handed to a stage, (batch, *units), of the least loss in the ball, and that loss."""
         prior, operator = self.prior, self.measuring
 
         def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
             return (y[signals] - operator(prior.decode_from(variables[0], stage))).square().mean(1)
 
         def project(variables: Sequence[Tensor], step: int) -> None:
-            variables[0].copy_(centre + project_on_l1_ball(variables[0] - centre, radius))
+            away = project_on_l1_ball((variables[0] - centre).flatten(1), radius)
+            variables[0].copy_(centre + away.view_as(centre))
 
         plan = Search(self.stage_steps, 1, self.learning_rate)
         found = search(loss, [centre[:, None]], plan, after_step=project)

@@ -134,18 +134,23 @@ def search(
                 after_step(variables, step)
         keep = survivors.get(step, left)
         if keep < left:
-            order = values.detach().nan_to_num(nan=torch.inf).unflatten(0, (batch, left)).argsort(1)[:, :keep]
+            order = finite_or_infinite(values.detach()).unflatten(0, (batch, left)).argsort(1)[:, :keep]
             rows = (order + left * torch.arange(batch, device=order.device)[:, None]).flatten()
             variables, signals = optimiser.keep(rows), signals[rows]
             left = keep
     with torch.no_grad():
-        values = loss(variables, signals).unflatten(0, (batch, left)).nan_to_num(nan=torch.inf)
+        values = finite_or_infinite(loss(variables, signals)).unflatten(0, (batch, left))
     best = values.argmin(1)
     if not bool(torch.isfinite(values.amin(1)).all()):
         raise UserError("expected a finite loss, every restart of a signal diverged: lower the learning rate")
     every = [v.detach().unflatten(0, (batch, left)) for v in variables]
     chosen = [v[torch.arange(batch, device=v.device), best] for v in every]
     return Found(chosen, values.amin(1), left, every, values)
+
+
+def finite_or_infinite(losses: Tensor) -> Tensor:
+    """Returns losses, infinity for what isn't a number: it stays infinite, and can't be the least."""
+    return losses.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 class _Adam:

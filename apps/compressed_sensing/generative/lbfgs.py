@@ -3,7 +3,8 @@ r"""L-BFGS on a batch of problems: every row has its own curvature pairs and its
 .. math:: p = -H_k \nabla f, \qquad s_k = z_{k+1} - z_k, \qquad g_k = \nabla f_{k+1} - \nabla f_k
 
 H_k being made of the last pairs (s, g),
-with Armijo backtracking, rows at once; a row whose step fails at the shortest length starts its memory anew.
+with Armijo backtracking, rows at once. A row whose step fails at the shortest length tries again while its old pairs
+slide out of the memory, and is done once steepest descent fails too: what is found for it depends on no other row.
 
 Source: Nocedal and Wright, "Numerical optimization", 2006, algorithms 7.4 and 3.1; as the search of Asim et al. 2020.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
-from .latent_search import Found, Loss
+from .latent_search import Found, Loss, finite_or_infinite
 
 MEMORY, ARMIJO, SHORTEST = 10, 1e-4, 2.0**-20
 
@@ -48,7 +49,7 @@ def search_by_lbfgs(loss: Loss, start: Sequence[Float[Tensor, "batch restarts ..
 
     z, value = minimise(value_and_gradient, first.flatten(0, 1).flatten(1), steps)
     every = z.unflatten(1, shape).unflatten(0, (batch, restarts))
-    values = value.unflatten(0, (batch, restarts)).nan_to_num(nan=torch.inf)
+    values = finite_or_infinite(value).unflatten(0, (batch, restarts))
     if not bool(torch.isfinite(values.amin(1)).all()):
         raise UserError("expected a finite loss, every restart of a signal diverged: start from smaller latents")
     best = values.argmin(1)
@@ -68,6 +69,7 @@ def minimise(
     moves: list[Tensor] = []
     changes: list[Tensor] = []
     for _ in range(steps):
+        plain = torch.stack([(move == 0).all(1) for move in moves]).all(0) if moves else torch.ones_like(value) > 0
         direction = -_two_loops(gradient, moves, changes)
         slope = (direction * gradient).sum(1)
         wrong = ~(slope < 0)
@@ -89,7 +91,7 @@ def minimise(
         moves.append(new - z)
         changes.append(new_gradient - gradient)
         moves, changes = moves[-MEMORY:], changes[-MEMORY:]
-        if not bool((new != z).any()):
+        if bool((plain & (new == z).all(1)).all()):
             break
         z, value, gradient = new, new_value, new_gradient
     return z, value

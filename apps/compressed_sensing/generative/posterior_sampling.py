@@ -100,7 +100,7 @@ class PosteriorSampling(ResidualCovariance):
         generators = [_generator(self.random_state, first + i, "latents") for i in range(len(y))]
         with frozen(self.prior):
             energy = _Misfit(self.prior, residual, white, self.low_precision)
-            found = sample_posterior(energy, prod(self.prior.latent_shape), plan, generators)
+            found = sample_posterior(energy, prod(self.prior.latent_shape), plan, generators, white.device)
             with torch.no_grad():
                 made = energy.decode(found.z)
                 away = white[:, None] - made @ residual.whitening.T

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from core_models.errors import UserError
 
-from ..gaussian import mean_and_covariance
+from ..gaussian import factor_of, mean_and_covariance
 from ..operators import LinearOperator
 from ..operators.base import Measurements, Signals
-from ..recovery import Recovered, Recovery
+from ..recovery import Recovered, Recovery, in_precision_of, require_matrices
 from .csgm import checked_prior, starts
 from .latent_search import Found, LearningRate, Search, frozen, search
 
@@ -83,7 +83,14 @@ class ResidualCovariance(Recovery):
         return self.fit_residuals(torch.cat(parts))
 
     def fit_residuals(self, residuals: Float[Tensor, "n d"]) -> Self:
-        """Fits the covariance to residuals (n, values) of signals; their mean is kept, too."""
+        """Fits the covariance to residuals (n, values) of signals; their mean is kept, too.
+
+        Raises:
+            UserError: when the shrinkage is negative, or the covariance wouldn't fit into memory.
+        """
+        if not self.shrinkage >= 0:
+            raise UserError(f"shrinkage: expected 0 or more, got {self.shrinkage}")
+        require_matrices(residuals.shape[1])
         self.mean_, self.covariance_ = mean_and_covariance(residuals, self.shrinkage)
         return self
 
@@ -105,7 +112,9 @@ class ResidualCovariance(Recovery):
             raise UserError(f"{type(self).__name__}: expected fitted residuals: call fit(X) with signals first")
         if not self.noise > 0:
             raise UserError(f"expected a noise above 0, got {self.noise}")
-        return ResidualPosterior(self.measuring.matrix(), self.noise, self.mean_, self.covariance_)
+        require_matrices(self.measuring.n)
+        A = in_precision_of(self.prior, self.measuring.matrix())
+        return ResidualPosterior(A, self.noise, self.mean_.to(A.device), self.covariance_.to(A.device))
 
     def loss_at(self, y: Measurements, z: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
         """Returns what the search minimises, at latents z (batch, *latent_shape) of measurements y (batch, m)."""
@@ -164,6 +173,9 @@ class ResidualPosterior:
         noise: standard deviation of each measurement's noise.
         mean: of residuals, (n,).
         covariance: of residuals, (n, n).
+
+    Raises:
+        UserError: when the noise is lost in double precision.
     """
 
     def __init__(self, A: Tensor, noise: float, mean: Tensor, covariance: Tensor) -> None:
@@ -171,7 +183,7 @@ class ResidualPosterior:
         cross = covariance @ wide.T
         C = wide @ cross
         C.diagonal().add_(noise**2)
-        self.factor = torch.linalg.cholesky(C)
+        self.factor = factor_of(C, noise)
         self.mean = mean
         self.shift = (mean.double() @ wide.T).to(A)
         self.whitening = torch.linalg.solve_triangular(self.factor, wide, upper=False).to(A)  # L^-1 A

@@ -17,7 +17,7 @@ Monte Carlo", 2011, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import log
 from typing import Protocol
@@ -75,7 +75,8 @@ class Samples:
     z: Latents
     """Of equal weight."""
     log_evidence: Float[Tensor, " batch"]
-    """An estimate of log E exp(-E(z)) under the prior, whose exponential is unbiased."""
+    """An estimate of log E exp(-E(z)) under the prior, consistent in the number of particles; were the rises of b and
+    the step sizes not chosen by the particles themselves, its exponential would be unbiased."""
     acceptance: Float[Tensor, " batch"]
     """Of the last move."""
     rises: Int[Tensor, " batch"]
@@ -102,25 +103,29 @@ class _State:
         return replace(self, **{own.name: getattr(self, own.name)[rows] for own in fields(self)})
 
 
-def sample_posterior(energy: Energy, dimensions: int, plan: Sampler, generators: Sequence[Generator]) -> Samples:
+def sample_posterior(
+    energy: Energy, dimensions: int, plan: Sampler, generators: Sequence[Generator],
+    device: torch.device | None = None,
+) -> Samples:  # fmt: skip
     """Samples the posteriors of a batch of signals over standard normal latents.
 
     Args:
         energy: see `Energy`.
         dimensions: of a latent.
         plan: particles, moves, and how fast b rises.
-        generators: one for each signal: its samples depend on no other signal.
+        generators: one for each signal, of the CPU: its samples depend on no other signal.
+        device: on which the energy computes; the CPU when left out.
 
     Raises:
         UserError: when energies aren't finite, or b doesn't reach 1.
     """
     batch, particles = len(generators), plan.particles
-    everything = torch.arange(batch)
-    z = torch.stack([torch.randn(particles, dimensions, generator=g) for g in generators])
+    everything = torch.arange(batch, device=device)
+    z = _drawn(torch.randn, (particles, dimensions), generators, everything)
+    zeros, counts = z.new_zeros(batch), torch.zeros_like(everything)
     state = _State(
-        everything, z, energy(z, everything), energy.gradient(z, everything), torch.zeros(batch),
-        torch.full((batch,), 0.25), torch.zeros(batch), torch.zeros(batch), torch.zeros(batch, dtype=torch.long),
-        torch.full((batch,), plan.last_moves),
+        everything, z, energy(z, everything), energy.gradient(z, everything), zeros, zeros + 0.25, zeros, zeros, counts,
+        counts + plan.last_moves,
     )  # fmt: skip
     if not bool(torch.isfinite(state.energy).all()):
         raise UserError("expected finite likelihoods of samples from the prior, got NaN or infinity")
@@ -146,6 +151,11 @@ def sample_posterior(energy: Energy, dimensions: int, plan: Sampler, generators:
         torch.cat([getattr(own, name) for own in done])[order] for name in ("z", "log_evidence", "acceptance", "rises")
     )
     return Samples(z, evidence, acceptance, rises)
+
+
+def _drawn(draw: Callable[..., Tensor], shape: Sequence[int], generators: Sequence[Generator], like: Tensor) -> Tensor:
+    """Draws (batch, *shape) in single precision, each row from its own generator, on the device of `like`."""
+    return torch.stack([draw(*shape, generator=generator) for generator in generators]).to(like.device)
 
 
 def _rise(state: _State, plan: Sampler) -> Float[Tensor, "batch particles"]:
@@ -175,20 +185,20 @@ def _rise(state: _State, plan: Sampler) -> Float[Tensor, "batch particles"]:
 def _resample(state: _State, weights: Float[Tensor, "batch particles"], generators: Sequence[Generator]) -> None:
     """Draws particles anew by their weights, systematically: of weight w as many as w times all, rounded up or down."""
     particles = weights.shape[1]
-    offset = torch.stack([torch.rand(1, generator=g) for g in generators])
-    places = (torch.arange(particles) + offset.double()) / particles
+    offset = _drawn(torch.rand, (1,), generators, weights)
+    places = (torch.arange(particles, device=weights.device) + offset.double()) / particles
     drawn = torch.searchsorted(weights.cumsum(1), places).clamp(max=particles - 1)
-    rows = torch.arange(len(weights))[:, None]
+    rows = torch.arange(len(weights), device=weights.device)[:, None]
     state.z, state.energy, state.gradient = (v[rows, drawn] for v in (state.z, state.energy, state.gradient))
 
 
 def _move(state: _State, energy: Energy, plan: Sampler, generators: Sequence[Generator]) -> None:
     """Moves every particle by a trajectory of Hamiltonian Monte Carlo."""
     shape = state.z.shape[1:]
-    momentum = torch.stack([torch.randn(shape, generator=g) for g in generators])
-    threshold = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
+    momentum = _drawn(torch.randn, shape, generators, state.z)
+    threshold = _drawn(torch.rand, shape[:1], generators, state.z)
     # steps of varied length, lest trajectories come back to where they began
-    jitter = torch.stack([0.8 + 0.4 * torch.rand(1, generator=g) for g in generators])[:, :, None]
+    jitter = 0.8 + 0.4 * _drawn(torch.rand, (1,), generators, state.z)[:, :, None]
     step, b = state.step_size[:, None, None] * jitter, state.inverse_temperature[:, None, None]
     z, gradient, p = state.z, state.gradient, momentum
     p = p - 0.5 * step * (b * gradient + z)

@@ -24,7 +24,7 @@ from core_models.errors import UserError
 from ..bases import build_basis
 from ..operators import LinearOperator
 from ..operators.base import Measurements
-from ..recovery import Recovered, Recovery
+from ..recovery import Recovered, Recovery, require_matrices
 from ..solvers.fista import shrink
 from .csgm import checked_prior, starts
 from .latent_search import LearningRate, Search, frozen, search
@@ -67,6 +67,8 @@ class SparseGen(Recovery):
         prior, operator = checked_prior(self.prior, self.measuring), self.measuring
         if not self.sparsity >= 0 or not self.penalty >= 0:
             raise UserError(f"expected penalties of 0 or more, got {self.penalty} and {self.sparsity}")
+        if self.basis != "pixels":
+            require_matrices(operator.n)
         A = operator.matrix().to(y)
         basis = build_basis(self.basis, operator.signal_shape).columns(A)
         lipschitz = 2 / operator.m * float(torch.linalg.matrix_norm(A.double(), 2)) ** 2
@@ -115,8 +117,10 @@ class SparseGen(Recovery):
         with torch.no_grad():
             made = prior.decode(found.variables[0]).flatten(1)
             x = refine(A, basis, y, made, found.variables[1], self.sparsity, lipschitz, REFINE_STEPS)
-        deviation = x - made if basis is None else (x - made) @ basis.T
-        return x, found.loss, deviation.abs().sum(1)
+        deviation = (x - made if basis is None else (x - made) @ basis.T).abs().sum(1)
+        # of what is returned, which the last steps have moved since the search
+        value = (y - x @ A.T).square().sum(1) / m + self.penalty * found.variables[0].square().flatten(1).sum(1)
+        return x, value + self.sparsity * deviation, deviation
 
 
 def refine(

@@ -24,7 +24,7 @@ class UncertaintyAutoencoder(Recovery):
     """Learned acquisition and recovery.
 
     Args:
-        model: a trained `UncertaintyAutoencoderModel`; `fit` trains one of `config` when left out.
+        model: a trained `UncertaintyAutoencoderModel`; once `fit` has trained one of `config`, that one counts.
         config: of the model that `fit` trains.
         training: of `fit`.
         batch_size: of `fit`.
@@ -62,7 +62,7 @@ class UncertaintyAutoencoder(Recovery):
     @property
     def fitted(self) -> UncertaintyAutoencoderModel:
         """The trained model."""
-        found = self.model if self.model is not None else getattr(self, "model_", None)
+        found = getattr(self, "model_", self.model)
         if found is None:
             raise UserError("UncertaintyAutoencoder: expected a trained model: call fit(X), or give model=...")
         return found

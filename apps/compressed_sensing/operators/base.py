@@ -9,7 +9,7 @@ dot-product test when an operator is made: <A x, y> = <x, A^T y> for random x an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
@@ -56,6 +56,9 @@ class LinearOperator(nn.Module, ABC):
         if x.shape[1:] != self.signal_shape:
             wanted, got = (", ".join(map(str, shape)) for shape in (self.signal_shape, x.shape))
             raise UserError(f"expected signals of shape (batch, {wanted}), as the operator measures, got ({got})")
+        own = next(self.buffers(), None)
+        if own is not None and own.is_floating_point() and torch.float64 in (x.dtype, own.dtype):
+            x = x.to(own.dtype)  # products of single and double precision are refused
         return self._apply_to(x)
 
     def adjoint(self, y: Measurements) -> Signals:
@@ -71,18 +74,20 @@ class LinearOperator(nn.Module, ABC):
 
     def matrix(self) -> Float[Tensor, "m n"]:
         """Returns A as a dense matrix, (m, n), on the device and in the precision of the operator's buffers."""
-        like = self._like()
-        rows = []
+        blocks = torch.cat(list(self.blocks()))
+        return blocks if self.m <= self.n else blocks.T
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yields A a piece of memory at a time: some of its rows, or of its columns where these are fewer."""
+        like, count = self._like(), min(self.m, self.n)
         step = max(1, BYTES // (8 * max(self.n, self.m)))
-        if self.m <= self.n:
-            for start in range(0, self.m, step):
-                unit = torch.eye(self.m, dtype=like.dtype, device=like.device)[start : start + step]
-                rows.append(self.adjoint(unit).flatten(1))
-            return torch.cat(rows)
-        for start in range(0, self.n, step):
-            unit = torch.eye(self.n, dtype=like.dtype, device=like.device)[start : start + step]
-            rows.append(self(unit.unflatten(1, self.signal_shape)))
-        return torch.cat(rows).T
+        for start in range(0, count, step):
+            unit = torch.zeros(min(step, count - start), count, dtype=like.dtype, device=like.device)
+            unit.diagonal(start).fill_(1)
+            if self.m <= self.n:
+                yield self.adjoint(unit).flatten(1)
+            else:
+                yield self(unit.unflatten(1, self.signal_shape))
 
     def rank(self) -> int:
         """Returns the rank of A: below m or n where measurements repeat each other."""

@@ -6,7 +6,7 @@ Scaling is said by name: `unit` draws entries of variance 1, as in the code of B
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Literal
 
@@ -51,6 +51,10 @@ class Matrix(LinearOperator):
     def matrix(self) -> Float[Tensor, "m n"]:
         """Returns the matrix itself."""
         return self.weight
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yields the matrix, which is there already."""
+        yield self.weight
 
 
 def gaussian(

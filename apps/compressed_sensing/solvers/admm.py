@@ -41,7 +41,9 @@ class Inverse:
         return torch.addmm(b / c, inside * (1 / (self.squares + c) - 1 / c), self.right)
 
 
-def solve_lasso_by_admm(problem: Lasso, *, tolerance: float = 1e-6, max_steps: int = 20_000) -> Solution:
+def solve_lasso_by_admm(
+    problem: Lasso, *, tolerance: float = 1e-6, max_steps: int = 20_000, start: Float[Tensor, "batch n"] | None = None
+) -> Solution:
     """Solves a batch of LASSO problems, with or without a box, in any orthonormal basis; see `solve_lasso`."""
     y, batch = problem.y, len(problem.y)
     n = problem.A.shape[1]
@@ -49,8 +51,11 @@ def solve_lasso_by_admm(problem: Lasso, *, tolerance: float = 1e-6, max_steps: i
     back = y @ problem.A / problem.m
     terms = 2 if problem.box else 1
     u = p = v = q = y.new_zeros(batch, n)
+    if start is not None:
+        u = start.to(y)
+        v = problem.signals(u).clamp(0, 1) if problem.box else v
     rho = inverse.squares.mean().expand(batch, 1).clone()
-    best, objective, gap = _start(problem)
+    best, objective, gap = _start(problem, problem.coefficients(v) if problem.box else u)
     rows = torch.arange(batch, device=y.device)
     taken, adapt_at = 0, CHECK_EVERY
     while len(rows) and taken < max_steps:
@@ -95,8 +100,8 @@ def adapted(apart: list[Tensor], moved: list[Tensor]) -> Float[Tensor, "batch 1"
     return torch.where((factor > 1.5) | (factor < 1 / 1.5), factor, 1.0)
 
 
-def _start(problem: Lasso) -> tuple[Tensor, Tensor, Tensor]:
-    best = problem.y.new_zeros(len(problem.y), problem.A.shape[1])
+def _start(problem: Lasso, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    best = best.clone()  # taken over in place
     return best, problem.objective(best), problem.gap(best)
 
 

@@ -66,7 +66,7 @@ def solve_lasso(
     if problem.box and problem.basis is not None:
         from .admm import solve_lasso_by_admm
 
-        return solve_lasso_by_admm(problem, tolerance=tolerance, max_steps=max_steps)
+        return solve_lasso_by_admm(problem, tolerance=tolerance, max_steps=max_steps, start=start)
     return _solve(problem, tolerance, max_steps, start)
 
 

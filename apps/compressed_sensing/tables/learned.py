@@ -273,6 +273,8 @@ def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tenso
     """Returns the leading principal directions, (m, n), normed as a Gaussian matrix, and the best linear decoder."""
     images = _kept_images(data)
     x = images.flatten(1).double()
+    if m > x.shape[1]:
+        raise UserError(f"--m {m}: expected at most the {x.shape[1]} principal directions that there are")
     mean = x.mean(0)
     _, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
     encoder = (directions.T.flip(0)[:m] * x.shape[1] ** 0.5).float()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecEnv,
@@ -100,16 +101,44 @@ def record(
         UserError: when no episode is asked for, the environment has no id or observes tuples, or its code changes
             within an episode.
     """
+    envs = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+    name, kwargs = _identity(envs, environment, environment_kwargs)
+    episodes = _played(policy, envs, trajectories, seed, deterministic, progress=progress, keeps=True)
+    return _joined(episodes, name, kwargs, card or {})
+
+
+def play(
+    policy: Policy, envs: VecEnv, episodes: int, *, seed: int, deterministic: bool = False
+) -> tuple[Float[np.ndarray, " episodes"], Int[np.ndarray, " episodes"]]:
+    """Returns what whole episodes return and how long they are, as `record` runs them; what is seen isn't kept.
+
+    Args:
+        policy: anything with stable-baselines3's `predict`.
+        envs: environments side by side.
+        episodes: how many in all.
+        seed: of the environments and of the policy's draws.
+        deterministic: whether the policy takes its likeliest action instead of drawing one.
+
+    Raises:
+        UserError: when no episode is asked for, or the environment observes tuples.
+    """
+    played = _played(policy, envs, episodes, seed, deterministic, progress=False, keeps=False)
+    returns = np.array([sum(episode.rewards) for episode in played], np.float64)
+    return returns, np.array([len(episode.rewards) for episode in played], np.int64)
+
+
+def _played(
+    policy: Policy, envs: VecEnv, trajectories: int, seed: int, deterministic: bool, *, progress: bool, keeps: bool
+) -> list[_Episode]:
+    """Runs a policy for whole episodes; `keeps` says whether observations and actions are kept."""
     if trajectories < 1:
         raise UserError(f"expected 1 trajectory or more to record, got {trajectories}")
-    envs = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     if isinstance(envs.observation_space, gymnasium.spaces.Tuple):
         raise UserError(
             "expected observations of arrays, numbers or a dict of these, got a Tuple: wrap the environment in "
             "gymnasium.wrappers.FlattenObservation"
         )
-    name, kwargs = _identity(envs, environment, environment_kwargs)
-    episodes = [_Episode() for _ in range(trajectories)]
+    episodes = [_Episode(keeps) for _ in range(trajectories)]
     with (
         _watched(envs) as (top, seen),
         _seeded(seed),
@@ -137,7 +166,7 @@ def record(
                     ended += now[i] < trajectories
                     now[i] += top.num_envs
                     bar.update(ended)
-    return _joined(episodes, name, kwargs, card or {})
+    return episodes
 
 
 class _Seen(VecEnvWrapper):
@@ -159,7 +188,8 @@ class _Seen(VecEnvWrapper):
 
 
 class _Episode:
-    def __init__(self) -> None:
+    def __init__(self, keeps: bool) -> None:
+        self.keeps = keeps
         self.observations: list[Any] = []
         self.actions: list[np.ndarray] = []
         self.rewards: list[float] = []
@@ -169,9 +199,11 @@ class _Episode:
 
     def add(self, observation: Any, action: np.ndarray, seen: _Seen, i: int) -> None:
         info = seen.infos[i]
+        self.rewards.append(float(seen.rewards[i]))
+        if not self.keeps:
+            return
         self.observations.append(observation)
         self.actions.append(np.array(action))
-        self.rewards.append(float(seen.rewards[i]))
         self.codes.append(info.get("code"))
         if seen.dones[i]:
             self.final = info["terminal_observation"]

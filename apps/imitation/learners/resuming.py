@@ -6,6 +6,7 @@ resets them, stopped or not, at points that depend on the steps alone; a state t
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from core_models.errors import UserError
-from core_models.files import hash_of
 from core_models.training.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -26,9 +26,11 @@ from core_models.training.checkpoint import (
     save_checkpoint,
 )
 
+from ..demonstrations import Demonstrations
 from .on_policy.info_gail import InfoGAIL, Trajectory
 from .on_policy.learner import OnPolicyLearner
 from .over_sb3 import constructor_settings
+from .spaces import describe_env
 
 MONITORED = ("r", "l", "t")
 """What SB3's Monitor tells of an episode: return, length, time."""
@@ -42,11 +44,22 @@ def identity(learner: OnPolicyLearner) -> dict[str, Any]:
         "objective": {"class": type(learner).__qualname__},
         "config": {name: str(value) for name, value in constructor_settings(learner).items()},
         "batches": {
-            "demonstrations": hash_of([demonstrations.actions.tolist(), demonstrations.lengths.tolist()]),
-            "environment": demonstrations.environment,
-            "environments": str(learner.generator.env.num_envs),
+            "demonstrations": _digest(demonstrations),
+            **{name: str(value) for name, value in describe_env(learner.generator.env).items()},
         },
     }
+
+
+def _digest(demonstrations: Demonstrations) -> str:
+    """Returns what tells rows of demonstrations from others."""
+    seen = demonstrations.observations
+    parts = seen if isinstance(seen, dict) else {"": seen}
+    arrays = {**parts, "actions of all": demonstrations.actions, "lengths of all": demonstrations.lengths}
+    found = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        found.update(f"{name} {values.dtype} {values.shape}".encode())
+        found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()[:12]
 
 
 def save_state(learner: OnPolicyLearner, path: Path) -> None:
@@ -56,6 +69,8 @@ def save_state(learner: OnPolicyLearner, path: Path) -> None:
     for name, optimizer, parameters in _optimizers(learner):
         tensors |= {f"{name}/{key}": value for key, value in optimizer_tensors(optimizer, parameters).items()}
     tensors["random/torch"] = torch.get_rng_state()
+    if algorithm.device.type == "cuda":  # actions and minibatches are drawn there
+        tensors["random/cuda"] = torch.cuda.get_rng_state(algorithm.device)
     kind, keys, place, has_gauss, gauss = np.random.get_state()  # SB3 shuffles with numpy's global generator
     assert kind == "MT19937"
     tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -98,6 +113,8 @@ def restore_state(learner: OnPolicyLearner, path: Path) -> None:
     keys = found.tensors["random/numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, int(place), int(has_gauss), gauss))
     torch.set_rng_state(found.tensors["random/torch"])
+    if algorithm.device.type == "cuda":
+        torch.cuda.set_rng_state(found.tensors["random/cuda"], algorithm.device)
 
 
 def _optimizers(learner: OnPolicyLearner) -> list[tuple[str, torch.optim.Optimizer, list[str]]]:

@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, 
 
 from core_models.errors import UserError
 
+from ..demonstrations.identity import identity_of
+
 
 def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
     """Returns environments as a VecEnv.
@@ -86,13 +88,14 @@ def from_unit(unit: np.ndarray, space: spaces.Box) -> np.ndarray:
 
 
 def describe_env(env: VecEnv) -> dict[str, Any]:
-    """Returns what identifies an environment among others: its id, where it has one, and its spaces."""
+    """Returns what identifies an environment among others: its id, where it has one, its arguments and its spaces."""
     try:
         spec = env.get_attr("spec")[0]
     except AttributeError:
         spec = None
     return {
         "environment": None if spec is None else spec.id,
+        "arguments": None if spec is None else str(identity_of(spec)[1]),
         "environments": env.num_envs,
         "observations": str(env.observation_space),
         "actions": str(env.action_space),

@@ -184,7 +184,8 @@ def _expert(title: str, number: int, expert: str, folder: Path | None) -> tuple[
     """Returns an environment's demonstrations and where they come from, or None, after saying what is missing."""
     task = TASKS[title]
     if task.scripted and folder is None:
-        return expert_demonstrations(task.env_id, trajectories=number), "scripted expert"
+        # as many whatever is asked for: their mean return is what every column is a fraction of
+        return expert_demonstrations(task.env_id, trajectories=max(*task.trajectories, number)), "scripted expert"
     # the folder that the user names holds the expert of every task, whatever was published
     ours = folder is None and (expert == "own" or not task.published_expert)
     path = find_demonstrations(task.env_id, folder, own=ours)
@@ -205,6 +206,7 @@ def _cell(
     task = TASKS[title]
     kind, settings = METHODS[method]
     returns = expert.needed("returns", "fractions of the expert are measured by")
+    returns = returns[: max(task.trajectories)] if origin == "scripted expert" else returns
     rows = _thinned(expert.take(number), 1 if whole else task.subsample, seed)
     if control:
         rows = without_meaning(rows, seed, signs=signs)

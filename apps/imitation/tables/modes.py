@@ -26,9 +26,10 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, cell_at, find_cell, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
+from core_models.errors import UserError, at_least
 from core_models.files import hash_of
 from core_models.training.progress import Progress
 
@@ -97,6 +98,11 @@ def modes(
         again: Measure again what stands.
     """
     set_threads(threads)
+    if not seeds:
+        raise UserError("--seeds: expected one or more, got none")
+    at_least(0, seeds=min(seeds))
+    if steps is not None:
+        at_least(1, steps=steps)
     shared: dict[tuple[str, int], Features] = {}
     frames: dict[tuple[str, int], tuple[Difficulty, float]] = {}
     for title in _known("--environments", environments or ["Circles"], SCENES):
@@ -123,7 +129,7 @@ def _told(
     measure = scene.frames
     assert measure is not None  # only such a scene has these rows
     config = {"environment": scene.env_id, "kwargs": scene.kwargs, "trajectories": scene.trajectories, "method": method}
-    if _stand(results, method, (measure,), seed, config) and not again:
+    if not again and _stand(results, method, (measure,), seed, config):
         return
     if (title, seed) not in shared:
         start = time.monotonic()
@@ -152,7 +158,7 @@ def _acted(
     # before its first iteration a posterior has learnt nothing
     frames = scene.frames if kind is InfoGAIL and budget else None
     columns = scene.measures if frames is None else (*scene.measures, frames)
-    if _stand(results, method, columns, seed, config) and not again:
+    if not again and _stand(results, method, columns, seed, config):
         return
     start = time.monotonic()
     learner, features = trained(scene, method, unlabelled, seed, steps=budget, features=shared.get((title, seed)))
@@ -268,14 +274,21 @@ def _place(method: str, measure: Measure, seed: int) -> dict[str, Any]:
 
 
 def _stand(results: Path, method: str, measures: tuple[Measure, ...], seed: int, config: dict[str, Any]) -> bool:
-    standing = [
-        find_cell(results, **_place(method, measure, seed), config_hash=hash_of(config), protocol=PROTOCOL)
-        for measure in measures
-    ]
-    found = [cell for cell in standing if cell is not None]
-    for cell in found:
-        print(f"{method}, {cell.column}, seed {seed}: stands, {cell.value:.3f}", flush=True)
-    return len(found) == len(measures)
+    """Returns whether nothing is to be measured: all cells stand, or some of other settings, which aren't replaced."""
+    missing = 0
+    for measure in measures:
+        place, words = _place(method, measure, seed), f"{method}, {measure.column}, seed {seed}"
+        cell = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
+        other = cell_at(results, **place) if cell is None else None
+        if other is not None:
+            print(f"{words}: one of other settings stands, {other.value:.3f}, by {other.command}: replace it by "
+                  "--again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
+            return True
+        if cell is None:
+            missing += 1
+        else:
+            print(f"{words}: stands, {cell.value:.3f}", flush=True)
+    return missing == 0
 
 
 def _write(

@@ -61,7 +61,9 @@ def carlini_wagner(
         c_factor: what c is multiplied by where it was too small.
         tau_factor: what the largest change that fools is multiplied by for the next tau.
     """
-    check_positive(steps=steps, learning_rate=learning_rate, first_c=first_c, c_factor=c_factor - 1)
+    check_positive(steps=steps, learning_rate=learning_rate, first_c=first_c)
+    if not c_factor > 1:
+        raise UserError(f"expected c_factor above 1, got {c_factor!r}")
     if not 0 < tau_factor < 1:
         raise UserError(f"expected tau_factor between 0 and 1, got {tau_factor!r}")
     best = x.clone()

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from core_models.errors import UserError
+
 from .box import Images, Labels, rounded_to_fool
 from .checks import check_positive
 from .registry import register
@@ -50,7 +52,9 @@ def deepfool(
         overshoot: share by which a change is made larger than what the linear classifier needs.
         classes: the likeliest classes, the true one among them, that are looked at.
     """
-    check_positive(steps=steps, classes=classes - 1)
+    check_positive(steps=steps)
+    if classes < 2:
+        raise UserError(f"expected classes of 2 or more, got {classes!r}")
     change = torch.zeros_like(x)
     others = _rivals(classifier, x, y, classes)
     active = torch.arange(len(x), device=x.device)

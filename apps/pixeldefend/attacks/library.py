@@ -17,7 +17,7 @@ from torch import Generator, nn
 
 from core_models.errors import UserError
 
-from .box import LEVELS, Images, Labels
+from .box import LEVELS, Images, Labels, rounded_to_fool
 from .checks import check_positive
 from .registry import register
 
@@ -38,11 +38,13 @@ class _WithParameter(nn.Module):
 def _global_draws(generator: Generator, device: torch.device) -> Iterator[None]:
     """Lets torch's global state go on from a generator's, and then the generator from there; gives the global back."""
     cuda = [device] if device.type == "cuda" else []
+    # drawn before the generator's state is lent out: else it would come back as it was, and each batch draw the same
+    seed = _seed(generator) if cuda else 0
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.set_state(generator.get_state())
         if cuda:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(_seed(generator))
+                torch.cuda.manual_seed(seed)
         yield
         generator.set_state(torch.default_generator.get_state())
 
@@ -248,4 +250,5 @@ def autoattack(
         )
     settings = {"eps": eps / LEVELS, "version": version, "n_classes": classes, "seed": _seed(generator)}
     parts = {"steps": steps, "n_queries": queries}
-    return _run("AutoAttack", classifier, x, y, generator, parts=parts, **settings)
+    found = _run("AutoAttack", classifier, x, y, generator, parts=parts, **settings)
+    return rounded_to_fool(classifier, x, found, y, eps)  # FAB ends just beyond the boundary

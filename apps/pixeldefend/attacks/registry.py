@@ -8,7 +8,8 @@ classifier is left as it was found, and so is torch's global random state.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, get_type_hints
@@ -45,8 +46,9 @@ class Attack:
     budgetless: bool = False
     """Whether it looks for the least change without a budget; what exceeds the budget is clipped afterwards."""
     any_batch_size: bool = True
-    """Whether its random draws, made on the CPU, are the same however the images are cut into batches. The last bits
-    of a network's arithmetic can differ with the batch all the same, and with them the sign of a gradient near 0."""
+    """Whether its random draws are the same however the images are cut into batches: those made on the CPU; PGD's and
+    EOT-PGD's starts are drawn where the images are. The last bits of a network's arithmetic can differ with the batch
+    all the same, and with them the sign of a gradient near 0."""
 
     def parameters(self, eps: float | None = None, **given: Any) -> dict[str, Any]:
         """Returns all of its own parameters: those given, else their defaults, else what follows from `eps`.
@@ -175,6 +177,14 @@ def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str
     return {"attack": found.title, "source": found.source, **({} if eps is None else {"eps": eps}), **told}
 
 
+@contextmanager
+def _own_draws(seed: int) -> Iterator[None]:
+    """Seeds torch's global state, which a classifier may draw from, for a block; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
 def attack(
     name: str,
     classifier: nn.Module,
@@ -218,7 +228,7 @@ def attack(
     generator = Generator().manual_seed(seed)
     modules = [classifier, *(value for value in values.values() if isinstance(value, nn.Module))]
     # whatever the caller is in the middle of, gradients are needed here
-    with torch.inference_mode(False), torch.enable_grad(), steady(modules):
+    with torch.inference_mode(False), torch.enable_grad(), steady(modules), _own_draws(seed):
         check_classifier(classifier, x, y)
         device = device_of(classifier, x.device)
         done = []

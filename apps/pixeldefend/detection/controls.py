@@ -16,6 +16,8 @@ from torch import Generator, Tensor
 from core_models.errors import UserError
 
 Images = Float[Tensor, "n c h w"]
+OF_CLEAN = ("horizontal flip", "vertical flip", "salt and pepper")
+"""The controls that are made of the clean images, one of each."""
 
 
 def controls(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core_models.data import Split
+from core_models.data import Split, digest
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.training.progress import Progress
@@ -91,16 +91,17 @@ def _scored(
     # converted after the first ones are taken: the whole split in floats is four times its bytes
     levels = getattr(data_set, f"{split}_x")
     x = data_set.images(split)[:0] if levels is None else levels[:images].to(torch.float32).div_(255)
+    name = " ".join(filter(None, (data_set.name, digest(data))))  # one's own data may be others of the same name
     if keep is not None and keep.exists():
         before = Calibration.load(keep)
-        if (before.data, before.split, len(before)) == (data_set.name, split, len(x)):
+        if (before.data, before.split, len(before)) == (name, split, len(x)):
             before.check(density, background)
             return before
     with Progress("calibrating", len(x), unit="image") as shown:
         found = calibrate(
             density,
             x,
-            data=data_set.name,
+            data=name,
             split=split,
             background=background,
             batch_size=batch_size,

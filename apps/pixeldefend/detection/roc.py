@@ -6,7 +6,9 @@ The area under the ROC curve is the Mann-Whitney statistic, exactly, ties counte
 
 Its standard error is that of DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
 receiver operating characteristic curves", Biometrics 44, 1988, by mid-ranks (Sun and Xu, IEEE Signal Processing Letters
-21, 2014); the interval is taken on the logit scale, so that it stays inside (0, 1). Where no image is out of order, or
+21, 2014); where suspicious images are clean ones with something done to them, with the covariance of each pair, as
+Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997, has it for clusters. The interval
+is taken on the logit scale, so that it stays inside (0, 1). Where no image is out of order, or
 the standard error is nothing, the interval solves (AUC - a)^2 = z^2 V(a) with the variance V of Hanley and McNeil,
 Radiology 143, 1982, for exponential scores (Newcombe, Statistics in Medicine 25, 2006, method 5).
 """
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
@@ -71,16 +73,20 @@ def roc_curve(clean: ArrayLike, suspicious: ArrayLike) -> Roc:
     return Roc(rates[0], rates[1], np.concatenate([[np.inf], thresholds]))
 
 
-def area_under_curve(clean: ArrayLike, suspicious: ArrayLike, *, confidence: float = 0.95) -> Auc:
+def area_under_curve(
+    clean: ArrayLike, suspicious: ArrayLike, *, made_of: ArrayLike | None = None, confidence: float = 0.95
+) -> Auc:
     """Returns the area under the ROC curve and its confidence interval.
 
     Args:
         clean: scores of clean images (n,).
-        suspicious: scores of images to be detected (m,); drawn independently of the clean ones.
+        suspicious: scores of images to be detected (m,).
+        made_of: where these are clean ones with something done to them: the place of each one's own among the clean
+            images (m,), no two of the same. Images drawn independently of the clean ones when left out.
         confidence: of the interval.
 
     Raises:
-        UserError: when either is empty or holds NaN, or the confidence is not between 0 and 1.
+        UserError: when either is empty or holds NaN, the confidence is not between 0 and 1, or the places are no such.
     """
     if not 0 < confidence < 1:
         raise UserError(f"expected a confidence between 0 and 1, got {confidence}")
@@ -92,7 +98,11 @@ def area_under_curve(clean: ArrayLike, suspicious: ArrayLike, *, confidence: flo
     v01 = 1 - (ranks[m:] - rankdata(negatives)) / m
     area = float(np.clip(v10.mean(), 0, 1))
     variance = sum(float(v.var(ddof=1)) / len(v) if len(v) > 1 else float("nan") for v in (v10, v01))
-    error = sqrt(variance) if variance == variance else float("nan")
+    if made_of is not None:
+        own = _places(made_of, n, m)
+        together = float(((v10 - area) * (v01[own] - area)).sum())
+        variance += 2 * n / (n - 1) * together / (n * m) if n > 1 else 0.0
+    error = sqrt(max(variance, 0.0)) if variance == variance else float("nan")
     z = float(norm.ppf((1 + confidence) / 2))
     if 0 < area < 1 and error > 0:
         half = z * error / (area * (1 - area))
@@ -100,6 +110,14 @@ def area_under_curve(clean: ArrayLike, suspicious: ArrayLike, *, confidence: flo
     else:
         low, high = _score_interval(area, m, n, z)
     return Auc(area, error, low, high, n, m)
+
+
+def _places(made_of: ArrayLike, n: int, m: int) -> Int64[np.ndarray, " _m"]:
+    found = np.asarray(made_of)
+    whole = found.shape == (m,) and np.issubdtype(found.dtype, np.integer)
+    if not whole or len(np.unique(found)) < m or found.min() < 0 or found.max() >= n:
+        raise UserError(f"made_of: expected {m} different places among {n} clean images, got others")
+    return found.astype(np.int64)
 
 
 def detection_rate(scores: ArrayLike, threshold: float) -> float:

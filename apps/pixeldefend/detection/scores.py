@@ -43,13 +43,15 @@ def bits_per_dim(
         on_batch: called after each batch with the images done.
 
     Raises:
-        UserError: when the model has no exact likelihood, or gives an image NaN.
+        UserError: when the model has no exact likelihood or gives an image NaN, or the batch size is below 1.
     """
     if not isinstance(density, ExactLikelihood):
         raise UserError(
             f"expected a density with an exact likelihood (log_prob), got {type(density).__name__}: "
             "train one with genapps pixeldefend train-density"
         )
+    if batch_size < 1:
+        raise UserError(f"batch_size: expected 1 or more, got {batch_size}")
     device = device_of(density)
     parts = []
     for start in range(0, len(x), batch_size):

@@ -298,3 +298,5 @@ class OnPolicyLearner(OverSB3):
         for kind, module in (("policy", self.policy), ("reward", self.reward_network)):
             own = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{kind}/")}
             module.load_state_dict(own)
+        # spectral norms move with every call of a network in training
+        self.reward_network.eval()

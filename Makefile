@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
+CHECK := 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"expected Python 3.11 or newer, got {v.major}.{v.minor}: make PYTHON=/path/to/python3.11, without a .venv of another")'
 
 .PHONY: demo test test-gpu check bench results clean help
 .DEFAULT_GOAL := help
@@ -14,8 +15,8 @@ help:
 	@echo "make results  write docs/results/*.md again from the result cells"
 
 $(VENV)/.installed: pyproject.toml
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"expected Python 3.11 or newer, got {v.major}.{v.minor}: make PYTHON=/path/to/python3.11")' || { rm -rf $(VENV); exit 1; }
+	@test -x $(PY) || { p=$$(command -v $(PYTHON) || command -v python3) && $$p -c $(CHECK) && $$p -m venv $(VENV); }
+	@$(PY) -c $(CHECK)
 	@echo "installing (minutes the first time) ..."
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

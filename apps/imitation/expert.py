@@ -95,7 +95,8 @@ def expert(
     ):  # fmt: skip
         if key in given:
             raise UserError(f"--settings: expected no {key}, {instead}")
-    env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
+    with refusals(algorithm):
+        env = VecNormalize(raw, gamma=float(given.get("gamma", 0.99))) if normalised else raw
     options: dict[str, Any] = {**given, "policy_kwargs": _policy_kwargs(policy or {}), "seed": seed, "device": "cpu"}
     with refusals(algorithm):
         model: Any = KINDS[algorithm](name, env, **options)

@@ -84,7 +84,8 @@ def write_page(
     named = f"estimator {test['estimator']}, binarisation {test['binarisation']}"
     headlines = [Headline("test", f"{test['nats']:.2f} nats", f"± {test['standard_error']:.2f}; {named}")]
     if "bits_per_dim" in test:
-        headlines.append(Headline("test", f"{test['bits_per_dim']:.4f} bits/dim", named))
+        most = "at most " if "dequantisation" in test else ""
+        headlines.append(Headline("test", f"{most}{test['bits_per_dim']:.4f} bits/dim", named))
     headlines.append(Headline("training", f"{summary['seconds']:,.0f} s", summary["device"]))
     write_report(
         run.report,

@@ -99,7 +99,7 @@ def benchmark(
         raise UserError(f"--adaptive_quantile: expected a share between 0 and 1, got {adaptive_quantile}")
     if not 1 <= knowing_images <= images:
         raise UserError(f"--knowing_images: expected from 1 to the {images} images, got {knowing_images}")
-    if data not in data_names() and Path(data).stem in data_names():
+    if data not in data_names() and Path(data).stem.replace("_", "-") in data_names():
         raise UserError(
             f"--data {data}: expected data of your own under another name than {Path(data).stem}, by which a known "
             "set's classifiers and published figures are found: rename it"

@@ -27,6 +27,10 @@ OTHERS = {"fashion-mnist": "mnist", "mnist": "fashion-mnist"}
 """The data set of the same shape that serves as a control."""
 
 
+class _NothingToDetect(Exception):
+    """An attack changed no image, or one that hides fooled the classifier with none."""
+
+
 def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int) -> None:
     """Fills the cells: rows are tests, columns what is to be detected.
 
@@ -77,9 +81,6 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
         tests["ratio"] = {"background": fingerprint(experiment.background)[:16]}
     for test, needs in tests.items():
         for column, source in sources.items():
-            if column in hiding and not len(source()[0]):
-                print(f"{column}: none of {knowing_images} images fooled the classifier, so there is nothing to detect")
-                continue
             settings = {
                 "density": experiment.density_id, "images": len(x), "test": test, "against": column,
                 "classifier": fingerprint(experiment.classifier(net))[:16],
@@ -90,13 +91,18 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
                 if test not in clean:
                     clean[test] = _suspicion(grid, test, x)
                 suspects, own = source()
+                if not len(suspects):
+                    raise _NothingToDetect
                 told = {"images": len(x), "suspicious": len(suspects)}
                 if column in hiding:
                     told |= {"attacked": knowing_images, "fooled": len(suspects)}
                 found = area_under_curve(clean[test], _suspicion(grid, test, suspects), made_of=own)
                 return found.value, {**told, "interval": f"{found.low:.4f} to {found.high:.4f}"}
 
-            grid.cell(test, column, settings, measure, unit="AUC")
+            try:
+                grid.cell(test, column, settings, measure, unit="AUC")
+            except _NothingToDetect:
+                print(f"{column}: no image was changed, and fooled the classifier, so that there is nothing to detect")
 
 
 def _suspicion(grid: Grid, test: str, x: Tensor) -> np.ndarray:

@@ -184,18 +184,20 @@ def precise(model: Autoregressive, levels: Levels, y: Tensor | None) -> Precise:
     """
     assert isinstance(model, torch.nn.Module)
     parameters = [p.detach() for p in (*model.parameters(), *model.buffers())]
-    # the second sum tells weights in another order apart
+    # the second sum tells weights in another order apart, within a tensor and among them
+    ramps = (
+        k * p.flatten() * torch.linspace(0.5, 1.5, p.numel(), device=p.device) for k, p in enumerate(parameters, 1)
+    )
     checksum = (
         str(levels.device),
         float(sum(p.abs().sum().double() for p in parameters)),
-        float(
-            sum((p.flatten() * torch.linspace(0.5, 1.5, p.numel(), device=p.device)).sum().double() for p in parameters)
-        ),
+        float(sum(ramp.sum().double() for ramp in ramps)),
     )
     found = _PRECISE.get(model)
     if found is None or found.checksum != checksum:
         double = deepcopy(model).double()
-        error = (_scores(double, levels, y) - _scores(model, levels, y)).abs().max()
+        # of values of no probability, -inf, there is no difference
+        error = (_scores(double, levels, y) - _scores(model, levels, y)).abs().nan_to_num(nan=0.0).max()
         found = _PRECISE[model] = Precise(checksum, double, max(LEAST_TIE, 4 * float(error)))
     return found
 

@@ -27,6 +27,7 @@ import core_models
 from apps.common.cells import Cell, find_cell, write_cell
 from apps.common.provenance import device_words
 from core_models.data import digest
+from core_models.data import names as data_names
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import Interrupted, RunFolder, resolve_device
@@ -174,6 +175,11 @@ def benchmark(
             minutes, are not stopped within a cell.
         again: whether to fill cells anew that stand already, each call from the start.
     """
+    if data not in data_names() and Path(data).stem.replace("_", "-") in data_names():
+        raise UserError(
+            f"expected data of your own under another name than {Path(data).stem}, by which the cells of a known "
+            f"set are filed, got data = {data}: rename it"
+        )
     chosen = [find_method(row) for row in (methods or METHODS)]
     if draws < 1:
         raise UserError(f"expected at least one draw, got draws = {draws}")

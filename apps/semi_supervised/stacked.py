@@ -29,7 +29,7 @@ def fit_stacked(
     """Fits one estimator to each of several label vectors, together.
 
     Args:
-        estimators: of one class, with the same arguments but for `random_state`.
+        estimators: of one class, with the same arguments but for `random_state`; the time limit is the first one's.
         X: rows, as in `fit`.
         ys: label vectors (n,), one for each estimator, with as many labels.
         run: folder that receives metrics and checkpoints of the stack.
@@ -42,7 +42,8 @@ def fit_stacked(
     if not estimators or len(estimators) != len(ys):
         raise UserError(f"expected one label vector for each estimator, got {len(ys)} for {len(estimators)}")
     first = estimators[0]
-    settings = [(type(e), {k: v for k, v in e.get_params().items() if k != "random_state"}) for e in estimators]
+    own = ("random_state", "time_limit")  # of what is left of the time, a little less for each
+    settings = [(type(e), {k: v for k, v in e.get_params().items() if k not in own}) for e in estimators]
     if any(other != settings[0] for other in settings):
         raise UserError("expected estimators that differ in random_state alone to stack, got others")
     begun = [estimator._begin(X, y) for estimator, y in zip(estimators, ys, strict=True)]

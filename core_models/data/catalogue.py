@@ -44,7 +44,9 @@ def digest(name: str | Path) -> str | None:
     path = Path(str(name).removeprefix("idx:"))
     if str(name) in LOADERS or not path.exists():
         return None
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():  # hidden files are none of the data
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     found = hashlib.sha256()
     for file in files:
         found.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ..errors import UserError
@@ -100,6 +101,9 @@ class TrainingConfig:
     """Time after which to save and stop [s], counted from the start of this call."""
 
     def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            if isinstance(value, np.generic):  # checkpoints and metrics are JSON, which knows Python's numbers alone
+                object.__setattr__(self, name, value.item())
         _one_of("optimizer", self.optimizer, ("adam", "adamw", "adamax", "sgd"))
         _one_of("schedule", self.schedule, ("constant", "cosine", "linear", "steps"))
         _one_of("precision", self.precision, ("32-true", "bf16-mixed", "64-true"))

@@ -69,7 +69,7 @@ class Trainer:
         self.path = run.checkpoint(stage) if run else None
         self.batches_move = hasattr(batches, "to")
         self.batches: Batches = batches.to(device) if hasattr(batches, "to") else batches
-        self.per_epoch = self.batches.steps_per_epoch
+        self.per_epoch = int(self.batches.steps_per_epoch)  # numpy's, of a batch size of numpy's
         if self.per_epoch < 1:
             raise UserError(f"expected at least one batch per epoch, got {self.per_epoch}")
         self.total = config.epochs * self.per_epoch

@@ -164,9 +164,9 @@ def test_learners_of_other_settings_are_not_compared():
 def test_a_loop_needs_as_many_rows_as_its_discriminator_takes(cart_pole, monkeypatch, tmp_path):
     monkeypatch.undo()
     cart_pole.save(tmp_path / "CartPole-v1.npz")
-    monkeypatch.setattr(imitation_gail, "find_demonstrations", lambda name: tmp_path / f"{name}.npz")
+    monkeypatch.setattr(imitation_gail, "find_demonstrations", lambda name, own=False: tmp_path / f"{name}.npz")
     with pytest.raises(UserError, match="expected 1000 rows of CartPole-v1 or more, got 30"):
         imitation_gail.experts_of(Loop("CartPole-v1"))
-    monkeypatch.setattr(imitation_gail, "find_demonstrations", lambda name: None)
+    monkeypatch.setattr(imitation_gail, "find_demonstrations", lambda name, own=False: None)
     with pytest.raises(UserError, match="expected demonstrations of CartPole-v1"):
         imitation_gail.experts_of(Loop("CartPole-v1"))

@@ -45,7 +45,7 @@ def search_by_lbfgs(loss: Loss, start: Sequence[Float[Tensor, "batch restarts ..
             own = z.detach().unflatten(1, shape).requires_grad_(True)
             value = loss([own], signals)
             (gradient,) = torch.autograd.grad(value.sum(), own)
-        return value.detach(), gradient.flatten(1)
+        return value.detach().to(z), gradient.flatten(1)
 
     z, value = minimise(value_and_gradient, first.flatten(0, 1).flatten(1), steps)
     every = z.unflatten(1, shape).unflatten(0, (batch, restarts))
@@ -75,7 +75,7 @@ def minimise(
         wrong = ~(slope < 0)
         direction = torch.where(wrong[:, None], -gradient, direction)
         slope = torch.where(wrong, -gradient.square().sum(1), slope)
-        length = torch.ones_like(value) if moves else 1 / gradient.norm(dim=1).clamp(min=1.0)
+        length = torch.where(plain, 1 / gradient.norm(dim=1).clamp(min=1.0), 1.0)
         new, new_value, new_gradient = z, value, gradient
         waiting = torch.ones_like(value, dtype=torch.bool)
         while bool(waiting.any()):

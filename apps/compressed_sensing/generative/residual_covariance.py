@@ -78,7 +78,7 @@ class ResidualCovariance(Recovery):
             raise UserError(f"{type(prior).__name__} doesn't encode signals: hand its residuals to fit_residuals")
         parts = []
         with torch.no_grad():
-            for own in X.split(1000):
+            for own in in_precision_of(prior, X).split(1000):
                 parts.append((own - prior.decode(prior.encode(own).mean)).flatten(1))
         return self.fit_residuals(torch.cat(parts))
 
@@ -205,7 +205,7 @@ class ResidualPosterior:
 
     def whiten(self, y: Tensor) -> Tensor:
         """Returns L^-1 (y - A mean)."""
-        return (y - self.shift) @ self.inverse.T
+        return (y.to(self.shift) - self.shift) @ self.inverse.T
 
 
 def jacobians(prior: Any, z: Float[Tensor, "rows ..."]) -> tuple[Float[Tensor, "rows n"], Float[Tensor, "rows k n"]]:

@@ -56,9 +56,9 @@ class LinearOperator(nn.Module, ABC):
         if x.shape[1:] != self.signal_shape:
             wanted, got = (", ".join(map(str, shape)) for shape in (self.signal_shape, x.shape))
             raise UserError(f"expected signals of shape (batch, {wanted}), as the operator measures, got ({got})")
-        own = next(self.buffers(), None)
-        if own is not None and own.is_floating_point() and torch.float64 in (x.dtype, own.dtype):
-            x = x.to(own.dtype)  # products of single and double precision are refused
+        own = next((buffer.dtype for buffer in self.buffers() if buffer.is_floating_point()), None)
+        if own is not None and torch.float64 in (x.dtype, own):
+            x = x.to(own)  # products of single and double precision are refused
         return self._apply_to(x)
 
     def adjoint(self, y: Measurements) -> Signals:

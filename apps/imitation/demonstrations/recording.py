@@ -102,6 +102,7 @@ def record(
             within an episode.
     """
     envs = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+    _check(envs, trajectories)
     name, kwargs = _identity(envs, environment, environment_kwargs)
     episodes = _played(policy, envs, trajectories, seed, deterministic, progress=progress, keeps=True)
     return _joined(episodes, name, kwargs, card or {})
@@ -120,24 +121,29 @@ def play(
         deterministic: whether the policy takes its likeliest action instead of drawing one.
 
     Raises:
-        UserError: when no episode is asked for, or the environment observes tuples.
+        UserError: when no episode is asked for, the environment observes tuples, or an action or a reward isn't finite.
     """
+    _check(envs, episodes)
     played = _played(policy, envs, episodes, seed, deterministic, progress=False, keeps=False)
     returns = np.array([sum(episode.rewards) for episode in played], np.float64)
     return returns, np.array([len(episode.rewards) for episode in played], np.int64)
+
+
+def _check(envs: VecEnv, episodes: int) -> None:
+    """Refuses what can't be run."""
+    if episodes < 1:
+        raise UserError(f"expected 1 trajectory or more to record, got {episodes}")
+    if isinstance(envs.observation_space, gymnasium.spaces.Tuple):
+        raise UserError(
+            "expected observations of arrays, numbers or a dict of these, got a Tuple: wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation"
+        )
 
 
 def _played(
     policy: Policy, envs: VecEnv, trajectories: int, seed: int, deterministic: bool, *, progress: bool, keeps: bool
 ) -> list[_Episode]:
     """Runs a policy for whole episodes; `keeps` says whether observations and actions are kept."""
-    if trajectories < 1:
-        raise UserError(f"expected 1 trajectory or more to record, got {trajectories}")
-    if isinstance(envs.observation_space, gymnasium.spaces.Tuple):
-        raise UserError(
-            "expected observations of arrays, numbers or a dict of these, got a Tuple: wrap the environment in "
-            "gymnasium.wrappers.FlattenObservation"
-        )
     episodes = [_Episode(keeps) for _ in range(trajectories)]
     with (
         _watched(envs) as (top, seen),
@@ -199,6 +205,9 @@ class _Episode:
 
     def add(self, observation: Any, action: np.ndarray, seen: _Seen, i: int) -> None:
         info = seen.infos[i]
+        for what, value in (("actions", action), ("rewards", seen.rewards[i])):
+            if np.issubdtype(np.asarray(value).dtype, np.inexact) and not np.isfinite(value).all():
+                raise UserError(f"expected finite numbers in {what}, got {value} in step {len(self.rewards)}")
         self.rewards.append(float(seen.rewards[i]))
         if not self.keeps:
             return

@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 from core_models.fields import checked
+from core_models.training import seed_of
 
 from .box import LEVELS, Images, Labels, rounded
 from .checks import check_classifier, check_eps, check_images, check_labels, device_of, steady
@@ -178,10 +179,10 @@ def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str
 
 
 @contextmanager
-def _own_draws(seed: int) -> Iterator[None]:
+def _own_draws(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds torch's global state, which a classifier may draw from, for a block; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_of(seed, "classifier"))  # other numbers than the attack's own draws
         yield
 
 
@@ -226,11 +227,11 @@ def attack(
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise UserError(f"expected a batch_size of at least 1, got {batch_size!r}")
     generator = Generator().manual_seed(seed)
+    device = device_of(classifier, x.device)
     modules = [classifier, *(value for value in values.values() if isinstance(value, nn.Module))]
     # whatever the caller is in the middle of, gradients are needed here
-    with torch.inference_mode(False), torch.enable_grad(), steady(modules), _own_draws(seed):
+    with torch.inference_mode(False), torch.enable_grad(), steady(modules), _own_draws(seed, device):
         check_classifier(classifier, x, y)
-        device = device_of(classifier, x.device)
         done = []
         for start in range(0, len(x), batch_size):
             part = x[start : start + batch_size].clone()

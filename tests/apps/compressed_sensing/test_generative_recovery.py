@@ -3,12 +3,14 @@ import pytest
 import torch
 from planted_priors import LinearPrior
 from sklearn.base import clone
+from torch import Size, nn
 
-from apps.compressed_sensing.generative.csgm import CSGM
+from apps.compressed_sensing.bases import build_basis
+from apps.compressed_sensing.generative.csgm import CSGM, HALVING
 from apps.compressed_sensing.generative.flow_prior import FlowPrior
 from apps.compressed_sensing.generative.intermediate_layers import IntermediateLayers, project_on_l1_ball
 from apps.compressed_sensing.generative.latent_search import Search, search
-from apps.compressed_sensing.generative.lbfgs import minimise
+from apps.compressed_sensing.generative.lbfgs import minimise, search_by_lbfgs
 from apps.compressed_sensing.generative.residual_covariance import ResidualCovariance
 from apps.compressed_sensing.generative.sparse_gen import SparseGen
 from apps.compressed_sensing.operators import gaussian
@@ -154,6 +156,67 @@ def test_lbfgs_minimises_rows_of_their_own_curvature():
     torch.testing.assert_close(z, torch.linalg.solve(matrices, right), rtol=0, atol=1e-5)
 
 
+def test_what_lbfgs_finds_for_a_row_depends_on_no_other():
+    """Rows of max_i <a_i, z> + ||z||^2 / 2: at the creases line searches fail, at other steps row by row."""
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.randn(8, 6, 5, generator=generator, dtype=torch.float64)
+    start = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+
+    def found(rows):
+        def value_and_gradient(z):
+            heights = (z[:, None] * planes[rows]).sum(2)
+            highest = planes[rows, heights.argmax(1)]
+            return heights.amax(1) + 0.5 * z.square().sum(1), highest + z
+
+        return minimise(value_and_gradient, start[rows], 60)
+
+    whole, values = found(torch.arange(8))
+    for rows in torch.arange(8).split([1, 1, 1, 1, 1, 3]):
+        z, value = found(rows)
+        torch.testing.assert_close(z, whole[rows])
+        torch.testing.assert_close(value, values[rows], rtol=1e-12, atol=0)
+
+
+def test_a_row_whose_first_step_fails_is_left_where_it_is_in_any_company():
+    """Uphill near by, by a gradient that misleads, but far downhill one gradient away."""
+
+    def value_and_gradient(z):
+        away = z[:, 0].abs()
+        return torch.where(away > 2, -1.0, away), torch.where(z < 2, 4.0, 1.0) * torch.ones_like(z)
+
+    def bowl(z):
+        return z[:, 0].square(), 2 * z
+
+    def both(z):
+        parts = value_and_gradient(z[:1]), bowl(z[1:])
+        return tuple(torch.cat(own) for own in zip(*parts, strict=True))
+
+    start = torch.zeros(1, 1, dtype=torch.float64)
+    alone, value = minimise(value_and_gradient, start, 20)
+    beside, values = minimise(both, torch.cat([start, start + 3]), 20)
+    torch.testing.assert_close(beside[:1], alone)
+    torch.testing.assert_close(values[:1], value)
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+@pytest.mark.parametrize("by", [lambda *of: search(*of, Search(3, 2)), lambda *of: search_by_lbfgs(*of, 3)])
+def test_a_signal_without_a_finite_loss_is_refused_and_a_restart_without_one_is_not_chosen(by, bad):
+    start = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+
+    def losing(which):
+        def loss(variables, signals):
+            value = variables[0].square().sum(1)
+            return torch.where(which(variables[0][:, 0]), bad, value)
+
+        return loss
+
+    with pytest.raises(UserError, match="expected a finite loss, every restart of a signal diverged"):
+        by(losing(lambda z: z > 2.5), [start])
+    found = by(losing(lambda z: z < 1.5), [start])  # that of the first restart of the first signal
+    assert bool(torch.isfinite(found.loss).all()) and float(found.variables[0][0]) >= 1.5
+    assert float(found.all_losses[0, 0]) == torch.inf
+
+
 def test_residual_covariance_of_a_linear_prior_is_the_exact_posterior():
     prior, operator, noise = LinearPrior(), gaussian(SHAPE, 6), 0.2
     generator = torch.Generator().manual_seed(3)
@@ -217,6 +280,23 @@ def test_sparse_gen_with_a_heavy_penalty_is_csgm():
     torch.testing.assert_close(sparse, CSGM(operator, prior, **common).reconstruct(y), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.05])
+@pytest.mark.parametrize("basis", ["pixels", "dct"])
+def test_the_loss_that_sparse_gen_tells_is_its_objective_at_the_signal_that_it_returns(basis, penalty):
+    prior, operator = LinearPrior(scale=0.1), gaussian(SHAPE, 12)
+    decoded, plain = [], prior.decode
+    prior.decode = lambda z: decoded.append(z.detach()) or plain(z)
+    y = operator(torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0)))
+    found = SparseGen(
+        operator, prior, basis=basis, penalty=penalty, sparsity=0.1, steps=60, steps_alone=20, restarts=2
+    ).recover(y)
+    nu = build_basis(basis, SHAPE).analyse(found.x - plain(decoded[-1])).flatten(1)
+    torch.testing.assert_close(found.details["deviation"], nu.abs().sum(1))
+    fit = (y - operator(found.x)).square().mean(1)
+    aim = fit + penalty * decoded[-1].square().sum(1) + 0.1 * found.details["deviation"]
+    torch.testing.assert_close(found.details["loss"], aim)
+
+
 def test_the_projection_on_an_l1_ball_is_what_cvxpy_finds():
     v = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v[3] *= 0.01  # inside
@@ -246,10 +326,59 @@ def test_intermediate_layers_reach_what_the_range_does_not_and_stay_in_their_bal
     assert bool((errors[0] > errors[1]).all()) and bool((errors[1] > errors[2]).all())
 
 
+class Convolutional(nn.Module):
+    """A generator whose stages hand on images (batch, channels, height, width)."""
+
+    event_shape, latent_shape = Size(SHAPE), Size((2,))
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList([
+            nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (3, 2, 2)), nn.Tanh()),
+            nn.Sequential(nn.ConvTranspose2d(3, 2, 2, stride=2), nn.Tanh()),
+            nn.Conv2d(2, 1, 3, padding=1),
+        ])  # fmt: skip
+
+    def latents_of(self, z, stage):
+        return nn.Sequential(*self.stages[:stage])(z)
+
+    def decode_from(self, h, stage):
+        return nn.Sequential(*self.stages[stage:])(h)
+
+    def decode(self, z):
+        return self.decode_from(z, 0)
+
+
+def test_intermediate_layers_that_are_images_stay_in_a_ball_of_all_their_values():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        prior = Convolutional().eval()
+    operator = gaussian(SHAPE, 8)
+    y = operator(torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0)))
+    common = {"penalty": 1e-3, "steps": 60, "restarts": 2, "learning_rate": 0.05}
+    centre = prior.stages[0](CSGM(operator, prior, drop=HALVING, **common).search_latents(y))
+    handed, plain = [], prior.decode_from
+    prior.decode_from = lambda h, stage: (stage == 1 and handed.append(h.detach())) or plain(h, stage)
+    stay, near = (
+        IntermediateLayers(operator, prior, radii=(radius,), stage_steps=60, **common).recover(y)
+        for radius in (0.0, 0.1)
+    )
+    away = (handed[-1] - centre).flatten(1).abs().sum(1)
+    torch.testing.assert_close(away, torch.full((3,), 0.1 * 12), rtol=1e-3, atol=0)  # on its surface
+    assert bool((near.details["measurement_error"] < stay.details["measurement_error"]).all())
+    both = IntermediateLayers(operator, prior, radii=(0.1, 0.1), stage_steps=60, **common).recover(y)
+    assert both.x.shape == (3, *SHAPE)
+    assert bool((both.details["measurement_error"] < near.details["measurement_error"]).all())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: IntermediateLayers(gaussian(SHAPE, 3), LinearPrior()).reconstruct(torch.zeros(1, 3)), "in stages"),
+        (
+            lambda: IntermediateLayers(gaussian(SHAPE, 3), Convolutional(), radii=()).reconstruct(torch.zeros(1, 3)),
+            "radii: expected one or more",
+        ),
         (lambda: CSGM(gaussian(SHAPE, 3), None).reconstruct(torch.zeros(1, 3)), "got none"),
         (lambda: CSGM(None, LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected an operator"),
         (lambda: CSGM(gaussian((1, 3, 3), 3), LinearPrior()).reconstruct(torch.zeros(1, 3)), "expected a prior of"),

@@ -109,6 +109,23 @@ def test_a_second_round_takes_less_from_what_is_large(box):
     assert bool((twice.x.sum((1, 2, 3)) > once.x.sum((1, 2, 3))).all())
 
 
+@pytest.mark.parametrize("box", [False, True])
+@pytest.mark.parametrize("basis", ["pixels", "dct"])
+def test_a_search_begins_where_it_is_told_to(basis, box):
+    problem = planted(basis, 40, box=box)
+    cold = solve_lasso(problem, tolerance=1e-6)
+    untouched = cold.w.clone()
+    there = solve_lasso(problem, max_steps=0, start=cold.w)
+    torch.testing.assert_close(there.w, cold.w, rtol=0, atol=1e-12)
+    torch.testing.assert_close(there.objective, problem.objective(cold.w))
+    warm = solve_lasso(problem, tolerance=1e-6, start=cold.w)
+    assert warm.steps < cold.steps and bool(warm.converged.all())
+    assert torch.equal(cold.w, untouched)
+    astray = solve_lasso(problem, tolerance=1e-8, start=5 * torch.randn_like(cold.w))
+    torch.testing.assert_close(astray.w, solve_lasso(problem, tolerance=1e-8).w, rtol=0, atol=1e-4)
+    assert float(problem.outside(astray.w).max()) < 1e-9
+
+
 def test_what_has_not_converged_says_so():
     problem = planted("dct", 12, box=True)
     found = solve_lasso(problem, tolerance=1e-12, max_steps=25)

@@ -58,6 +58,12 @@ def test_pca_is_the_best_linear_map_of_the_leading_directions():
     assert float((away.T @ y.double() / len(y)).abs().max()) < 1e-3  # least squares: nothing of y is left in the error
 
 
+def test_there_are_no_more_principal_directions_than_values():
+    assert len(table._pca("digits", 64, 0)[0]) == 64
+    with pytest.raises(UserError, match="--m 65: expected at most the 64 principal directions"):
+        table._pca("digits", 65, 0)
+
+
 def test_classifiers_learn_from_measurements(tmp_path):
     cells = fill(tmp_path, table="downstream")
     assert set(cells) == {f"{name}, {row}" for name in ("kNN", "naive Bayes") for row in ("UAE", "PCA")}

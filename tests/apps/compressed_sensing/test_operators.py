@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from apps.compressed_sensing.diagnosis import scale_of
 from apps.compressed_sensing.operators import (
     NAMES,
     Blur,
@@ -10,6 +11,7 @@ from apps.compressed_sensing.operators import (
     SubsampledDCT,
     SubsampledFourier,
     SuperResolution,
+    base,
     build_operator,
     gaussian,
     measure,
@@ -19,8 +21,8 @@ from core_models.errors import UserError
 SHAPE = (2, 6, 4)
 
 
-def made(name):
-    return build_operator(name, SHAPE, None if name in ("blur", "super-resolution") else 17, dtype=torch.float64)
+def made(name, dtype=torch.float64):
+    return build_operator(name, SHAPE, None if name in ("blur", "super-resolution") else 17, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,6 +38,29 @@ def test_the_adjoint_is_the_transposed_matrix(name):
 def test_a_batch_is_measured_as_its_signals_one_by_one(name):
     operator, x = made(name), torch.randn(5, *SHAPE, dtype=torch.float64)
     torch.testing.assert_close(operator(x), torch.cat([operator(one[None]) for one in x]))
+
+
+@pytest.mark.parametrize("own", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_signals_of_either_precision_are_measured_in_that_of_the_operator(name, own):
+    operator, x = made(name, own), torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    one, other = operator(x), operator(x.double())
+    assert one.dtype == other.dtype == own
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("m", [3, 5, 6, 7, 11])
+def test_the_blocks_of_an_operator_are_its_matrix_and_tell_its_scale(m, monkeypatch):
+    weight = torch.randn(m, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    operator = Callables(lambda x: x.flatten(1) @ weight.T, signal_shape=(2, 3), dtype=torch.float64)
+    monkeypatch.setattr(base, "BYTES", 2 * 8 * max(m, 6))  # two rows, or columns, at a time
+    blocks = list(operator.blocks())
+    assert max(len(block) for block in blocks) == 2 and len(blocks) == -(-min(m, 6) // 2)
+    joined = torch.cat(blocks)
+    torch.testing.assert_close(joined if m <= 6 else joined.T, weight)
+    torch.testing.assert_close(operator.matrix(), weight)
+    for same in (operator, Matrix(weight)):
+        assert scale_of(same) == pytest.approx((6 / float(weight.square().sum())) ** 0.5)
 
 
 @pytest.mark.parametrize("kind", [SubsampledDCT, SubsampledFourier])

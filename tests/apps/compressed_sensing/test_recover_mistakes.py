@@ -53,7 +53,7 @@ def test_measurements_and_operators_that_do_not_fit(tmp_path, refused, vae):
     assert not (tmp_path / "out").exists()
 
 
-def test_values_that_are_no_measurements(tmp_path, refused):
+def test_values_that_are_no_measurements(tmp_path, refused, vae):
     y = np.ones((4, 5), np.float32)
     y[2, 1] = np.nan
     written(tmp_path / "y.npz", y=y)
@@ -71,8 +71,10 @@ def test_values_that_are_no_measurements(tmp_path, refused):
     assert "--diagnose: expected a number of signals, 0 for none, got -1" in refused(
         *RECOVER, "y.npz", *LASSO, "--diagnose", -1
     )
-    wiener = ["--method", "Wiener", "--fit_data", "digits", "--noise", 0]
-    assert "above 0, got 0: give --noise" in refused(*RECOVER, "y.npz", *wiener)
+    learns = ["--fit_data", "digits", "--noise", 0, "--method"]
+    for method in (["Wiener"], ["GuidedLASSO"], ["PriorGuidedLASSO", "--prior", vae]):
+        assert "above 0, got 0: give --noise" in refused(*RECOVER, "y.npz", *learns, *method)
+    assert not list((tmp_path / "out").glob("fitted*"))
     assert "--number: expected 1 to 4" in refused(*RECOVER, "y.npz", *LASSO, "--number", 5)
 
 

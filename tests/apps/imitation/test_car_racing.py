@@ -1,9 +1,13 @@
 """The scripted driver of CarRacing, without its images, which take most of a step."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
+from tiny_environments import Line, demonstrate
 
+from apps.common.cells import read_cells
 from apps.imitation.demonstrations import record
 from apps.imitation.environments import car_racing
 from apps.imitation.environments.demonstrating import expert_demonstrations
@@ -75,7 +79,26 @@ def test_another_environment_has_no_track():
         car_racing.TrackDriver(gymnasium.make("CartPole-v1"))
 
 
-def test_the_table_makes_the_demonstrations_itself(blind, tmp_path):
+def test_the_table_makes_the_demonstrations_itself(blind, tmp_path, monkeypatch):
+    monkeypatch.setitem(gail.TASKS, "CarRacing", replace(gail.TASKS["CarRacing"], trajectories=(1,)))
     found = gail._expert("CarRacing", 1, "published", None)
     assert found is not None and found[1] == "scripted expert" and found[0].trajectories == 1
     assert gail._expert("CarRacing", 1, "published", tmp_path) is None  # the user's folder, which holds none
+
+
+def test_what_a_scripted_expert_returns_does_not_depend_on_the_columns_that_are_asked_for(tmp_path, monkeypatch):
+    task = gail.Task("TinyLine-v0", 1, 10_000, trajectories=(2, 4), scripted=True, episodes=1)
+    monkeypatch.setitem(gail.TASKS, "Line", task)
+    monkeypatch.setattr(gail, "random_return", lambda env_id, kwargs: -10.0)
+    monkeypatch.setattr(gail, "_learn", lambda *given: None)  # what is reached doesn't matter here
+    monkeypatch.setattr(gail, "expert_demonstrations", lambda env_id, trajectories: demonstrate(Line(), trajectories))
+    found = []
+    for i, asked in enumerate((None, [2], [4, 2], [2, 6])):
+        gail.benchmark(["Line"], ["BC"], asked, results=tmp_path / str(i))
+        found.append({cell.column: cell for cell in read_cells(tmp_path / str(i))})
+    assert [set(cells) for cells in found] == [{"Line 2"}, {"Line 2"}, {"Line 2", "Line 4"}, {"Line 2", "Line 6"}]
+    experts = [cell.extra["expert"] for cells in found for cell in cells.values()]
+    assert experts == pytest.approx([demonstrate(Line(), 4).returns.mean()] * 6)
+    twos = [cells["Line 2"] for cells in found]
+    assert len({(cell.value, cell.config_hash) for cell in twos}) == 1  # one that stands is measured once
+    assert found[3]["Line 6"].extra["rows"] == 6 * 20

@@ -1,6 +1,7 @@
 """Demonstrations recorded from a policy: every step, in order, by the seed, as the environment showed them."""
 
 import random
+import weakref
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from apps.imitation.demonstrations import RandomPolicy, check_spaces, record
+from apps.imitation.demonstrations.recording import play
 from core_models.errors import UserError
 
 
@@ -117,6 +119,40 @@ def test_the_seed_decides_and_other_generators_are_left_alone(draw):
     assert np.array_equal(one.actions, two.actions) and np.array_equal(one.observations, two.observations)
     assert not np.array_equal(one.actions, other.actions)
     assert not np.array_equal(one.observations[:, 2], other.observations[:, 2])
+
+
+@pytest.mark.parametrize("wrap", [lambda envs: envs, lambda envs: VecNormalize(envs, clip_obs=0.5)])
+def test_what_is_played_returns_what_is_recorded(wrap):
+    class Draws(Echo):
+        def predict(self, observation, *rest, deterministic=False, **named):
+            action, _ = super().predict(observation)
+            return action + (0 if deterministic else np.random.rand(*action.shape)), None
+
+    for deterministic in (False, True):
+        options = {"seed": 4, "deterministic": deterministic}
+        made = record(Draws(), wrap(counting(3)), 7, environment="Counting-v0", **options)
+        returns, lengths = play(Draws(), wrap(counting(3)), 7, **options)
+        np.testing.assert_array_equal(returns, made.returns)
+        np.testing.assert_array_equal(lengths, made.lengths)
+    assert lengths.tolist() == [2, 2, 2, 3, 3, 3, 2] and len(set(returns)) > 1
+
+
+def test_what_is_played_is_not_kept():
+    class Watching(Echo):
+        """Counts how many of the observations that it was shown are still there."""
+
+        def __init__(self):
+            self.shown, self.most = [], 0
+
+        def predict(self, observation, *rest, **named):
+            self.shown.append(weakref.ref(observation["image"]))
+            self.most = max(self.most, sum(one() is not None for one in self.shown))
+            return observation["state"][:, :1] / 10, None
+
+    played, recorded = Watching(), Watching()
+    play(played, counting(2, picture=True), 40, seed=0)
+    record(recorded, counting(2, picture=True), 40, seed=0, environment="Counting-v0")
+    assert played.most <= 3 < recorded.most == len(recorded.shown)
 
 
 def test_a_model_of_sb3_is_recorded_with_and_without_noise():

@@ -7,9 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 from stable_baselines3 import A2C, PPO, SAC, TD3
-from tiny_environments import Line, Sides, demonstrate
+from tiny_environments import Line, Sides, Signs, demonstrate
 
+from apps.imitation import demonstrations
 from apps.imitation.__main__ import main
+from apps.imitation.environments.making import vector_env
 from apps.imitation.evaluate import Scale, group_words, over_runs
 from apps.imitation.evaluation import Returns, random_returns, returns_of
 from apps.imitation.learners import GAIL, InfoGAIL
@@ -54,6 +56,18 @@ def line(folder):
 @pytest.fixture
 def runs(folder):
     return folder / "runs"
+
+
+@pytest.mark.parametrize(("episodes", "environments"), [(4, 4), (13, 10)])
+def test_returns_are_those_of_the_episodes_that_would_be_recorded(episodes, environments):
+    """Of a policy that draws, in episodes of many lengths: by mistakes they end early."""
+    kwargs, policy = {"patience": 3}, lambda: demonstrations.RandomPolicy(Signs().action_space, 1)
+    found = returns_of(policy(), "TinySigns-v0", kwargs, episodes=episodes, seed=5, deterministic=False)
+    envs = vector_env("TinySigns-v0", kwargs, environments=environments, seed=5)
+    made = demonstrations.record(policy(), envs, episodes, seed=5)
+    np.testing.assert_array_equal(found.values, made.returns)
+    np.testing.assert_array_equal(found.lengths, made.lengths)
+    assert (found.values.dtype, found.lengths.dtype) == (np.float64, np.int64) and len(set(found.lengths)) > 2
 
 
 def test_runs_one_by_one_and_together(runs, tmp_path, call):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import tiny_environments  # noqa: F401, registers TinyLine-v0
+import tiny_environments
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
@@ -37,17 +37,23 @@ def test_activations_are_named_and_the_end_is_told_once(tmp_path, capsys):
         (("--steps", "0"), "--steps: expected 1 or more, got 0"),
         (("--evaluation_episodes", "-1"), "--evaluation_episodes: expected 1 or more"),
         (("--settings", "{learning_rate: -5}"), "ppo refuses these settings: Invalid learning rate"),
+        (("--settings", "{seed: 3}"), "--settings: expected no seed, give --seed"),
+        (("--settings", "{device: cuda}"), "--settings: expected no device, experts learn on the CPU"),
+        (("--settings", "{policy_kwargs: {net_arch: [4]}}"), "--settings: expected no policy_kwargs, give --policy"),
         (("--out", "there.zip"), "there.zip is there already"),
+        (("--out", "told.zip"), "told.json is there already"),
+        (("--out", "new.pt"), "--out: expected a .zip file, as stable-baselines3 opens, got new.pt: end it in .zip"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, more, words):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.zip").write_bytes(b"mine")
+    for name in ("there.zip", "told.json"):
+        (tmp_path / name).write_bytes(b"mine")
     given = [*QUICK, *SETTINGS, "--out", "new.zip", *more]
     assert main(["expert", *given]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"] * 2
 
 
 def test_an_unknown_activation_is_one_line(tmp_path, capsys):
@@ -58,17 +64,37 @@ def test_an_unknown_activation_is_one_line(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("layers", [[8], []])
-def test_the_saved_policy_does_what_the_normalised_one_did(layers):
-    env = VecNormalize(vector_env("TinyLine-v0", environments=2, seed=0))
+@pytest.mark.parametrize(("name", "layers"), [("TinyLine-v0", [8]), ("TinyLine-v0", []), ("TinyTable-v0", [8])])
+def test_the_saved_policy_does_what_the_normalised_one_did(name, layers):
+    env = VecNormalize(vector_env(name, environments=2, seed=0))
     model = PPO("MlpPolicy", env, n_steps=32, batch_size=64, seed=0, device="cpu", policy_kwargs={"net_arch": layers})
     model.learn(64)
-    seen = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    seen = np.random.default_rng(0).normal(size=(50, *env.observation_space.shape)).astype(np.float32)
     seen = (env.obs_rms.mean + seen * env.obs_rms.var**0.5).astype(np.float32)  # within its clipping
     before, _ = model.predict(env.normalize_obs(seen), deterministic=True)
     after, _ = _without_normalisation(model, env).predict(seen, deterministic=True)
     np.testing.assert_allclose(after, before, atol=1e-5)
     assert np.ptp(before) > 1e-3
+
+
+def test_an_expert_that_sees_tables_of_numbers_is_saved_as_it_acted(tmp_path, capsys, monkeypatch):
+    acted = []
+
+    def told(policy, *args, **options):
+        found = policy.predict(tables, deterministic=True)[0]
+        acted.append((type(policy), found))
+        return Returns(np.array([1.0]), np.array([5]))
+
+    rng = np.random.default_rng(0)
+    tables = np.stack([tiny_environments.Table.CENTRES + tiny_environments.Table.SPREADS * rng.uniform(-1, 1, (2, 3))
+                       for _ in range(10)]).astype(np.float32)  # fmt: skip
+    monkeypatch.setattr(expert, "returns_of", told)
+    out = tmp_path / "expert.zip"
+    given = [*QUICK, *SETTINGS, "--environment", "TinyTable-v0", "--keep_best_every", "64", "--out", str(out)]
+    assert main(["expert", *given]) == 0, capsys.readouterr().err
+    learning = next(found for kind, found in acted if kind is expert._Acting)  # of equal ones the first is kept
+    np.testing.assert_allclose(PPO.load(out).predict(tables, deterministic=True)[0], learning, atol=1e-4)
+    assert np.ptp(learning) > 1e-3
 
 
 def test_the_best_policy_is_kept_with_its_normalisation(tmp_path, capsys, monkeypatch):

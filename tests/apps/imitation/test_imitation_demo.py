@@ -67,6 +67,24 @@ def test_what_is_like_the_expert_is_measured_where_it_was_not_shown(cartpole):
     assert demo.agreement(Balance(), expert.take(1)) is None
 
 
+def test_a_file_of_demonstrations_imports_no_module(cartpole, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module_of_the_file.py").write_text("raise SystemExit('imported')")
+    foreign = replace(Demonstrations.load(cartpole), environment="module_of_the_file:CartPole-v1")
+    foreign.save(tmp_path / "foreign.npz")
+    given = ["demo", "--demonstrations", str(tmp_path / "foreign.npz"), "--out", str(tmp_path / "demo")]
+    assert main([*given, "--steps", "100"]) == 2
+    error = capsys.readouterr().err
+    assert "--demonstrations: expected an environment's plain id, got module_of_the_file:CartPole-v1" in error
+    assert error.count("\n") == 1 and not (tmp_path / "demo").exists()
+
+
+def test_a_negative_seed_is_one_line(cartpole, tmp_path, capsys):
+    assert main(["demo", "--seed", "-1", "--steps", "100", "--out", str(tmp_path / "demo")]) == 2
+    assert capsys.readouterr().err == "genapps: error: --seed: expected 0 or more, got -1\n"
+    assert not (tmp_path / "demo").exists()
+
+
 def test_without_the_file_that_ships_it_is_one_line(cartpole, tmp_path, capsys):
     cartpole.unlink()
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2

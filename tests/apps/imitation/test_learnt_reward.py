@@ -69,6 +69,19 @@ def test_it_is_what_the_learner_is_given_while_it_learns(kind, env, more):
         assert found.std() > 0
 
 
+def test_a_reopened_reward_with_spectral_norms_stands_still(tmp_path):
+    learner = made(GAIL, spectral_norm=True)
+    learner.learn(2 * learner.steps)
+    learner.save(tmp_path / "policy.zip")
+    rows = demonstrate(Line(), 1)
+    steps = (rows.observations, rows.actions, rows.next_observations(), np.zeros(len(rows), bool), rows.rewards)
+    reopened = RewardOf(tmp_path / "policy.zip")
+    first = reopened(*steps)
+    np.testing.assert_array_equal(reopened(*steps), first)
+    np.testing.assert_array_equal(RewardOf(learner)(*steps), first)
+    assert first.std() > 0
+
+
 def test_a_saved_wasserstein_critic_keeps_its_zero(tmp_path):
     learner = made(InfoGAIL, Sides, **FEW)
     learner.learn(2 * learner.steps)

@@ -183,15 +183,44 @@ def test_the_verb_fills_cells_once_and_draws_them(tmp_path, monkeypatch, capsys)
     assert main([*given, "--again", "true"]) == 0 and calls == ["BC", "InfoGAIL"]
 
 
+def test_a_cell_of_other_settings_stands_and_is_told_of_unless_it_is_measured_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.SCENES["Circles"])})
+    budgets = []
+    monkeypatch.setattr(table, "trained", lambda *a, steps, **k: budgets.append(steps) or (Turned(), None))
+    monkeypatch.setattr(Turned, "num_timesteps", 0, raising=False)
+    table.modes(methods=["GAIL"], steps=80, results=tmp_path)
+    before = read_cells(tmp_path)
+    capsys.readouterr()
+    table.modes(methods=["GAIL"], steps=40, results=tmp_path)
+    told = capsys.readouterr().out
+    assert budgets == [80] and read_cells(tmp_path) == before and len(before) == 3
+    assert "seed 0: one of other settings stands, " in told and f"by {before[0].command}: replace it by" in told
+    for path in tmp_path.rglob("*.json"):  # nor are those beside it that are missing filled from other settings
+        whole = path.read_bytes()
+        path.unlink()
+        left = read_cells(tmp_path)
+        table.modes(methods=["GAIL"], steps=40, results=tmp_path)
+        assert budgets == [80] and read_cells(tmp_path) == left and len(left) == 2
+        path.write_bytes(whole)
+    table.modes(methods=["GAIL"], steps=40, results=tmp_path, again=True)
+    assert budgets == [80, 40]
+    assert ["--steps 40" in cell.command for cell in read_cells(tmp_path)] == [True] * 3
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
         (["--environments", "[Circle]"], "did you mean 'Circles'"),
         (["--methods", "[DAC]"], "expected some of BC, GAIL, InfoGAIL, got 'DAC'"),
+        (["--seeds", "[]"], "--seeds: expected one or more, got none"),
+        (["--seeds", "[0, -1]"], "--seeds: expected 0 or more, got -1"),
+        (["--steps", "0"], "--steps: expected 1 or more, got 0"),
+        (["--steps", "-5"], "--steps: expected 1 or more, got -5"),
     ],
 )
-def test_mistakes_are_one_line(given, match, capsys):
-    assert main(["modes", *given]) == 2
+def test_mistakes_are_one_line(given, match, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(table, "trained", lambda *a, **k: pytest.fail("it trains"))
+    assert main(["modes", *given, "--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert match in error and error.count("\n") == 1
 

@@ -1,7 +1,9 @@
 """A saved learner opens with plain SB3, acts the same, and goes on as if it had never stopped."""
 
 import zipfile
+from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from tiny_environments import Colours, Line, Sides, Signs, demonstrate
 
+from apps.imitation.environments.making import vector_env
 from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
-from apps.imitation.learners.resuming import restore_state, save_state
+from apps.imitation.learners.resuming import identity, restore_state, save_state
 from apps.imitation.spaces_as_json import space_from_json, space_to_json
 from core_models.errors import UserError
 
@@ -107,6 +110,28 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"of other data: demonstrations"):
         other = GAIL(make_vec_env(Line, n_envs=2, seed=3), demonstrate(Line(), seed=8), reseed_every=80, **SMALL)
         restore_state(other, tmp_path / "state.safetensors")
+
+
+def test_runs_in_other_environments_and_on_other_observations_are_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "Other-v0", replace(gymnasium.spec("TinySigns-v0"), id="Other-v0"))
+    rows = demonstrate(Signs(), 2)
+
+    def run(env_id="TinySigns-v0", observations=rows.observations, **kwargs):
+        env = vector_env(env_id, kwargs, environments=2, seed=0)
+        return GAIL(env, replace(rows, observations=observations), **SMALL)
+
+    seen = rows.observations.copy()
+    seen[7, 1] += 0.5
+    own = run()
+    assert identity(own) == identity(run())
+    others = [run("Other-v0"), run(patience=3), run(max_episode_steps=9), run(observations=seen)]
+    found = [identity(other) for other in (own, *others)]
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+    assert all(one["config"] == found[0]["config"] for one in found)
+    save_state(own, tmp_path / "state.safetensors")
+    for other, words in zip(others, ("environment ", "arguments ", "arguments ", "demonstrations "), strict=True):
+        with pytest.raises(UserError, match=f"of other data: {words}"):
+            restore_state(other, tmp_path / "state.safetensors")
 
 
 def test_what_is_no_saved_learner_is_one_clear_line(tmp_path):

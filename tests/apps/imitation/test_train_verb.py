@@ -160,6 +160,11 @@ def test_a_killed_run_goes_on_with_the_same_numbers(line, tmp_path, call, monkey
     told = [json.loads((tmp_path / name / "summary.json").read_text())["returns"] for name in ("whole", "killed")]
     assert told[0] == told[1]
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "killed" / "metrics.jsonl").read_text()
+    for name, since in (("whole", None), ("killed", 160)):  # the seconds are not those of the whole run
+        assert json.loads((tmp_path / name / "summary.json").read_text()).get("seconds_since_step") == since
+        assert (
+            "s since step 160, where the run was gone on with" in (tmp_path / name / "report.html").read_text()
+        ) == (since is not None)
 
 
 def test_several_seeds_run_in_processes_of_their_own_and_one_that_fails_leaves_the_others(line, tmp_path, call):

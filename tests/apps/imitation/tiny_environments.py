@@ -61,6 +61,30 @@ class Line(gymnasium.Env):
         return self._see(), -error, False, self.t >= STEPS, {}
 
 
+class Table(gymnasium.Env):
+    """A table of two rows is shown, one far from 0 and one near; right is to say the sum of the near one."""
+
+    CENTRES, SPREADS = np.array([[40.0], [0.0]]), np.array([[8.0], [0.3]])
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-100, 100, (2, 3), np.float32)
+        self.action_space = spaces.Box(-3, 3, (1,), np.float32)
+
+    def _see(self) -> np.ndarray:
+        self.seen = (self.CENTRES + self.SPREADS * self.np_random.uniform(-1, 1, (2, 3))).astype(np.float32)
+        return self.seen
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._see(), {}
+
+    def step(self, action):
+        error = abs(float(action[0]) - float(self.seen[1].sum()))
+        self.t += 1
+        return self._see(), -error, False, self.t >= STEPS, {}
+
+
 class Sides(gymnasium.Env):
     """A point on a line moves by the action; experts go to one side or to the other."""
 
@@ -164,5 +188,5 @@ def score(learner, env: gymnasium.Env, episodes: int = 5) -> float:
     return total / n
 
 
-for kind in (Signs, Line, Sides, Colours):
+for kind in (Signs, Line, Table, Sides, Colours):
     gymnasium.register(f"Tiny{kind.__name__}-v0", entry_point=kind)

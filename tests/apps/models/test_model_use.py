@@ -1,16 +1,21 @@
 """`genapps model evaluate` and `sample`, through the command line."""
 
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import core_models
 from apps.common.cells import read_cells
 from core_models import zoo
 from core_models.data import load
+from core_models.flows import RealNVP, RealNVPConfig
+from core_models.latent import ConditionalVAE, ConditionalVAEConfig
 
 ON_CPU = ["--device", "cpu", "--threads", "1"]
 
@@ -107,6 +112,53 @@ def test_a_figure_can_be_kept_as_a_cell(run, model, tmp_path):
     assert {cell.row for cell in read_cells(results)} == {"VAE", "mine"}
 
 
+def test_a_cell_is_of_the_test_images_alone(run, refused, tmp_path):
+    options = ["--cell", "--split", "train", "--results", tmp_path / "results"]
+    words = "--cell: expected --split test, since cells hold figures of test images, got train"
+    assert refused("evaluate", "--run", run, *ON_CPU, *options) == words
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_seconds_of_a_cell_count_every_call_that_computed_its_figure(run, model, tmp_path, monkeypatch):
+    from apps.models import evaluate as module
+
+    now, per_event = [0.0], module.per_event
+
+    def slow(*given, **more):
+        now[0] += 7
+        return per_event(*given, **more)
+
+    monkeypatch.setattr(module, "per_event", slow)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    options = ["evaluate", "--run", run, *ON_CPU, "--batch_size", 20, "--cell", "--results", tmp_path / "results"]
+    trained = json.loads((run / "summary.json").read_text())["seconds"]
+    # the second call computes 20 images more, the third reads them all
+    for limit, seconds, again in ((40, 14, []), (60, 21, []), (60, 21, []), (40, 14, ["--again"])):
+        assert model(*options, "--limit", limit, *again)[0] == 0
+        (cell,) = read_cells(tmp_path / "results")
+        assert cell.seconds == pytest.approx(trained + seconds)
+
+
+def test_images_of_other_classes_are_evaluated_anew(model, tmp_path):
+    torch.manual_seed(0)
+    made = ConditionalVAE(ConditionalVAEConfig((1, 4, 4), latent=2, hidden=(4,), classes=2, likelihood="gaussian"))
+    core_models.save(made, tmp_path / "run")
+    x, y = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4), np.uint8), np.arange(20) % 2
+    found = []
+    for labels in (y, 1 - y, y):
+        np.savez(tmp_path / "own.npz", train_x=x, train_y=y, test_x=x, test_y=labels)
+        options = ["evaluate", "--run", tmp_path / "run", "--data", tmp_path / "own.npz", *ON_CPU]
+        found.append(model(*options)[1])
+        assert model(*options, "--again")[1] == found[-1]
+    assert found[0] == found[2] != found[1]
+
+
+def test_bits_of_a_density_over_numbers_that_are_not_whole_are_a_bound(model, tmp_path):
+    core_models.save(RealNVP(RealNVPConfig((1, 8, 8), couplings=1, hidden=(4,))), tmp_path / "flow")
+    out = model("evaluate", "--run", tmp_path / "flow", "--data", "digits", *ON_CPU, "--limit", 20)[1]
+    assert re.search(r"nats, at most \d+\.\d{4} bits/dim \(negative log-likelihood, estimator exact, ", out)
+
+
 def test_a_model_saved_alone_needs_to_be_told_the_data(run, model, refused, tmp_path):
     core_models.save(core_models.load(run), tmp_path / "alone")
     assert "expected --data" in refused("evaluate", "--run", tmp_path / "alone")
@@ -192,7 +244,10 @@ def test_a_model_of_the_zoo_is_used_by_its_name_and_its_package_left_alone(model
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in zoo.folder("vae_mnist").iterdir())
     assert model("sample", "--run", "zoo:vae_mnist", "--n", 4, "--out", "s.png")[0] == 0
-    assert (tmp_path / "s.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.png"]
+    np.savez("grey.npz", x=np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8), y=np.arange(20) % 2)
+    assert model("evaluate", "--run", "zoo:vae_mnist", "--data", "grey.npz", *ON_CPU)[0] == 0
+    assert len(list((tmp_path / "runs" / "zoo" / "vae_mnist" / "evaluations").iterdir())) == 1
     assert sorted(path.name for path in zoo.folder("vae_mnist").iterdir()) == before
     status, _, err = model("sample", "--run", "zoo:vae_minst")
     assert status == 2 and "did you mean vae_mnist?" in err

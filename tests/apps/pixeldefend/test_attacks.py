@@ -76,6 +76,32 @@ def test_the_seed_decides_and_nothing_else_is_touched(name):
         classifier().eval()
 
 
+class Noisy(nn.Module):
+    """Draws from torch's global state, as a randomised defence does."""
+
+    def forward(self, x):
+        return classifier()(x + 0.1 * torch.randn_like(x))
+
+
+@pytest.mark.parametrize("name", ["bim", "deepfool", "bpda", "noise of one's own"])
+def test_the_seed_decides_for_a_classifier_that_draws_from_the_global_state_and_that_stays_as_it_was(name):
+    @register("noise of one's own", title="Noise", source="here")
+    def noise(classifier, x, y, *, eps, generator):
+        return x + eps / 255 * torch.randn_like(x)
+
+    at = Defended(Purifier(LeftNeighbour(), eps=8), Noisy()) if name == "bpda" else Noisy()
+    found = []
+    try:
+        for seed, state in ((3, 0), (3, 1), (4, 1)):
+            torch.manual_seed(state)
+            before = torch.get_rng_state()
+            found.append(run(name, at=at, seed=seed))
+            assert torch.equal(torch.get_rng_state(), before)
+    finally:
+        forget("noise of one's own")
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+
+
 @pytest.mark.parametrize("name", ["rand", "pgd", "eot-pgd", "square", "autoattack"])
 def test_another_seed_gives_other_images(name):
     assert not torch.equal(run(name, seed=0), run(name, seed=1))
@@ -195,6 +221,21 @@ def test_rounding_outwards_never_shrinks_a_change():
     assert ((rounded_outwards(x, adversarial, 8) - x) * 255).round().flatten().tolist() == [1, -1, 7, 8]
 
 
+def test_what_autoattack_ends_with_between_two_levels_still_fools(monkeypatch):
+    """FAB ends just beyond the boundary, and the nearest 8-bit image can lie before it."""
+
+    def brighter(x):
+        lead = (x.mean((1, 2, 3)) * 255 - 100.2) * 10
+        return torch.stack([-lead, lead, lead - 50, lead - 60], 1)
+
+    change = torch.tensor([0.3, 2.0, -0.3]).view(3, 1, 1, 1) / 255
+    monkeypatch.setattr("apps.pixeldefend.attacks.library._run", lambda name, classifier, x, *_, **__: x + change)
+    x = torch.full((3, 1, 4, 4), 100 / 255)
+    found = attack("autoattack", Answers(brighter), x, torch.zeros(3).long(), 8)
+    assert correct(Answers(brighter), found, torch.zeros(3).long()).tolist() == [False, False, True]
+    assert (found * 255).round()[:2, 0, 0, 0].tolist() == [101, 102] and is_8_bit(found)
+
+
 @pytest.mark.parametrize(("eps", "steps"), [(1, 1), (2, 2), (3, 3), (8, 10), (16, 20), (25, 29)])
 def test_bim_takes_as_many_steps_as_the_paper(eps, steps):
     assert describe("bim", eps)["steps"] == steps
@@ -298,6 +339,8 @@ BAD = {
     "expected an attack among": [{"name": "zoo"}, {"name": 3}],
     "no field 'stepz'; did you mean 'step": [{"name": "bim", "stepz": 4}],
     "expected": [{"name": "bim", "steps": "many"}, {"name": "bim", "steps": 0}, {"name": "pgd", "step": -1.0}],
+    "expected c_factor above 1, got 0.5": [{"name": "cw", "c_factor": 0.5}],
+    "expected classes of 2 or more, got 1": [{"name": "deepfool", "classes": 1}],
     "batch_size": [{"batch_size": 0}, {"batch_size": 2.5}],
     "at least 4 classes": [{"name": "autoattack", "classifier": network(classes=3).eval()}],
     "Defended": [{"name": "bpda"}],

@@ -51,6 +51,28 @@ def test_the_interval_holds_the_true_area_as_often_as_it_says():
     )
 
 
+def test_the_standard_error_of_images_made_of_clean_ones_is_the_spread_over_draws():
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(600):
+        clean, own = rng.normal(0, 1, 50), rng.permutation(50)[:30]
+        made = 0.9 * clean[own] + rng.normal(0.8, 0.6, 30)
+        found.append((area_under_curve(clean, made, made_of=own), area_under_curve(clean, made)))
+    assert all(pairs.value == apart.value and pairs.standard_error < apart.standard_error for pairs, apart in found)
+    spread = np.std([pairs.value for pairs, _ in found])
+    assert np.mean([pairs.standard_error for pairs, _ in found]) == pytest.approx(spread, rel=0.1)
+    assert np.mean([apart.standard_error for _, apart in found]) > 1.3 * spread
+
+
+@pytest.mark.parametrize(
+    "made_of", [[0, 0], [-1, 0], [0, 50], [0.0, 1.0], [True, False], [0], [[0, 1]], list(range(48))]
+)
+def test_places_that_are_none_of_the_clean_images_are_refused(made_of):
+    with pytest.raises(UserError, match="made_of: expected 2 different places among 50 clean images") as caught:
+        area_under_curve(np.arange(50), [1, 2], made_of=made_of)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_perfect_order_still_has_an_interval_that_narrows_with_the_number_of_images():
     few, many = area_under_curve(np.zeros(10), np.ones(10)), area_under_curve(np.zeros(1000), np.ones(1000))
     assert (few.value, few.high, few.standard_error) == (1, 1, 0)

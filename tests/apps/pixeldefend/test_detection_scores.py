@@ -50,6 +50,8 @@ def test_bits_per_dim_is_the_log_likelihood_in_bits_over_the_sub_pixels_in_evalu
     assert detection.bits_per_dim(model, x[:0]).shape == (0,)
     with pytest.raises(UserError, match="exact likelihood"):
         detection.bits_per_dim(nn.Linear(2, 2), x)
+    with pytest.raises(UserError, match="batch_size: expected 1 or more, got 0"):
+        detection.bits_per_dim(model, x, batch_size=0)
     model.q.fill_(torch.nan)
     with pytest.raises(UserError, match="no probability"):
         detection.bits_per_dim(model, x)

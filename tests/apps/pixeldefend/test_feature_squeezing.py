@@ -20,10 +20,11 @@ def test_bits_are_the_nearest_of_even_levels():
     assert torch.allclose(reduce_bits(x.view(1, 1, 16, 16), 8).flatten(), x, atol=1e-6)
 
 
-def test_the_median_is_scipys():
-    """Its window of 2 x 2 reaches up and to the left; its `mirror` is torch's `reflect`."""
-    x = torch.rand(2, 3, 5, 6)
-    expected = np.stack([[median_filter(c, size=2, mode="mirror") for c in image] for image in x.numpy()])
+@pytest.mark.parametrize("shape", [(5, 6), (5, 1), (1, 4), (1, 1)])
+def test_the_median_is_scipys(shape):
+    """Its window of 2 x 2 reaches up and to the left; its `reflect`, the authors', repeats the border."""
+    x = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    expected = np.stack([[median_filter(c, size=2, mode="reflect") for c in image] for image in x.numpy()])
     assert torch.equal(median_2x2(x), torch.from_numpy(expected))
 
 

@@ -198,6 +198,54 @@ def test_a_density_of_the_users_own_is_purified_by_its_conditionals():
         purify(model, x, 2, engine="row")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("across", [False, True], ids=["within a parameter", "across two"])
+def test_weights_in_another_order_are_noticed(across):
+    model = Chain((1, 2, 2), 4).eval()
+    # whole numbers, whose sums are the same in any order
+    model.table.data, model.other = torch.arange(16.0).view(4, 4), nn.Parameter(torch.arange(16.0).view(4, 4) ** 2)
+    levels = torch.zeros(1, 1, 2, 2, dtype=torch.long)
+    greedy.precise(model, levels, None)
+    if across:
+        model.table.data, model.other.data = model.other.data, model.table.data
+    else:
+        model.table.data = model.table.data.flip(0)
+    copied = greedy.precise(model, levels, None).model
+    assert torch.equal(copied.table, model.table.double()) and torch.equal(copied.other, model.other.double())
+
+
+@torch.no_grad()
+def test_the_best_value_is_of_the_box_whatever_the_scores():
+    chooser = greedy.Greedy(Chain((1, 1, 1), 8).eval(), torch.full((1, 1, 1, 1), 5), torch.tensor([1]))
+    scores = torch.full((2, 8), -torch.inf, dtype=torch.float64)
+    scores[:, 0], scores[1, 6] = 0, -50
+    box = torch.tensor([4, 4]), torch.tensor([6, 6])
+    assert chooser.best(scores, *box)[0].tolist() == [4, 6]
+    scores[1, 7] = torch.nan  # beside the box
+    assert chooser.best(scores, *box)[0].tolist() == [4, 6]
+    scores[1, 5] = torch.nan
+    with pytest.raises(UserError, match=r"Chain gives values no probability \(NaN\): check its weights$") as caught:
+        chooser.best(scores, *box)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["naive", "fixed-point"])
+def test_values_without_probability_do_not_drive_a_pixel_out_of_its_box(engine):
+    model = Chain((1, 3, 4), 8).eval()
+    model.table.data[:, 3:] = -torch.inf
+    x = images(5, (1, 3, 4), 8)
+    moved = ((purify(model, x, 2, engine=engine) - x) * 7).round().abs()
+    assert moved.max() == 2 and (x * 7 > 5.5).any()
+
+
+@pytest.mark.parametrize("engine", ["naive", *FAST])
+def test_weights_that_are_no_numbers_are_refused(engine):
+    model = build("pixel-cnn", event_shape=(1, 4, 4), head="softmax")
+    model.head.output.bias.data[3] = torch.nan
+    with pytest.raises(UserError, match="PixelCNN gives values no probability"):
+        purify(model, images(2, (1, 4, 4)), 16, engine=engine)
+
+
 def test_passes_are_counted():
     model = build("pixel-cnn-pp", event_shape=(1, 8, 8), head="softmax")
     x = images(2, (1, 8, 8))

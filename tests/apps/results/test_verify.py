@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from apps.common.cells import Cell, write_cell
 from apps.results import verify as module
 from apps.results.__main__ import main
-from apps.results.verify import make_again, standard_error
+from apps.results.verify import _link, make_again, standard_error
 
 
 def cell(row="A", column="1", value=0.5, draw=0, **more):
@@ -28,6 +29,8 @@ def app(tmp_path, monkeypatch):
         "import json, pathlib, sys\n"
         "given = dict(zip(sys.argv[2::2], sys.argv[3::2]))\n"
         "assert not list(pathlib.Path('.').rglob('*.json'))  # an empty folder\n"
+        "assert not list(pathlib.Path('.').glob('runs/*/evaluations'))\n"
+        "[(path / 'evaluations').mkdir() for path in pathlib.Path('.').glob('runs/*')]\n"
         "if '--fail' in given:\n"
         "    print('genapps: error: no such run', file=sys.stderr)\n"
         "    sys.exit(int(given['--fail']))\n"
@@ -59,6 +62,21 @@ def test_a_value_is_equal_or_within_its_interval_or_differs(app):
     assert near.away == pytest.approx(0.42 / (2**0.5 * 0.1)) and near.source == "its interval"
     assert "not equal on the same kind of machine" in far.note
     assert make_again(planted(0.51)).verdict == "no interval"
+
+
+def test_a_run_is_there_without_the_figures_that_it_keeps_and_is_left_alone(app):
+    for name in ("model.safetensors", "checkpoint/state.safetensors", "evaluations/digits_test.safetensors"):
+        (app / "runs" / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / "runs" / "x" / name).write_text(name)
+    made = planted(0.5)
+    found = make_again(replace(made, command=f"{made.command} --run runs/x"))
+    assert (found.verdict, found.note) == ("equal", "")
+    assert [path.name for path in (app / "runs" / "x" / "evaluations").iterdir()] == ["digits_test.safetensors"]
+    _link(app / "runs" / "x", app / "there")
+    assert {path.name for path in (app / "there").iterdir()} == {"model.safetensors", "checkpoint"}
+    assert (app / "there" / "checkpoint" / "state.safetensors").read_text() == "checkpoint/state.safetensors"
+    _link(app / "runs" / "x" / "model.safetensors", app / "file")
+    assert (app / "file").read_text() == "model.safetensors"
 
 
 def test_the_standard_error_is_found_where_a_cell_has_it():

@@ -113,11 +113,36 @@ def test_a_list_of_names_with_minus_one_is_understood():
 
 
 @pytest.mark.parametrize(
+    ("y", "kind", "names"),
+    [([3, -1, 7], "i", [3, 7]), ([0.0, -1, 2.0], "f", [0, 2]), ([False, -1, True], "b", [False, True])],
+)
+def test_numbers_and_booleans_beside_minus_one_in_an_object_array_are_classes(y, kind, names, tmp_path):
+    model = Nearest().fit(np.eye(3), np.array(y, dtype=object))
+    model.save(tmp_path)
+    assert model.classes_.dtype.kind == kind and model.classes_.tolist() == names
+    assert model.seen[1].tolist() == [0, -1, 1]
+    assert model.transduction_[[0, 2]].tolist() == load(tmp_path).predict(np.eye(3))[[0, 2]].tolist() == names
+
+
+@pytest.mark.parametrize("kind", [">i2", ">i8", ">f4"])
+def test_labels_in_the_other_byte_order_are_fitted_and_saved(kind, tmp_path):
+    X, y = blobs()
+    model = Nearest().fit(X, np.where(np.arange(30) < 15, y, -1).astype(kind))
+    model.save(tmp_path)
+    assert load(tmp_path).classes_.tolist() == [0, 1, 2]
+    assert load(tmp_path).predict(X).tolist() == model.predict(X).tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(
     ("y", "words"),
     [
         (np.array([-1, -1, -1]), "labelled"),
         (np.array([1, -1, 1]), "1 class"),
         (np.array(["cat", "-1", "dog"]), "object array"),
+        (np.array(["cat", "-1", "dog"], dtype=object), "object array"),
+        (["cat", "-1", "dog"], "object array"),
+        (np.array([0, None, 1], dtype=object), "y holds None: expected -1 for unlabelled rows"),
+        (["cat", None, "dog"], "y holds None: expected -1 for unlabelled rows"),
         (np.array(["cat", 2, -1], dtype=object), "mixture"),
         (np.array([0.5, 1.2, 3.3]), "continuous"),
         (np.array([0.0, np.nan, 1.0]), "NaN"),

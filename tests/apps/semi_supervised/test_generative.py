@@ -183,7 +183,7 @@ def test_m1_has_a_precision_of_its_own(digits, tmp_path):
     # what M2 is trained in does not change whose M1 a benchmark shares
     task = Task(SimpleNamespace(name="digits"), x, shown, 50, 0, {})
     alone, apart, other = (
-        shared_m1(small(M1M2, m1_epochs=1, **precisions), task, tmp_path)[0]
+        shared_m1(small(M1M2, m1_epochs=1, **precisions), task, tmp_path, "digits")[0]
         for precisions in (
             {"precision": "64-true"},
             {"precision": "32-true", "m1_precision": "64-true"},
@@ -193,6 +193,29 @@ def test_m1_has_a_precision_of_its_own(digits, tmp_path):
     assert alone == apart != other
     given = M1SVM(m1=str(alone), active_threshold=0.0, device="cpu").fit(x, shown)
     assert {parameter.dtype for parameter in given.m1_.parameters()} == {torch.float64}
+
+
+def test_m1_hands_its_device_and_its_words_on_to_its_svm(digits, capsys):
+    x, _, shown = digits
+    own = VAE(VAEConfig(event_shape=(64,), latent=2, hidden=(4,)))
+    few = np.flatnonzero((shown == 0) | (shown == 1))
+    model = M1TSVM(m1=own, active_threshold=0.0, device="cpu", verbose=True).fit(x[few], shown[few])
+    assert model.classifier_.device == "cpu" and "held out" in capsys.readouterr().out
+    M1TSVM(m1=own, active_threshold=0.0, device="cpu").fit(x[few], shown[few])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretised-logistic"])
+@pytest.mark.parametrize(("kind", "option"), [(M2, "likelihood"), (M1SVM, "m1_likelihood")])
+def test_a_likelihood_of_pixels_is_refused_outside_their_range(kind, option, likelihood, digits):
+    x, _, shown = digits
+    rows = 16 * x.reshape(len(x), 64)
+    for scale, least in (("auto", r"-\d"), ("none", "0")):
+        with pytest.raises(UserError, match=f"^{option}: expected {likelihood}, .* got values from {least}") as caught:
+            kind(**{option: likelihood}, scale=scale).fit(rows, shown)
+        assert "\n" not in str(caught.value)
+    small = {**SMALL_M2, "epochs": 1} if kind is M2 else {**SMALL_M1, "m1_epochs": 1}
+    assert np.isfinite(kind(**small, **{option: likelihood}, scale="unit").fit(rows, shown).predict_proba(rows)).all()
 
 
 def test_an_auto_encoder_of_other_events_is_refused(digits):

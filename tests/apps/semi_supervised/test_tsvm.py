@@ -179,3 +179,19 @@ def test_without_unlabelled_rows_it_is_a_plain_svm():
     settings = {"C": 10.0, "gamma": 2.0, "folds": 0, "device": "cpu"}
     one, other = (TransductiveSVM(unlabelled_weight=w, **settings).fit(X, y).predict_proba(X) for w in (0.0, 1.0))
     assert np.array_equal(one, other)
+
+
+def test_with_one_label_a_class_the_unlabelled_rows_count():
+    X, y = moons(60)
+    shown = np.where(np.arange(60) < 2, y, -1)
+    model, plain = (TransductiveSVM(**more).fit(X, shown) for more in ({}, {"unlabelled_weight": 0.0}))
+    assert model.validation_ == [] and (model.C_, model.gamma_, model.unlabelled_weight_) == (30.0, 2.0, 1.0)
+    assert not np.allclose(model.predict_proba(X), plain.predict_proba(X), atol=0.01)
+
+
+def test_the_linear_kernel_has_no_width_to_choose():
+    X, y = moons(60)
+    model = TransductiveSVM(kernel="linear", folds=0).fit(X, np.where(np.arange(60) < 10, y, -1))
+    narrow = TransductiveSVM(kernel="linear", folds=0, gamma=7.0).fit(X, np.where(np.arange(60) < 10, y, -1))
+    assert (model.gamma_, narrow.gamma_) == (1.0, 1.0)
+    assert np.array_equal(model.predict_proba(X), narrow.predict_proba(X))

@@ -81,6 +81,22 @@ def test_it_trains_in_half_precision(model):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_the_distance_told_in_half_precision_is_that_of_the_single_scores(model):
+    """Scores around 100 come in steps of a half there; their means, and a difference of these, are finer."""
+    torch.nn.init.constant_(model.critic[-1].bias, 100.0)
+    with torch.no_grad():
+        model.critic[-1].weight.mul_(10)
+    x = torch.rand(64, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, told = WassersteinLoss(model)({"x": x}, torch.Generator().manual_seed(0))
+        made = model.decode(torch.empty(64, 2).normal_(generator=torch.Generator().manual_seed(0)))
+        real, false = model.critic(x).detach(), model.critic(made).detach()
+    expected = float(real.double().mean() - false.double().mean())
+    assert real.dtype == torch.bfloat16 and abs(2 * expected - round(2 * expected)) > 0.01  # between two steps
+    assert told["wasserstein_distance"].dtype == torch.float32
+    assert float(told["wasserstein_distance"]) == pytest.approx(expected, abs=1e-3)
+
+
 def test_it_learns_two_modes():
     generator = torch.Generator().manual_seed(0)
     modes = torch.tensor([[0.15, 0.85], [0.85, 0.15]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from core_models.data import DataSet, NoSourceError, load, names
+from core_models.data import DataSet, NoSourceError, digest, load, names
 from core_models.errors import UserError
 
 
@@ -56,3 +56,32 @@ def test_images_are_a_fresh_copy():
     data.images("train").zero_()
     assert data.train_x.max() == 16
     assert np.isclose(data.images("train").mean(), data.train_x.float().mean() / 16)
+
+
+def test_a_digest_tells_files_and_folders_of_one_name_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    for path, content in zip(files, (b"0123", b"0123", b"0124"), strict=True):
+        path.write_bytes(content)
+    one, same, other = map(digest, files)
+    assert one == same != other
+    assert one is not None and len(one) == 12 and int(one, 16) >= 0
+    assert digest("a.npz") == one  # where it lies plays no part
+    found = []
+    for place, content in (("x/1.png", b"ab"), ("x/1.png", b"ac"), ("x/deep/1.png", b"ac"), ("x/2.png", b"")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(content)
+        found.append(digest(tmp_path / "x"))
+        assert digest("x") == digest("idx:x") == found[-1]
+    assert len(set(found)) == 4 and None not in found
+    (tmp_path / "x").rename(tmp_path / "y")
+    assert digest("y") == found[-1]
+
+
+def test_a_name_tells_enough_and_nothing_has_no_digest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "own").write_bytes(b"1")
+    assert [digest(name) for name in names()] == [None] * len(names())
+    assert digest("absent.npz") is None and digest("idx:absent") is None
+    assert digest(tmp_path / "mnist") is not None

@@ -1,11 +1,31 @@
+import struct
+from zlib import compress, crc32
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from core_models.data import load
 from core_models.data.images import read_images
 from core_models.errors import UserError
 
 GRADIENT = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
+
+
+def write_png(path, bits, kind):
+    """A whole PNG of 4 x 3 pixels; Pillow reads 16 bits of colour, and writes none."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    rows = np.arange(12 * channels).reshape(4, -1).astype(f">u{bits // 8}")
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 3, 4, bits, kind, 0, 0, 0),
+        b"IDAT": compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }
+    chunks = (
+        struct.pack(">I", len(own)) + name + own + struct.pack(">I", crc32(name + own)) for name, own in parts.items()
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 @pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("jpg", {"quality": 95}), ("webp", {"lossless": True})])
@@ -72,6 +92,19 @@ def test_faults_name_the_file(tmp_path):
     Image.fromarray(GRADIENT.astype(np.uint16) * 257).save(path)
     with pytest.raises(UserError, match="8 bits per channel"):
         read_images([path])
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4, 6], ids=["grey", "colour", "grey-alpha", "colour-alpha"])
+def test_16_bits_per_channel_are_refused_and_not_cut_to_8(kind, tmp_path):
+    for name in ("cat", "dog"):
+        for place in ("a.png", "b.png"):
+            write_png(tmp_path / "folder" / name / place, 8, kind)
+    assert load(tmp_path / "folder").event_shape == (3 if kind in (2, 6) else 1, 4, 3)
+    path = tmp_path / "folder" / "dog" / "b.png"
+    write_png(path, 16, kind)
+    for read in (lambda: read_images([path]), lambda: load(tmp_path / "folder")):
+        with pytest.raises(UserError, match=r"b.png: expected 8 bits per channel, got more"):
+            read()
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):

@@ -86,6 +86,7 @@ def test_more_samples_make_a_tighter_bound():
     [
         (Spy, {"binarisation": "static"}, "got static: binarise the whole split"),
         (Spy, {"importance_samples": 0}, "expected importance_samples of at least 1, got 0"),
+        (Spy, {"kl_warmup_steps": -1}, "expected a KL warm-up of 0 steps or more, got -1"),
         (Spy, {"importance_samples": 5, "kl_warmup_steps": 3}, "the importance-weighted bound has none"),
         (Stiff, {"kl_warmup_steps": 3}, "expected Stiff.elbo to take kl_weight"),
     ],

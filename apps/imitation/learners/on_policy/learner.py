@@ -140,7 +140,8 @@ class OnPolicyLearner(OverSB3):
         self.demonstrations = demonstrations
         if demonstrations is not None:
             self._take(demonstrations)
-        self.reward_network = self._make_reward().to(self.generator.device)
+        # in training only while it learns: spectral norms move with every call of a network in training
+        self.reward_network = self._make_reward().to(self.generator.device).eval()
         self._good = self._weights()
 
     # -- what a subclass is -------------------------------------------------------------------------------------------
@@ -298,5 +299,4 @@ class OnPolicyLearner(OverSB3):
         for kind, module in (("policy", self.policy), ("reward", self.reward_network)):
             own = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{kind}/")}
             module.load_state_dict(own)
-        # spectral norms move with every call of a network in training
         self.reward_network.eval()

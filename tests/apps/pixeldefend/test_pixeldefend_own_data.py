@@ -1,0 +1,90 @@
+"""Data of one's own beside others of the same name, and options of the verbs that make no sense."""
+
+import numpy as np
+import pytest
+from batch_targets import Bright, Smooth, attacked
+
+from apps.__main__ import main
+from apps.common.cells import read_cells
+from apps.pixeldefend.detection import bits_per_dim
+from apps.pixeldefend.detection.obtain import obtain_calibration
+from core_models.data import digest
+
+
+def data(path, seed=5):
+    """Writes a dozen labelled images and returns them in [0, 1]."""
+    x, levels = attacked(12, seed)
+    y = Bright()(x).argmax(1).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, train_x=levels, train_y=y, test_x=levels, test_y=y)
+    return x
+
+
+@pytest.fixture
+def run(capsys):
+    def called(*argv):
+        status = main(["pixeldefend", *map(str, argv), "--device", "cpu", "--threads", "1"])
+        out, error = capsys.readouterr()
+        return status, out, error
+
+    return called
+
+
+def density_table(models, folder, path, *more):
+    given = ["benchmark", "--data", path, "--density", models / "density", "--tables", "[density]", "--images", 12]
+    return [*given, "--knowing_images", 2, "--work", folder / "work", "--results", folder / "results", *more]
+
+
+def test_cells_of_two_files_of_one_name_are_told_apart(tmp_path, models, run):
+    for folder, seed in (("a", 1), ("b", 2)):
+        path = tmp_path / folder / "mine.npz"
+        x = data(path, seed)
+        for printed in (1, 0):  # what stands is not measured again
+            status, out, error = run(*density_table(models, tmp_path, path))
+            assert status == 0, error
+            assert out.count("bits/dim") == printed
+            (cell,) = read_cells(tmp_path / "results", app="pixeldefend")
+            assert cell.value == pytest.approx(bits_per_dim(Smooth(), x).mean(), rel=1e-5)
+            assert cell.extra["settings"]["digest"] == digest(path)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "fashion_mnist"])
+def test_data_of_ones_own_under_the_name_of_a_known_set_is_refused(tmp_path, models, run, name):
+    path = tmp_path / "my" / f"{name}.npz"
+    data(path)
+    status, _, error = run(*density_table(models, tmp_path, path))
+    assert (status, len(error.strip().splitlines())) == (2, 1)
+    assert f"--data {path}: expected data of your own under another name than {name}" in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_kept_calibration_is_not_taken_for_other_data_of_the_same_name(tmp_path, monkeypatch):
+    names = []
+    for folder, seed in (("a", 1), ("b", 2)):
+        path = tmp_path / folder / "clean.npz"
+        x = data(path, seed)
+        found = obtain_calibration(Smooth(), tmp_path, data=str(path), keep=tmp_path / "kept.npz")
+        np.testing.assert_allclose(found.scores["bits_per_dim"], np.sort(bits_per_dim(Smooth(), x)))
+        names.append(found.data)
+    assert names[0] != names[1] and all(name.startswith("clean ") for name in names)
+    monkeypatch.delattr("apps.pixeldefend.detection.obtain.calibrate")  # that of the same file is not made again
+    again = obtain_calibration(Smooth(), tmp_path, data=str(path), keep=tmp_path / "kept.npz")
+    np.testing.assert_array_equal(again.scores["bits_per_dim"], found.scores["bits_per_dim"])
+
+
+def test_options_that_make_no_sense_are_one_line(tmp_path, models, run):
+    path, out, images = (tmp_path / f"{name}.npz" for name in ("mine", "out", "images"))
+    np.savez(images, x=(data(path) * 255).round().byte().numpy())
+    attack = ["attack", "--data", path, "--classifier", models / "classifier", "--out", out]
+    detect = ["detect", "--input", images, "--density", models / "density", "--calibration_data", path]
+    for given, words in (
+        ([*attack, "--threshold", 3], "--threshold: expected a density beside it, whose bits/dim it is of"),
+        ([*attack, "--batch_size", 0], "--batch_size: expected 1 or more, got 0"),
+        (density_table(models, tmp_path, path, "--batch_size", 0), "--batch_size: expected 1 or more, got 0"),
+        ([*detect, "--out", tmp_path / "out", "--batch_size", 0], "batch_size: expected 1 or more, got 0"),
+    ):
+        status, _, error = run(*given)
+        lines = [line for line in error.splitlines() if line.startswith("genapps: error: ")]
+        assert (status, len(lines), error.splitlines()[-1:]) == (2, 1, lines), error
+        assert words in lines[0]
+    assert not out.exists()

@@ -114,17 +114,20 @@ class GaussianMixture(Recovery):
     def _maximise(self, x: Tensor, share: Float[Tensor, "n k"]) -> None:
         totals = share.sum(0).clamp(min=1e-8)
         self.weights_ = (totals / totals.sum()).double()
-        means, covariances = [], []
-        for k in range(share.shape[1]):
+        components, d = share.shape[1], x.shape[1]
+        means = torch.zeros(components, d, dtype=torch.float64, device=x.device)
+        # those of before go first, and new ones come one at a time: they are most of the memory
+        self.covariances_ = torch.empty(0)
+        covariances = torch.zeros(components, d, d, dtype=torch.float64, device=x.device)
+        for k in range(components):
             rows = share[:, k] > 1e-4
             own, weight = x[rows], share[rows, k : k + 1]
             mean = (weight * own).sum(0) / totals[k]
             away = (own - mean) * weight.sqrt()
             covariance = (away.T @ away / totals[k]).double()
             covariance.diagonal().add_(self.shrinkage)
-            means.append(mean.double())
-            covariances.append(covariance)
-        self.means_, self.covariances_ = torch.stack(means), torch.stack(covariances)
+            means[k], covariances[k] = mean.double(), covariance
+        self.means_, self.covariances_ = means, covariances
 
     def _shares(self, x: Tensor) -> Float[Tensor, "n k"]:
         logits = []

@@ -22,6 +22,8 @@ from .operators.base import Measurements, Signals
 
 LARGEST = 20_000
 """Values of a signal whose square matrix fits into memory."""
+LARGEST_ALL = 1_000_000_000
+"""Numbers, in double precision, of several such matrices together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +47,14 @@ def require_matrices(n: int, matrices: int = 1) -> None:
     Raises:
         UserError: when they have more.
     """
-    largest = int(LARGEST / matrices**0.5)
+    largest = min(LARGEST, int((LARGEST_ALL / matrices) ** 0.5))
     if n > largest:
-        held = "matrices fit" if matrices == 1 else f"{matrices} square matrices fit"
+        held, fewer = (
+            ("matrices", "") if matrices == 1 else (f"{matrices} square matrices", ", or take fewer components")
+        )
         raise UserError(
-            f"expected signals of at most {largest:,} values, whose {held} into memory, got {n:,}: cut images into "
-            "patches"
+            f"expected signals of at most {largest:,} values, whose {held} fit into memory, got {n:,}: cut images into "
+            f"patches{fewer}"
         )
 
 

@@ -19,7 +19,7 @@ from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
 from core_models.files import read_json
 from core_models.training import RunFolder
-from core_models.training.checkpoint import load_checkpoint, remove_leftovers
+from core_models.training.checkpoint import remove_leftovers
 from core_models.training.progress import Progress
 
 from .codes import CodedVecEnv
@@ -153,11 +153,10 @@ def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int | No
     Returns:
         The steps that the run had taken before [env steps].
     """
-    resume = resume and run.checkpoint().exists()
-    begun = load_checkpoint(run.checkpoint()).state.step if resume else 0
+    begun = 0
     if isinstance(made, OnPolicyLearner):
         made.reseed_every = checkpoint_every or made.reseed_every or ON_POLICY_CHECKPOINTS
-        _learn_on_policy(made, run, steps, resume)
+        begun = _learn_on_policy(made, run, steps, resume)
     elif isinstance(made, BC):
         with Progress(made.name, made.most_epochs, unit="epoch") as bar:
             made.learn(callback=lambda learner: bar.update(len(learner.history), _fit(learner.history[-1])))
@@ -168,10 +167,12 @@ def fit(made: Learner, run: RunFolder, steps: int, *, checkpoint_every: int | No
         if checkpoint_every is not None:
             made.checkpoint_every = made.settings["checkpoint_every"] = checkpoint_every
         _learn_off_policy(made, run, steps, resume)
+        begun = made.begun
     return begun
 
 
-def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:
+def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: bool) -> int:
+    """Returns the steps that were taken before [env steps]."""
     path = run.checkpoint()
     remove_leftovers(path)
     made.generator.set_logger(configure(str(run.tensorboard()), ["tensorboard"]))
@@ -193,6 +194,7 @@ def _learn_on_policy(made: OnPolicyLearner, run: RunFolder, steps: int, resume: 
 
         if done < steps:
             made.learn(steps - done, reset_num_timesteps=not begun, after_iteration=after)
+    return done
 
 
 def _learn_off_policy(made: OffPolicyLearner, run: RunFolder, steps: int, resume: bool) -> None:

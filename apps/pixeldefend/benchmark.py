@@ -24,9 +24,8 @@ from torch import Tensor
 
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
-from core_models.data import digest
+from core_models.data import digest, require_own_name
 from core_models.data import load as load_data
-from core_models.data import names as data_names
 from core_models.errors import UserError
 from core_models.training import resolve_device
 
@@ -99,11 +98,7 @@ def benchmark(
         raise UserError(f"--adaptive_quantile: expected a share between 0 and 1, got {adaptive_quantile}")
     if not 1 <= knowing_images <= images:
         raise UserError(f"--knowing_images: expected from 1 to the {images} images, got {knowing_images}")
-    if data not in data_names() and Path(data).stem.replace("_", "-") in data_names():
-        raise UserError(
-            f"--data {data}: expected data of your own under another name than {Path(data).stem}, by which a known "
-            "set's classifiers and published figures are found: rename it"
-        )
+    require_own_name(data)
     chosen, titles = find_rows(rows, eps_defend), find_attacks(attacks)
     for budget in eps:
         if not 0 < budget <= 255:

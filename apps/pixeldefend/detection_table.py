@@ -44,6 +44,7 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
     x, y = experiment.x, experiment.y
     net = Row("ResNet", "Normal")
     sources: dict[str, Any] = {}
+    attacked: dict[str, dict[str, Any]] = {}
     for title, name in OBLIVIOUS.items():
         for budget in eps:
 
@@ -53,11 +54,12 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
                 return found[own], own
 
             sources[f"{title} {budget}"] = changed
+            attacked[f"{title} {budget}"] = {"of": "images that the attack changed"}
     hiding: dict[str, dict[str, Any]] = {}
     for weight in HIDING_WEIGHTS:
         for budget in eps:
             column = f"Detector-aware {budget}, weight {weight:g}"
-            hiding[column] = {"steps": steps, "weight": weight, "attacked": knowing_images}
+            hiding[column] = {"steps": steps, "weight": weight, "attacked": knowing_images, "of": "images that fool"}
 
             def fooling(budget: int = budget, weight: float = weight) -> tuple[Tensor, Tensor]:
                 found = hidden(experiment, net, budget, knowing_images, weight, steps)
@@ -84,7 +86,7 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
             settings = {
                 "density": experiment.density_id, "images": len(x), "test": test, "against": column,
                 "classifier": fingerprint(experiment.classifier(net))[:16],
-                "of": "images that the attack changed", **needs, **hiding.get(column, {}),
+                **needs, **attacked.get(column, {}), **hiding.get(column, {}),
             }  # fmt: skip
 
             def measure(test: str = test, source: Any = source, column: str = column) -> tuple[float, dict[str, Any]]:
@@ -102,7 +104,8 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
             try:
                 grid.cell(test, column, settings, measure, unit="AUC")
             except _NothingToDetect:
-                print(f"{column}: no image was changed, and fooled the classifier, so that there is nothing to detect")
+                why = "fooled the classifier" if column in hiding else "was changed"
+                print(f"{column}: no image {why}, so that there is nothing to detect")
 
 
 def _suspicion(grid: Grid, test: str, x: Tensor) -> np.ndarray:

@@ -15,8 +15,9 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, isinf
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ import torch
 import core_models
 from apps.common.cells import Cell, find_cell, write_cell
 from apps.common.provenance import device_words
-from core_models.data import digest
-from core_models.data import names as data_names
+from core_models.data import digest, require_own_name
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import Interrupted, RunFolder, resolve_device
@@ -73,6 +73,11 @@ class Grid:
     deadline: float
     again: bool
 
+    @cached_property
+    def told(self) -> dict[str, str]:
+        """What `told_apart` says of the data, whose files it reads."""
+        return told_apart(self.data)
+
     @property
     def table(self) -> str:
         """Name of the table: that of the data set."""
@@ -93,7 +98,7 @@ class Grid:
 
     def config(self, entry: Entry) -> dict[str, Any]:
         """Returns what a cell's number depends on."""
-        return cell_config(self.estimator(entry), self.data, entry.labels)
+        return cell_config(self.estimator(entry), self.told, entry.labels)
 
     def stands(self, entry: Entry) -> bool:
         """Says, and prints, whether a cell was measured already in this very configuration."""
@@ -175,11 +180,7 @@ def benchmark(
             minutes, are not stopped within a cell.
         again: whether to fill cells anew that stand already, each call from the start.
     """
-    if data not in data_names() and Path(data).stem.replace("_", "-") in data_names():
-        raise UserError(
-            f"expected data of your own under another name than {Path(data).stem}, by which the cells of a known "
-            f"set are filed, got data = {data}: rename it"
-        )
+    require_own_name(data)
     chosen = [find_method(row) for row in (methods or METHODS)]
     if draws < 1:
         raise UserError(f"expected at least one draw, got draws = {draws}")
@@ -229,7 +230,7 @@ def _fill(entries: list[Entry], grid: Grid) -> bool:
     estimators = [grid.estimator(entry) for entry in entries]
     m1_seconds = 0.0
     if isinstance(estimators[0], FeatureLearner) and estimators[0].m1 is None:
-        shared, m1_seconds = shared_m1(estimators[0], tasks[0], grid.work, grid.data)
+        shared, m1_seconds = shared_m1(estimators[0], tasks[0], grid.work, grid.told)
         if shared is None:
             return False
         if grid.left is not None and time.monotonic() >= grid.deadline:  # M1 took what there was
@@ -291,8 +292,11 @@ def _fill(entries: list[Entry], grid: Grid) -> bool:
     return True
 
 
-def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> dict[str, Any]:
-    """Returns what a cell's number depends on: the method's arguments without its seed, the data and the labels."""
+def cell_config(estimator: SemiSupervisedClassifier, data: Mapping[str, str], labels: int) -> dict[str, Any]:
+    """Returns what a cell's number depends on: the method's arguments without its seed, the data and the labels.
+
+    `data` is what `told_apart` says.
+    """
     arguments = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in estimator.get_params(deep=False).items()
@@ -300,7 +304,7 @@ def cell_config(estimator: SemiSupervisedClassifier, data: str, labels: int) -> 
     }
     if arguments.get("m1_precision") in (None, arguments.get("precision")):
         arguments.pop("m1_precision", None)  # one arithmetic for both, whether it is said twice or once
-    return {"method": type(estimator).__name__, **arguments, **told_apart(data), "labels": labels}
+    return {"method": type(estimator).__name__, **arguments, **data, "labels": labels}
 
 
 def told_apart(data: str) -> dict[str, str]:
@@ -309,7 +313,7 @@ def told_apart(data: str) -> dict[str, str]:
     return {"data": Path(data).stem} | ({} if own is None else {"digest": own})
 
 
-def shared_m1(estimator: FeatureLearner, task: Task, work: Path, data: str) -> tuple[Path | None, float]:
+def shared_m1(estimator: FeatureLearner, task: Task, work: Path, data: Mapping[str, str]) -> tuple[Path | None, float]:
     """Trains the M1 that an estimator asks for, unless it stands, with seed 0 whatever the draw.
 
     Returns:
@@ -318,7 +322,7 @@ def shared_m1(estimator: FeatureLearner, task: Task, work: Path, data: str) -> t
     config = {key: v for key, v in vars(estimator).items() if key.startswith("m1_") and key != "m1_precision"}
     if estimator.scale not in ("auto", "none"):
         raise UserError(f"settings: expected scale auto or none for a shared M1, got {estimator.scale!r}: leave it out")
-    config |= {**told_apart(data), "data": task.data.name, "rows": len(task.x)}
+    config |= {**data, "data": task.data.name, "rows": len(task.x)}
     config |= {"precision": estimator.precision_of_m1()}
     folder = work / f"m1_{hash_of(config)}"
     if (folder / "model.json").is_file():

@@ -1,6 +1,6 @@
 """Data sets: where the bytes come from, checksums, splits, and what is done to pixels."""
 
-from .catalogue import digest, load, names
+from .catalogue import digest, load, names, require_own_name
 from .dataset import UNLABELLED, DataSet, Split
 from .pixels import Binarisation, binarise, dequantise, quantise
 from .sources import NoSourceError, user_cache
@@ -26,5 +26,6 @@ __all__ = [
     "names",
     "quantise",
     "read_examples",
+    "require_own_name",
     "user_cache",
 ]

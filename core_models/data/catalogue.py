@@ -56,6 +56,20 @@ def digest(name: str | Path) -> str | None:
     return found.hexdigest()[:12]
 
 
+def require_own_name(name: str) -> None:
+    """Refuses one's own data under the name of a known set, by which results are filed and compared.
+
+    Raises:
+        UserError: naming both.
+    """
+    own = Path(name.removeprefix("idx:")).stem.replace("_", "-")
+    if name not in LOADERS and own in LOADERS:
+        raise UserError(
+            f"data {name}: expected data of your own under another name than {own}, by which results of a known set "
+            "are filed and compared: rename it"
+        )
+
+
 def load(
     name: str | Path,
     *,

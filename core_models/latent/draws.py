@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, Independent, Normal
@@ -19,12 +22,18 @@ def draw(distribution: Distribution, n: int, generator: Generator | None = None)
     if generator is None:
         return sample(Size((n,)))
     # any other draws from torch's global generator: it is seeded from ours for the length of the call
-    cuda = generator.device.type == "cuda"
-    with torch.random.fork_rng(devices=[generator.device] if cuda else []):
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with seeded(int(torch.randint(2**62, (), generator=generator, device=generator.device)), generator.device):
+        return sample(Size((n,)))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch's global generators of the CPU and of a device for a block; afterwards they are as they were."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
         # only those generators that are given back: torch.manual_seed would seed every GPU's
         torch.default_generator.manual_seed(seed)
         if cuda:
-            with torch.cuda.device(generator.device):
+            with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        return sample(Size((n,)))
+        yield

@@ -94,7 +94,7 @@ class CSGM(Recovery):
                 own = None
                 if encoded is not None:
                     with torch.no_grad():
-                        own = self.prior.encode(encoded[rows]).mean[:, None]
+                        own = self.prior.encode(in_precision_of(self.prior, encoded[rows])).mean[:, None]
                 parts.append(self._search(y[rows], first + start, own).variables[0])
         return torch.cat(parts)
 

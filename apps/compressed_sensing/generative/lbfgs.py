@@ -22,6 +22,7 @@ from core_models.errors import UserError
 from .latent_search import Found, Loss, finite_or_infinite
 
 MEMORY, ARMIJO, SHORTEST = 10, 1e-4, 2.0**-20
+"""The last: of a step, as a share of the first that is tried."""
 
 
 def search_by_lbfgs(loss: Loss, start: Sequence[Float[Tensor, "batch restarts ..."]], steps: int) -> Found:
@@ -68,6 +69,7 @@ def minimise(
     value, gradient = value_and_gradient(z)
     moves: list[Tensor] = []
     changes: list[Tensor] = []
+    done = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(steps):
         plain = torch.stack([(move == 0).all(1) for move in moves]).all(0) if moves else torch.ones_like(value) > 0
         direction = -_two_loops(gradient, moves, changes)
@@ -77,7 +79,7 @@ def minimise(
         slope = torch.where(wrong, -gradient.square().sum(1), slope)
         length = torch.where(plain, 1 / gradient.norm(dim=1).clamp(min=1.0), 1.0)
         new, new_value, new_gradient = z, value, gradient
-        waiting = torch.ones_like(value, dtype=torch.bool)
+        waiting, shortest = ~done, SHORTEST * length
         while bool(waiting.any()):
             tried = torch.where(waiting[:, None], z + length[:, None] * direction, new)
             tried_value, tried_gradient = value_and_gradient(tried)
@@ -87,11 +89,12 @@ def minimise(
             new_gradient = torch.where(enough[:, None], tried_gradient, new_gradient)
             waiting = waiting & ~enough
             length = torch.where(waiting, length * 0.5, length)
-            waiting = waiting & (length >= SHORTEST)
+            waiting = waiting & (length >= shortest)
         moves.append(new - z)
         changes.append(new_gradient - gradient)
         moves, changes = moves[-MEMORY:], changes[-MEMORY:]
-        if bool((plain & (new == z).all(1)).all()):
+        done = done | (plain & (new == z).all(1))
+        if bool(done.all()):
             break
         z, value, gradient = new, new_value, new_gradient
     return z, value

@@ -118,7 +118,7 @@ class _Misfit:
 
     def decode(self, z: Latents) -> Float[Tensor, "batch particles n"]:
         """Returns G(z)."""
-        latents = z.flatten(0, 1).unflatten(1, tuple(self.prior.latent_shape))
+        latents = z.flatten(0, 1).unflatten(1, tuple(self.prior.latent_shape)).to(self.white)
         made: Tensor = self.prior.decode(latents).flatten(1)
         return made.unflatten(0, z.shape[:2])
 

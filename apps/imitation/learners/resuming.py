@@ -113,7 +113,7 @@ def restore_state(learner: OnPolicyLearner, path: Path) -> None:
     keys = found.tensors["random/numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, int(place), int(has_gauss), gauss))
     torch.set_rng_state(found.tensors["random/torch"])
-    if algorithm.device.type == "cuda":
+    if algorithm.device.type == "cuda" and "random/cuda" in found.tensors:  # not where "auto" was a CPU before
         torch.cuda.set_rng_state(found.tensors["random/cuda"], algorithm.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -87,6 +88,11 @@ def from_unit(unit: np.ndarray, space: spaces.Box) -> np.ndarray:
     return (space.low + 0.5 * (unit + 1) * (space.high - space.low)).astype(space.dtype)
 
 
+def _as_text(arguments: dict[str, Any]) -> str:
+    """Returns arguments in any order as one text; of objects, which may be others in each process, their class."""
+    return json.dumps(arguments, sort_keys=True, default=lambda value: type(value).__qualname__)
+
+
 def describe_env(env: VecEnv) -> dict[str, Any]:
     """Returns what identifies an environment among others: its id, where it has one, its arguments and its spaces."""
     try:
@@ -95,7 +101,7 @@ def describe_env(env: VecEnv) -> dict[str, Any]:
         spec = None
     return {
         "environment": None if spec is None else spec.id,
-        "arguments": None if spec is None else str(identity_of(spec)[1]),
+        "arguments": None if spec is None else _as_text(identity_of(spec)[1]),
         "environments": env.num_envs,
         "observations": str(env.observation_space),
         "actions": str(env.action_space),

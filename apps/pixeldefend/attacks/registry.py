@@ -8,8 +8,7 @@ classifier is left as it was found, and so is torch's global random state.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, get_type_hints
@@ -19,6 +18,7 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 from core_models.fields import checked
+from core_models.latent.draws import seeded
 from core_models.training import seed_of
 
 from .box import LEVELS, Images, Labels, rounded
@@ -50,6 +50,8 @@ class Attack:
     """Whether its random draws are the same however the images are cut into batches: those made on the CPU; PGD's and
     EOT-PGD's starts are drawn where the images are. The last bits of a network's arithmetic can differ with the batch
     all the same, and with them the sign of a gradient near 0."""
+    version: int = 1
+    """Raised where it comes to give other images: beside a result it tells them apart."""
 
     def parameters(self, eps: float | None = None, **given: Any) -> dict[str, Any]:
         """Returns all of its own parameters: those given, else their defaults, else what follows from `eps`.
@@ -93,6 +95,7 @@ def register(
     knows_defence: bool = False,
     budgetless: bool = False,
     any_batch_size: bool = True,
+    version: int = 1,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Makes a function known as an attack.
 
@@ -111,6 +114,7 @@ def register(
         knows_defence: whether it is made against a defence.
         budgetless: whether it has no use for the budget: it is called with the whole range, and clipped afterwards.
         any_batch_size: see `Attack`.
+        version: see `Attack`.
 
     Example:
         >>> import torch
@@ -125,7 +129,9 @@ def register(
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _ATTACKS[name] = Attack(name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size)
+        _ATTACKS[name] = Attack(
+            name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, version
+        )
         return function
 
     return add
@@ -175,15 +181,8 @@ def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str
     if eps is None:
         values |= {key: "from eps" for key in found.derived if values[key] is None}
     told = {key: type(value).__name__ if isinstance(value, nn.Module) else value for key, value in values.items()}
-    return {"attack": found.title, "source": found.source, **({} if eps is None else {"eps": eps}), **told}
-
-
-@contextmanager
-def _own_draws(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global state, which a classifier may draw from, for a block; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed_of(seed, "classifier"))  # other numbers than the attack's own draws
-        yield
+    more = {} if found.version == 1 else {"version": found.version}
+    return {"attack": found.title, "source": found.source, **({} if eps is None else {"eps": eps}), **told, **more}
 
 
 def attack(
@@ -229,8 +228,9 @@ def attack(
     generator = Generator().manual_seed(seed)
     device = device_of(classifier, x.device)
     modules = [classifier, *(value for value in values.values() if isinstance(value, nn.Module))]
-    # whatever the caller is in the middle of, gradients are needed here
-    with torch.inference_mode(False), torch.enable_grad(), steady(modules), _own_draws(seed, device):
+    # whatever the caller is in the middle of, gradients are needed here; what a classifier draws from torch's global
+    # state are other numbers than the attack's own
+    with torch.inference_mode(False), torch.enable_grad(), steady(modules), seeded(seed_of(seed, "classifier"), device):
         check_classifier(classifier, x, y)
         done = []
         for start in range(0, len(x), batch_size):

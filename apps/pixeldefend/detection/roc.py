@@ -45,7 +45,7 @@ class Auc:
 
     value: float
     standard_error: float
-    """DeLong's; 0 where no image is out of order."""
+    """DeLong's, of pairs Obuchowski's; 0 where no image is out of order, or pairs cancel each other."""
     low: float
     """Lower end of the confidence interval."""
     high: float
@@ -101,8 +101,10 @@ def area_under_curve(
     if made_of is not None:
         own = _places(made_of, n, m)
         together = float(((v10 - area) * (v01[own] - area)).sum())
-        variance += 2 * n / (n - 1) * together / (n * m) if n > 1 else 0.0
-    error = sqrt(max(variance, 0.0)) if variance == variance else float("nan")
+        # where pairs cancel each other rounding is left, and no variance
+        rest = variance + (2 * n / (n - 1) * together / (n * m) if n > 1 else 0.0)
+        variance = 0.0 if rest < 1e-12 * variance else rest
+    error = sqrt(variance) if variance == variance else float("nan")
     z = float(norm.ppf((1 + confidence) / 2))
     if 0 < area < 1 and error > 0:
         half = z * error / (area * (1 - area))

@@ -57,7 +57,7 @@ def test_a_gaussian_residual_that_cannot_be_fitted_or_conditioned():
 def test_matrices_that_do_not_fit_into_memory_are_refused_before_they_are_made():
     colour, large = (3, 64, 64), (1, 150, 150)
     x = torch.zeros(1, *colour).expand(50, *colour)
-    with pytest.raises(UserError, match="at most 3,162 values, whose 40 square matrices fit into memory, got 12,288"):
+    with pytest.raises(UserError, match="at most 5,000 values, whose 40 square matrices fit into memory, got 12,288"):
         GaussianMixture(build_operator("mask", colour, 2)).fit(x)
     operator, y = build_operator("mask", large, 2), torch.zeros(1, 2)
     prior = LinearPrior(large, latent=1)

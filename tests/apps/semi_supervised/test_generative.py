@@ -183,7 +183,7 @@ def test_m1_has_a_precision_of_its_own(digits, tmp_path):
     # what M2 is trained in does not change whose M1 a benchmark shares
     task = Task(SimpleNamespace(name="digits"), x, shown, 50, 0, {})
     alone, apart, other = (
-        shared_m1(small(M1M2, m1_epochs=1, **precisions), task, tmp_path, "digits")[0]
+        shared_m1(small(M1M2, m1_epochs=1, **precisions), task, tmp_path, {"data": "digits"})[0]
         for precisions in (
             {"precision": "64-true"},
             {"precision": "32-true", "m1_precision": "64-true"},

@@ -69,7 +69,7 @@ def test_data_of_ones_own_are_told_apart_by_what_they_hold(tmp_path):
     assert told_apart(one) == told_apart(same) != told_apart(other)
     assert told_apart(one).keys() == {"data", "digest"} and told_apart(other)["data"] == "bars"
     assert told_apart("mnist") == {"data": "mnist"}
-    configs = [cell_config(M1SVM(), data, 10) for data in (one, same, other, "mnist")]
+    configs = [cell_config(M1SVM(), told_apart(data), 10) for data in (one, same, other, "mnist")]
     assert configs[0] == configs[1] != configs[2] and "digest" not in configs[3]
 
 
@@ -80,5 +80,8 @@ def test_an_m1_of_another_file_of_the_same_name_is_not_shared(tmp_path, monkeypa
     monkeypatch.setattr(M1SVM, "train_m1", train)
     files = [own_data(tmp_path / folder / "bars.npz", seed) for seed, folder in zip((0, 0, 1), "abc", strict=True)]
     tasks = [make_task(data, 4, 0, draws=tmp_path / "draws") for data in files]
-    folders = [shared_m1(M1SVM(), task, tmp_path / "work", data)[0] for task, data in zip(tasks, files, strict=True)]
+    folders = [
+        shared_m1(M1SVM(), task, tmp_path / "work", told_apart(data))[0]
+        for task, data in zip(tasks, files, strict=True)
+    ]
     assert folders[0] == folders[1] != folders[2] and len(list((tmp_path / "work").iterdir())) == 2

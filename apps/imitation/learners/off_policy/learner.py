@@ -82,6 +82,8 @@ class OffPolicyLearner(ABC):
         self.settings = {**settings, "learning_starts": learning_starts, "checkpoint_every": checkpoint_every}
         self.seed = seed
         self.learning_starts, self.checkpoint_every = learning_starts, checkpoint_every
+        self.begun = 0
+        """Steps that had been taken when `learn` was called last, or a run was gone on with [env steps]."""
         self.verbose, self.tensorboard_log = verbose, None if tensorboard_log is None else str(tensorboard_log)
         self.generator = torch.Generator().manual_seed(seed_of(seed, self.NAME, "learner"))
         self.num_timesteps = 0
@@ -208,6 +210,7 @@ class OffPolicyLearner(ABC):
             if path.exists():
                 self._resume(path)
                 total = total_timesteps
+        self.begun = self.num_timesteps
         self._total_timesteps = total
         self._logger = configure_logger(
             self.verbose, self.tensorboard_log, tb_log_name or self.NAME, reset_num_timesteps and not resume

@@ -116,7 +116,8 @@ def bench(
         # those of the expert that ships, where there are no others
         shipped = find_demonstrations("HalfCheetah-v4", own=True)
         file = demonstrations or find_demonstrations("HalfCheetah-v4") or shipped
-        assert file is not None
+        if file is None:
+            raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
         rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
         yield from Runs(rows, steps, repeats, threads, clock).dac()
 

@@ -187,6 +187,25 @@ def cell_at(folder: Path | str, *, app: str, table: str, row: str, column: str, 
     return read_cell(path) if path.exists() else None
 
 
+def told_to_stand(
+    folder: Path | str, words: str, *, app: str, table: str, row: str, column: str, draw: int, config_hash: str,
+    protocol: str,
+) -> Cell | None:  # fmt: skip
+    """Returns the cell that stands in a place, of these settings or others, after saying so; None where there is none.
+
+    `words` name the place.
+    """
+    cell = cell_at(folder, app=app, table=table, row=row, column=column, draw=draw)
+    if cell is None:
+        return None
+    if (cell.config_hash, cell.protocol) == (config_hash, protocol):
+        print(f"{words}: stands, {cell.value:.3f}", flush=True)
+    else:
+        print(f"{words}: one of other settings stands, {cell.value:.3f}, by {cell.command}: replace it by "
+              "--again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
+    return cell
+
+
 def split_stale(cells: Iterable[Cell]) -> tuple[list[Cell], list[Cell]]:
     """Splits the cells of any tables into current and stale ones.
 

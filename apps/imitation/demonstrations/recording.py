@@ -205,11 +205,11 @@ class _Episode:
 
     def add(self, observation: Any, action: np.ndarray, seen: _Seen, i: int) -> None:
         info = seen.infos[i]
-        for what, value in (("actions", action), ("rewards", seen.rewards[i])):
-            if np.issubdtype(np.asarray(value).dtype, np.inexact) and not np.isfinite(value).all():
-                raise UserError(f"expected finite numbers in {what}, got {value} in step {len(self.rewards)}")
         self.rewards.append(float(seen.rewards[i]))
-        if not self.keeps:
+        if not self.keeps:  # of what is kept `Demonstrations` says where it isn't finite
+            for what, value in (("actions", action), ("rewards", seen.rewards[i])):
+                if np.issubdtype(np.asarray(value).dtype, np.inexact) and not np.isfinite(value).all():
+                    raise UserError(f"expected finite numbers in {what}, got {value} in step {len(self.rewards) - 1}")
             return
         self.observations.append(observation)
         self.actions.append(np.array(action))

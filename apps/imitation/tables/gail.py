@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from apps.common.cells import Cell, cell_at, find_cell, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
@@ -228,15 +228,8 @@ def _cell(
     column = f"{title} {number}" + (OWN if own and task.published_expert else "") + (WHOLE if whole else "")
     row = f"{method}{CONTROL}{SIGNS if signs else ''}" if control else method
     place: dict[str, Any] = {"app": APP, "table": TABLE, "row": row, "column": column, "draw": seed}
-    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
-    if standing and not again:
-        print(f"{row}, {column}, seed {seed}: stands, {standing.value:.3f}", flush=True)
-        env.close()
-        return
-    other = None if standing else cell_at(results, **place)
-    if other and not again:
-        print(f"{row}, {column}, seed {seed}: one of other settings stands, {other.value:.3f}, by {other.command}: "
-              "replace it by --again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
+    known, words = hash_of(config), f"{row}, {column}, seed {seed}"
+    if not again and told_to_stand(results, words, **place, config_hash=known, protocol=PROTOCOL):
         env.close()
         return
     start = time.monotonic()
@@ -248,24 +241,24 @@ def _cell(
     value = fraction_of_expert(float(found.values.mean()), chance, float(returns.mean()))
     options = {"environments": f"[{title}]", "methods": f'["{method}"]', "trajectories": f"[{number}]"}
     options |= {"seeds": f"[{seed}]", "steps": str(budget)}
-    words = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
-    words += ["--whole true"] if whole else []
-    words += ["--expert own"] if own else []
-    words += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ORIGINS else []
-    words += ["--no_demonstrations true"] if control else []
-    words += ["--random_signs true"] if signs else []
-    words += [f"--episodes {episodes}"] if episodes != task.episodes else []
+    command = ["genapps imitation benchmark", *(f"--{name} {shlex.quote(text)}" for name, text in options.items())]
+    command += ["--whole true"] if whole else []
+    command += ["--expert own"] if own else []
+    command += [f"--demonstrations {shlex.quote(origin)}"] if origin not in ORIGINS else []
+    command += ["--no_demonstrations true"] if control else []
+    command += ["--random_signs true"] if signs else []
+    command += [f"--episodes {episodes}"] if episodes != task.episodes else []
     write_cell(
         results,
         Cell(
-            **place, value=value, unit=UNIT, better="higher", seed=seed, config_hash=hash_of(config),
-            protocol=PROTOCOL, device=device_words("cpu"), seconds=seconds, command=" ".join(words),
+            **place, value=value, unit=UNIT, better="higher", seed=seed, config_hash=known, protocol=PROTOCOL,
+            device=device_words("cpu"), seconds=seconds, command=" ".join(command),
             extra={"return": found.summary(), "expert": float(returns.mean()), "random": chance,
                    "steps": learner.num_timesteps, "rows": len(rows), "settings": config,
                    "demonstrations": origin},
         ),
     )  # fmt: skip
-    print(f"{row}, {column}, seed {seed}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)
+    print(f"{words}: {value:.3f} (return {found.values.mean():.1f}), {seconds:.0f} s", flush=True)
 
 
 def _thinned(rows: Demonstrations, every: int, seed: int) -> Demonstrations:

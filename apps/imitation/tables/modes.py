@@ -26,7 +26,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from apps.common.cells import Cell, cell_at, find_cell, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.errors import UserError, at_least
@@ -275,19 +275,13 @@ def _place(method: str, measure: Measure, seed: int) -> dict[str, Any]:
 
 def _stand(results: Path, method: str, measures: tuple[Measure, ...], seed: int, config: dict[str, Any]) -> bool:
     """Returns whether nothing is to be measured: all cells stand, or some of other settings, which aren't replaced."""
-    missing = 0
+    missing, known = 0, hash_of(config)
     for measure in measures:
         place, words = _place(method, measure, seed), f"{method}, {measure.column}, seed {seed}"
-        cell = find_cell(results, **place, config_hash=hash_of(config), protocol=PROTOCOL)
-        other = cell_at(results, **place) if cell is None else None
-        if other is not None:
-            print(f"{words}: one of other settings stands, {other.value:.3f}, by {other.command}: replace it by "
-                  "--again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
+        cell = told_to_stand(results, words, **place, config_hash=known, protocol=PROTOCOL)
+        if cell is not None and (cell.config_hash, cell.protocol) != (known, PROTOCOL):
             return True
-        if cell is None:
-            missing += 1
-        else:
-            print(f"{words}: stands, {cell.value:.3f}", flush=True)
+        missing += cell is None
     return missing == 0
 
 

@@ -248,3 +248,5 @@ def test_what_cannot_be_recorded_is_refused():
 
     with pytest.raises(UserError, match="finite numbers in actions, got nan in row 0 of trajectory 0"):
         record(Diverged(), Counting(), 1, seed=0, environment="Counting-v0")
+    with pytest.raises(UserError, match=r"finite numbers in actions, got \[nan\] in step 0"):
+        play(Diverged(), counting(1), 1, seed=0)

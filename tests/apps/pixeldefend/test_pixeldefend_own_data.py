@@ -54,7 +54,7 @@ def test_data_of_ones_own_under_the_name_of_a_known_set_is_refused(tmp_path, mod
     data(path)
     status, _, error = run(*density_table(models, tmp_path, path))
     assert (status, len(error.strip().splitlines())) == (2, 1)
-    assert f"data {path}: expected data of your own under another name than {name.replace("_", "-")}" in error
+    assert f"data {path}: expected data of your own under another name than {name.replace('_', '-')}" in error
     assert not (tmp_path / "results").exists()
 
 

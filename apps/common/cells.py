@@ -162,25 +162,6 @@ def read_cells(folder: Path | str, app: str | None = None, table: str | None = N
     return cells
 
 
-def find_cell(
-    folder: Path | str,
-    *,
-    app: str,
-    table: str,
-    row: str,
-    column: str,
-    draw: int,
-    config_hash: str,
-    protocol: str,
-) -> Cell | None:
-    """Returns the cell if it was measured already, in this very configuration and protocol; else None.
-
-    A cell of another configuration or protocol is stale: it counts as not done, and `write_cell` replaces it.
-    """
-    cell = cell_at(folder, app=app, table=table, row=row, column=column, draw=draw)
-    return cell if cell and (cell.config_hash, cell.protocol) == (config_hash, protocol) else None
-
-
 def cell_at(folder: Path | str, *, app: str, table: str, row: str, column: str, draw: int) -> Cell | None:
     """Returns the cell that stands in a place, stale or not; None where there is none."""
     path = _path(folder, app, table, row, column, draw)
@@ -199,9 +180,9 @@ def told_to_stand(
     if cell is None:
         return None
     if (cell.config_hash, cell.protocol) == (config_hash, protocol):
-        print(f"{words}: stands, {cell.value:.3f}", flush=True)
+        print(f"{words}: stands, {cell.value:.4g}", flush=True)
     else:
-        print(f"{words}: one of other settings stands, {cell.value:.3f}, by {cell.command}: replace it by "
+        print(f"{words}: one of other settings stands, {cell.value:.4g}, by {cell.command}: replace it by "
               "--again true, or file yours elsewhere by --results", flush=True)  # fmt: skip
     return cell
 

@@ -194,12 +194,11 @@ def learning_curves(
                 own = [point for point in own if _plain(point[1])]
                 if not own:  # a stage that doesn't know this metric
                     continue
-                marker = "o" if len(own) < 12 else ""
                 axes.plot(
                     [point[0] for point in own],
                     [point[1] for point in own],
                     color=PALETTE[stages.index(stage) % len(PALETTE)],
-                    marker=marker,
+                    marker=marker_of(own),
                     markersize=4,
                     label=str(stage),
                 )
@@ -271,7 +270,7 @@ def scatter(
             chosen = points[labels == label]
             # 10 colours and 7 markers: no two of 70 classes look the same
             colour = "#cccccc" if label < 0 else PALETTE[label % len(PALETTE)]
-            name = "unlabelled" if label < 0 else classes[label] if label < len(classes) else str(label)
+            name = "unlabelled" if label < 0 else literal(classes[label]) if label < len(classes) else str(label)
             marker = MARKERS[label % len(MARKERS)] if label >= 0 else "."
             size = 14 if len(points) < 2000 else 6
             axes.scatter(
@@ -285,10 +284,24 @@ def scatter(
     return Path(path)
 
 
+def marker_of(points: Sequence[object]) -> str:
+    """Returns the marker of a line's points: where they are few, a line alone may be nothing to see."""
+    return "o" if len(points) < 12 else ""
+
+
+def literal(name: object) -> str:
+    """Returns a name as matplotlib is to draw it: no formula between dollars, and in legends whatever it begins with.
+
+    A label that begins with an underscore is left out of legends.
+    """
+    text = str(name).replace("$", r"\$")
+    return f"\u200a{text}" if text.startswith("_") else text
+
+
 def _plain(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _short(name: object) -> str:
     text = str(name)
-    return text if len(text) <= 10 else text[:9] + "…"
+    return literal(text if len(text) <= 10 else text[:9] + "…")

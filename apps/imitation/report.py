@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from apps.common.figures import canvas, learning_curves
+from apps.common.figures import canvas, learning_curves, marker_of
 from apps.common.report import Headline, Picture, Table, write_report
 from core_models.errors import UserError
 from core_models.files import read_json
@@ -25,6 +25,8 @@ CURVES = ("true_return", "learnt_reward", "accuracy_expert", "accuracy_learner",
 """What is drawn of a run, as far as it has it; of behavioural cloning its losses."""
 LOSSES = ("loss", "validation_loss")
 FILM = "rollout.gif"
+FRAMES, EVERY = 120, 2
+"""Of the film, and steps from one to the next."""
 
 
 def draw(made: Learner, run: RunFolder, summary: Mapping[str, Any], *, wrap_codes: int | None = None) -> None:
@@ -36,7 +38,7 @@ def draw(made: Learner, run: RunFolder, summary: Mapping[str, Any], *, wrap_code
     try:
         film(
             made, run.figures / FILM, str(summary["environment"]), dict(summary["environment_kwargs"]),
-            seed=int(summary["seed"]), frames=120, every=2, wrap=wrap,
+            seed=int(summary["seed"]), frames=FRAMES, every=EVERY, wrap=wrap,
         )  # fmt: skip
     except UserError as error:
         print(f"no film: {error}", file=sys.stderr)
@@ -51,7 +53,7 @@ def draw_curves(run: RunFolder, summary: Mapping[str, Any]) -> None:
         points = [(r["step"], r["true_return"]) for r in records if "true_return" in r]
         with canvas(run.figures / "return.png", 6.4, 3.4) as figure:
             axes = figure.add_subplot()
-            axes.plot(*zip(*points, strict=True), label=summary["learner"])
+            axes.plot(*zip(*points, strict=True), marker=marker_of(points), label=summary["learner"])
             if expert is not None:
                 axes.axhline(expert, linestyle="--", color="#009E73", label="expert")
             axes.axhline(chance, linestyle=":", color="#8C8C8C", label="random policy")
@@ -71,7 +73,7 @@ def pictures(run: RunFolder) -> list[Picture]:
         "learning.png": "What was noted in each iteration, over the env steps. Accuracy: how many of the expert's "
         "pairs, and of the learner's, the discriminator tells for what they are [%]; of the posterior, how many codes "
         "it names [%].",
-        FILM: "One episode of the trained policy, deterministic.",
+        FILM: f"The first {FRAMES * EVERY} steps at most of an episode of the trained policy, deterministic.",
     }
     return [
         Picture(run.figures / name, caption) for name, caption in captions.items() if (run.figures / name).is_file()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.common.figures import PALETTE, canvas
+from apps.common.figures import PALETTE, canvas, marker_of
 from apps.common.report import Headline, Picture, Table, write_report
 from core_models.training import RunFolder
 
@@ -73,7 +73,8 @@ def _draw(out: Path, runs: Sequence[Mapping[str, Any]], path: Path) -> Path | No
     with canvas(path, 6.4, 3.4) as figure:
         axes = figure.add_subplot()
         for i, (seed, points) in enumerate(curves.items()):
-            axes.plot(*zip(*points, strict=True), color=PALETTE[i % len(PALETTE)], label=f"seed {seed}")
+            colour = PALETTE[i % len(PALETTE)]
+            axes.plot(*zip(*points, strict=True), marker=marker_of(points), color=colour, label=f"seed {seed}")
         expert, chance = runs[0]["expert"]["mean"], runs[0]["random"]["mean"]
         if expert is not None:
             axes.axhline(expert, linestyle="--", color="#8C8C8C", label="expert")

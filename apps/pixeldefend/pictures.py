@@ -165,6 +165,7 @@ def roc_curves(
     attacks: Mapping[str, ArrayLike],
     path: Path | str,
     *,
+    made_of: Mapping[str, ArrayLike] | None = None,
     false_positive_rate: float | None = None,
     title: str | None = None,
 ) -> Path:
@@ -174,6 +175,7 @@ def roc_curves(
         clean: scores of clean images.
         attacks: scores of the images of each attack, larger for more suspicious ones.
         path: the PNG file to write.
+        made_of: of attacks on the clean images themselves, the place of each image's own among them, by attack.
         false_positive_rate: a rate to mark.
         title: shown above.
 
@@ -190,7 +192,8 @@ def roc_curves(
             label = f"{100 * false_positive_rate:g} % false alarms"
             axes.axvline(false_positive_rate, color="black", linestyle=STROKES[2], linewidth=1.2, label=label)
         for number, (name, scores) in enumerate(attacks.items()):
-            curve, area = roc_curve(clean, scores), area_under_curve(clean, scores)
+            own = (made_of or {}).get(name)
+            curve, area = roc_curve(clean, scores), area_under_curve(clean, scores, made_of=own)
             axes.plot(
                 curve.false_positive_rate,
                 curve.true_positive_rate,

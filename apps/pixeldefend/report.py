@@ -162,6 +162,7 @@ def draw_figures(
     pictures.append(Picture(path, f"{words} called suspicious. {only}"))
     path = roc_curves(
         clean.bits, {name: bits for name, (bits, _) in pairs.items()}, folder.figures / "roc.png",
+        made_of={name: moved[name].nonzero()[0] for name in pairs},
         false_positive_rate=rate, title=f"Detection by bits/dim, {at}",
     )  # fmt: skip
     words = "Adversarial images found, against clean images called suspicious (ROC curves)."
@@ -175,7 +176,7 @@ def write_page(run: Path, summary: Mapping[str, Any], pictures: Sequence[Picture
     _, *oblivious = [row for row in summary["rows"] if row["images"] not in summary["knowing"]]
     headlines = []
     if oblivious:
-        worst = min(oblivious, key=lambda row: row["undefended"])
+        worst = min(oblivious, key=lambda row: row["purified"])
         headlines += [
             Headline(
                 f"{worst['images']}: accuracy",

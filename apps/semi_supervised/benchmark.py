@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import core_models
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.provenance import device_words
 from core_models.data import digest, require_own_name
 from core_models.errors import UserError
@@ -101,11 +101,12 @@ class Grid:
         return cell_config(self.estimator(entry), self.told, entry.labels)
 
     def stands(self, entry: Entry) -> bool:
-        """Says, and prints, whether a cell was measured already in this very configuration."""
+        """Says, and prints, whether a cell stands, of this configuration or another, which isn't replaced."""
         if self.again:
             return False
-        found = find_cell(
+        found = told_to_stand(
             self.results,
+            str(entry),
             app=APP,
             table=self.table,
             row=entry.method.row,
@@ -114,8 +115,6 @@ class Grid:
             config_hash=hash_of(self.config(entry)),
             protocol=PROTOCOL,
         )
-        if found:
-            print(f"{entry}: stands, {found.value:.2f} {found.unit}", flush=True)
         return found is not None
 
     def command(self, entry: Entry) -> str:

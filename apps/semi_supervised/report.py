@@ -98,7 +98,7 @@ def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | No
         Headline(
             "test error", f"{summary['test_error_percent']:.2f} %", f"{summary['error_count']} of {summary['n_test']}"
         ),
-        Headline("labels", str(summary["labels"]), f"draw {summary['draw']}"),
+        Headline("labels", str(summary["labels"]), "" if summary["draw"] is None else f"draw {summary['draw']}"),
         Headline("time", f"{summary['seconds']:.0f} s", summary["device"]),
     ]
     if summary.get("pool_error_percent") is not None:

@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 
 import core_models
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import command_line, device_words
 from core_models.data import load as load_data
@@ -148,9 +148,8 @@ def _cell(
         "draw": seed,
     }
     protocol = _protocol(data)
-    standing = find_cell(results, **place, config_hash=hash_of(config), protocol=protocol)
-    if standing and not again:
-        print(f"{title}, m = {column}, seed {seed}: stands, {standing.value:.3g}", flush=True)
+    known_as, words = hash_of(config), f"{title}, m = {column}, seed {seed}"
+    if not again and told_to_stand(results, words, **place, config_hash=known_as, protocol=protocol):
         return
     x = _test_images(data, images)
     start = time.monotonic()
@@ -168,13 +167,13 @@ def _cell(
     options |= {"images": str(images), "group": str(group)} if own else {}
     options |= {"prior": prior} if prior else {}
     options |= {"prior_of": known} if known != data else {}
-    words = ["genapps compressed-sensing benchmark", *(f"--{k} {shlex.quote(v)}" for k, v in options.items())]
+    command = ["genapps compressed-sensing benchmark", *(f"--{k} {shlex.quote(v)}" for k, v in options.items())]
     write_cell(
         results,
         Cell(
             **place, value=told["mse"]["mean"], unit="mean squared error of a pixel", better="lower", seed=seed,
-            config_hash=hash_of(config), protocol=protocol, device=device_words("cpu"), seconds=seconds,
-            command=" ".join(words), extra=extra,
+            config_hash=known_as, protocol=protocol, device=device_words("cpu"), seconds=seconds,
+            command=" ".join(command), extra=extra,
         ),
     )  # fmt: skip
     print(

@@ -34,7 +34,7 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import Generator, Tensor
 
 import core_models
-from apps.common.cells import Cell, find_cell, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.data import load as load_data
@@ -168,10 +168,17 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
         settings["training"] = other
     config_hash = hash_of(settings)
     place: dict[str, Any] = {"app": APP, "table": table, "column": column, "draw": seed}
-    standing = [find_cell(results, row=name, **place, config_hash=config_hash, protocol=PROTOCOL) for name in rows]
-    if all(standing) and not options.again:
-        print(f"{rows[0]}, m = {column}, seed {seed}: stands", flush=True)
-        return
+    if not options.again:
+        standing = [
+            told_to_stand(
+                results, f"{name}, m = {column}, seed {seed}", row=name, **place, config_hash=config_hash,
+                protocol=PROTOCOL,
+            )
+            for name in rows
+        ]  # fmt: skip
+        others = [cell for cell in standing if cell and (cell.config_hash, cell.protocol) != (config_hash, PROTOCOL)]
+        if others or all(standing):
+            return
     start = time.monotonic()
     if row == PCA:
         encoder, decode = _pca(data, m, seed)

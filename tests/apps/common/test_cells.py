@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 
-from apps.common.cells import Cell, cell_path, find_cell, read_cell, read_cells, split_stale, write_cell
+from apps.common.cells import Cell, cell_path, read_cell, read_cells, split_stale, told_to_stand, write_cell
 from core_models.errors import UserError
 
 
@@ -89,14 +89,18 @@ def test_a_cell_in_another_cells_place_is_refused(tmp_path):
         read_cells(tmp_path)
 
 
-def test_only_the_same_configuration_and_protocol_counts_as_done(tmp_path):
-    cell = make()
+def test_what_stands_in_a_cells_place_is_told(tmp_path, capsys):
+    cell = make(command="genapps made-it")
     write_cell(tmp_path, cell)
     which = {"app": cell.app, "table": cell.table, "row": cell.row, "column": cell.column}
     same = {"draw": 0, "config_hash": cell.config_hash, "protocol": "1"}
-    assert find_cell(tmp_path, **which, **same) == cell
-    for other in ({"draw": 1}, {"config_hash": "ffffffffffff"}, {"protocol": "2"}):
-        assert find_cell(tmp_path, **which, **same | other) is None
+    assert told_to_stand(tmp_path, "here", **which, **same) == cell
+    assert capsys.readouterr().out.startswith("here: stands, ")
+    for other in ({"config_hash": "ffffffffffff"}, {"protocol": "2"}):
+        assert told_to_stand(tmp_path, "here", **which, **same | other) == cell
+        told = capsys.readouterr().out
+        assert told.startswith("here: one of other settings stands, ") and "by genapps made-it: replace it by" in told
+    assert told_to_stand(tmp_path, "here", **which, **same | {"draw": 1}) is None and not capsys.readouterr().out
 
 
 def test_draws_of_an_older_configuration_are_stale():

@@ -114,7 +114,8 @@ def test_settings_are_chosen_on_validation_and_used(tmp_path, monkeypatch):
 def test_other_settings_are_another_configuration(tmp_path, monkeypatch):
     before = fill(tmp_path, methods=["LASSO"])["LASSO"]
     monkeypatch.setattr(table, "chosen", lambda *_: {"alpha": 0.01})
-    after = fill(tmp_path, methods=["LASSO"])["LASSO"]
+    assert fill(tmp_path, methods=["LASSO"])["LASSO"] == before  # a cell of other settings isn't replaced
+    after = fill(tmp_path, methods=["LASSO"], again=True)["LASSO"]
     assert before.config_hash != after.config_hash and after.value < before.value
 
 
@@ -170,7 +171,8 @@ def test_another_default_of_the_method_is_another_configuration(tmp_path, monkey
     monkeypatch.setitem(rows.ROWS, "CSGM", rows.Row(Fitted, {"steps": 5, "restarts": 2}, prior=rows.PAPER))
     Fitted.__name__ = "CSGM"  # a class made anew would be an option of --method in later tests
     try:
-        assert fill(tmp_path, methods=["CSGM"])["CSGM"].config_hash != before  # its penalty's default is another
+        # its penalty's default is another
+        assert fill(tmp_path, methods=["CSGM"], again=True)["CSGM"].config_hash != before
     finally:
         Fitted.__name__ = "Fitted"
 

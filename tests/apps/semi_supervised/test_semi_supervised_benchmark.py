@@ -57,9 +57,15 @@ def test_a_stack_has_a_time_limit_too(tmp_path):
 def test_a_cell_of_another_file_of_the_same_name_does_not_stand(tmp_path, capsys):
     places = {"results": str(tmp_path / "results"), "work": str(tmp_path / "work")}
     one, other = (own_data(tmp_path / folder / "bars.npz", seed) for seed, folder in enumerate("ab"))
-    for data, stands in ((one, False), (other, False), (other, True)):
-        benchmark(["SVM"], [4], 1, data=data, device="cpu", **places)
-        assert ("stands" in capsys.readouterr().out) is stands
+    for data, again, words in (
+        (one, False, None),
+        (other, False, "one of other settings stands"),
+        (other, True, None),
+        (other, False, ": stands, "),
+    ):
+        benchmark(["SVM"], [4], 1, data=data, device="cpu", again=again, **places)
+        told = capsys.readouterr().out
+        assert "stands" not in told if words is None else words in told
 
 
 def test_data_of_ones_own_are_told_apart_by_what_they_hold(tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from matplotlib.axes import Axes
 from PIL import Image
 
 from apps.common import figures
@@ -84,3 +85,14 @@ def test_a_wrong_shape_is_named_and_nothing_written(tmp_path, draw, why):
     with pytest.raises(UserError, match=why):
         draw(tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """A formula between dollars may not parse, and legends leave out what begins with an underscore."""
+    seen = []
+    monkeypatch.setattr(Axes, "legend",
+                        lambda self, *_, **__: seen.extend(self.get_legend_handles_labels()[1]))  # fmt: skip
+    figures.scatter(RNG.random((4, 2)), [0, 0, 1, 1], tmp_path / "names.png", classes=["_background_", "$a_$ and $"])
+    assert [name.strip() for name in seen] == ["_background_", r"\$a_\$ and \$"]
+    figures.confusion_matrix(np.eye(2, dtype=int), tmp_path / "matrix.png", classes=["$\\frac$", "b"])
+    assert figures.marker_of([1]) and not figures.marker_of(range(12))

@@ -284,3 +284,18 @@ def test_what_is_missing_is_named(tmp_path, call, models, capsys):
     (tmp_path / "run" / "pixeldefend" / "images.npz").write_bytes(b"torn")
     assert main(["report", "--run", str(tmp_path / "run")]) == 2
     assert "expected the images of a demo" in capsys.readouterr().err
+
+
+def test_the_page_is_headed_by_the_attack_that_leaves_the_defence_least(tmp_path):
+    def row(images, undefended, purified, auc=None):
+        told = {"images": images, "n": 9, "undefended": undefended, "purified": purified, "adaptive": 50.0}
+        return {**told, "changed": 9, "auc": auc, "suspicious": 50.0}
+
+    rows = [row("clean", 90.0, 85.0), row("BIM", 0.0, 74.0, 0.987), row("FGSM", 19.0, 68.0, 0.876)]
+    summary = {
+        "rows": rows, "knowing": [], "images_per_second": 1.0, "device": "none", "false_positive_rate": 0.1, "eps": 25,
+        "eps_defend": 32, "adaptive_threshold": 3.0, "adaptive_quantile": 0.9, "data": "waves", "caution": "mind",
+        "notes": [], "command": "genapps",
+    }  # fmt: skip
+    page = report_module.write_page(tmp_path, summary, []).read_text()
+    assert "FGSM: accuracy" in page and "19 → 68 %" in page and "FGSM: AUC" in page and "BIM: accuracy" not in page

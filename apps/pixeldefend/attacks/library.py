@@ -214,7 +214,7 @@ def square(
     return _run("Square", classifier, x, y, generator, eps=eps / LEVELS, seed=_seed(generator), **settings)
 
 
-@register("autoattack", title="AutoAttack", source="Croce and Hein 2020, section 6", any_batch_size=False, version=2)
+@register("autoattack", title="AutoAttack", source="Croce and Hein 2020, section 6", any_batch_size=False, revision=2)
 def autoattack(
     classifier: nn.Module,
     x: Images,

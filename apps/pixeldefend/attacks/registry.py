@@ -50,7 +50,7 @@ class Attack:
     """Whether its random draws are the same however the images are cut into batches: those made on the CPU; PGD's and
     EOT-PGD's starts are drawn where the images are. The last bits of a network's arithmetic can differ with the batch
     all the same, and with them the sign of a gradient near 0."""
-    version: int = 1
+    revision: int = 1
     """Raised where it comes to give other images: beside a result it tells them apart."""
 
     def parameters(self, eps: float | None = None, **given: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def register(
     knows_defence: bool = False,
     budgetless: bool = False,
     any_batch_size: bool = True,
-    version: int = 1,
+    revision: int = 1,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Makes a function known as an attack.
 
@@ -114,7 +114,7 @@ def register(
         knows_defence: whether it is made against a defence.
         budgetless: whether it has no use for the budget: it is called with the whole range, and clipped afterwards.
         any_batch_size: see `Attack`.
-        version: see `Attack`.
+        revision: see `Attack`.
 
     Example:
         >>> import torch
@@ -130,7 +130,7 @@ def register(
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _ATTACKS[name] = Attack(
-            name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, version
+            name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, revision
         )
         return function
 
@@ -181,7 +181,7 @@ def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str
     if eps is None:
         values |= {key: "from eps" for key in found.derived if values[key] is None}
     told = {key: type(value).__name__ if isinstance(value, nn.Module) else value for key, value in values.items()}
-    more = {} if found.version == 1 else {"version": found.version}
+    more = {} if found.revision == 1 else {"revision": found.revision}
     return {"attack": found.title, "source": found.source, **({} if eps is None else {"eps": eps}), **told, **more}
 
 

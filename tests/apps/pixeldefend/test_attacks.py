@@ -221,6 +221,11 @@ def test_rounding_outwards_never_shrinks_a_change():
     assert ((rounded_outwards(x, adversarial, 8) - x) * 255).round().flatten().tolist() == [1, -1, 7, 8]
 
 
+def test_an_attack_that_came_to_give_other_images_says_so():
+    told = describe("autoattack", 8)
+    assert (told["version"], told["revision"]) == ("standard", 2) and "revision" not in describe("bim", 8)
+
+
 def test_what_autoattack_ends_with_between_two_levels_still_fools(monkeypatch):
     """FAB ends just beyond the boundary, and the nearest 8-bit image can lie before it."""
 

@@ -94,15 +94,17 @@ class SparseGen(Recovery):
         moving = [self.steps_alone == 0]
         generated: list[Tensor] = []
 
+        def objective(y: Tensor, x: Tensor, z: Tensor, deviation: Tensor | float) -> Tensor:
+            fit = (y - x @ A.T).square().sum(1) / m
+            return fit + self.penalty * z.square().flatten(1).sum(1) + self.sparsity * deviation
+
         def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
             z, nu = variables
             made = prior.decode(z).flatten(1)
             generated[:] = [made.detach()]
             x = made + signals_of(nu) if moving[0] else made
             x = x.clamp(0, 1) if moving[0] and basis is not None else x
-            fit = (y[signals] - x @ A.T).square().sum(1) / m
-            value = fit + self.penalty * z.square().flatten(1).sum(1)
-            return value + self.sparsity * nu.abs().sum(1) if moving[0] else value
+            return objective(y[signals], x, z, nu.abs().sum(1) if moving[0] else 0.0)
 
         def project(variables: Sequence[Tensor], step: int) -> None:
             """Keeps the sum in the box; for pixels only, where that is closed."""
@@ -118,9 +120,8 @@ class SparseGen(Recovery):
             made = prior.decode(found.variables[0]).flatten(1)
             x = refine(A, basis, y, made, found.variables[1], self.sparsity, lipschitz, REFINE_STEPS)
         deviation = (x - made if basis is None else (x - made) @ basis.T).abs().sum(1)
-        # of what is returned, which the last steps have moved since the search
-        value = (y - x @ A.T).square().sum(1) / m + self.penalty * found.variables[0].square().flatten(1).sum(1)
-        return x, value + self.sparsity * deviation, deviation
+        # the loss is of what is returned, which the last steps have moved since the search
+        return x, objective(y, x, found.variables[0], deviation), deviation
 
 
 def refine(

@@ -55,13 +55,16 @@ class Line(gymnasium.Env):
         self.t = 0
         return self._see(), {}
 
+    def _right(self) -> float:
+        return float(self.WEIGHTS @ self.seen)
+
     def step(self, action):
-        error = abs(float(action[0]) - float(self.WEIGHTS @ self.seen))
+        error = abs(float(action[0]) - self._right())
         self.t += 1
         return self._see(), -error, False, self.t >= STEPS, {}
 
 
-class Table(gymnasium.Env):
+class Table(Line):
     """A table of two rows is shown, one far from 0 and one near; right is to say the sum of the near one."""
 
     CENTRES, SPREADS = np.array([[40.0], [0.0]]), np.array([[8.0], [0.3]])
@@ -74,15 +77,8 @@ class Table(gymnasium.Env):
         self.seen = (self.CENTRES + self.SPREADS * self.np_random.uniform(-1, 1, (2, 3))).astype(np.float32)
         return self.seen
 
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self._see(), {}
-
-    def step(self, action):
-        error = abs(float(action[0]) - float(self.seen[1].sum()))
-        self.t += 1
-        return self._see(), -error, False, self.t >= STEPS, {}
+    def _right(self) -> float:
+        return float(self.seen[1].sum())
 
 
 class Sides(gymnasium.Env):

@@ -32,11 +32,10 @@ from apps.imitation.learners.off_policy.learner import OffPolicyLearner
 from apps.imitation.learners.off_policy.sac import SAC
 from apps.imitation.learners.off_policy.sac_reference import ReferenceSAC
 from apps.imitation.policies import Algorithm
-from apps.imitation.tables.gail import find_demonstrations
 from core_models.errors import UserError
 from core_models.files import hash_of
 
-from .imitation_gail import Loop, against_the_peer, share
+from .imitation_gail import Loop, against_the_peer, demonstrations_of, share
 from .imitation_peer import peer_python
 from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
 from .timed import CPU, Timed
@@ -113,11 +112,7 @@ def bench(
             yield from share(loop, iterations=iterations, repeats=repeats, clock=clock)
 
     def dac() -> Iterator[Measure]:
-        # those of the expert that ships, where there are no others
-        shipped = find_demonstrations("HalfCheetah-v4", own=True)
-        file = demonstrations or find_demonstrations("HalfCheetah-v4") or shipped
-        if file is None:
-            raise UserError("expected demonstrations of HalfCheetah-v4 in $GENAPPS_DATA/demonstrations, found none")
+        file = demonstrations or demonstrations_of("HalfCheetah-v4")
         rows = Demonstrations.load(file).take(trajectories).subsampled(subsample, seed=0)
         yield from Runs(rows, steps, repeats, threads, clock).dac()
 

@@ -86,17 +86,25 @@ class Loop:
         return GAIL(env, rows, entropy=0.0, generator_settings=settings["generator"], **own)
 
 
+def demonstrations_of(environment: str) -> Path:
+    """Returns the file of an environment's demonstrations: the authors', else those of the expert that ships.
+
+    Raises:
+        UserError: when there are none.
+    """
+    file = find_demonstrations(environment) or find_demonstrations(environment, own=True)
+    if file is None:
+        raise UserError(f"expected demonstrations of {environment} in $GENAPPS_DATA/demonstrations, found none")
+    return file
+
+
 def experts_of(loop: Loop) -> Demonstrations:
     """Returns the demonstrations of a loop's environment, all and whole.
 
     Raises:
         UserError: when there are none, or fewer rows than a step of the discriminator takes.
     """
-    # those of the expert that ships, where there are no others
-    file = find_demonstrations(loop.environment) or find_demonstrations(loop.environment, own=True)
-    if file is None:
-        raise UserError(f"expected demonstrations of {loop.environment} in $GENAPPS_DATA/demonstrations, found none")
-    rows = Demonstrations.load(file)
+    rows = Demonstrations.load(demonstrations_of(loop.environment))
     if len(rows) < loop.discriminator_batch:
         raise UserError(f"expected {loop.discriminator_batch} rows of {loop.environment} or more, got {len(rows)}")
     return rows

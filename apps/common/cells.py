@@ -96,6 +96,10 @@ class Cell:
         self._require("better", self.better in get_args(Better), "'lower' or 'higher'")
         self._require("extra", isinstance(self.extra, dict), "a mapping")
 
+    def is_of(self, config_hash: str, protocol: str) -> bool:
+        """Returns whether this is a cell of such settings, measured in such a way."""
+        return (self.config_hash, self.protocol) == (config_hash, protocol)
+
     def _require(self, name: str, good: bool, expected: str) -> None:
         if not good:
             raise UserError(f"a cell's {name} must be {expected}, got {getattr(self, name)!r}")
@@ -179,7 +183,7 @@ def told_to_stand(
     cell = cell_at(folder, app=app, table=table, row=row, column=column, draw=draw)
     if cell is None:
         return None
-    if (cell.config_hash, cell.protocol) == (config_hash, protocol):
+    if cell.is_of(config_hash, protocol):
         print(f"{words}: stands, {cell.value:.4g}", flush=True)
     else:
         print(f"{words}: one of other settings stands, {cell.value:.4g}, by {cell.command}: replace it by "

@@ -184,14 +184,12 @@ def precise(model: Autoregressive, levels: Levels, y: Tensor | None) -> Precise:
     """
     assert isinstance(model, torch.nn.Module)
     parameters = [p.detach() for p in (*model.parameters(), *model.buffers())]
-    # the second sum tells weights in another order apart, within a tensor and among them
-    ramps = (
-        k * p.flatten() * torch.linspace(0.5, 1.5, p.numel(), device=p.device) for k, p in enumerate(parameters, 1)
-    )
+    # the second sum tells weights in another order apart
+    flat = torch.cat([torch.zeros(0, device=levels.device), *(p.flatten().float() for p in parameters)])
     checksum = (
         str(levels.device),
         float(sum(p.abs().sum().double() for p in parameters)),
-        float(sum(ramp.sum().double() for ramp in ramps)),
+        float(flat @ torch.linspace(0.5, 1.5, len(flat), device=flat.device)),
     )
     found = _PRECISE.get(model)
     if found is None or found.checksum != checksum:

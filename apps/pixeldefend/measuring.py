@@ -72,7 +72,7 @@ class Grid:
         key = hash_of(settings)
         if not self.again:
             standing = cell_at(self.results, app=APP, table=name, row=row, column=column, draw=draw)
-            if standing is not None and (standing.config_hash, standing.protocol) == (key, PROTOCOL):
+            if standing is not None and standing.is_of(key, PROTOCOL):
                 return standing
             self._refuse_to_shrink(standing, settings)
         start = time.monotonic()

@@ -176,8 +176,7 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
             )
             for name in rows
         ]  # fmt: skip
-        others = [cell for cell in standing if cell and (cell.config_hash, cell.protocol) != (config_hash, PROTOCOL)]
-        if others or all(standing):
+        if all(standing) or any(cell and not cell.is_of(config_hash, PROTOCOL) for cell in standing):
             return
     start = time.monotonic()
     if row == PCA:

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, nn
 
 from core_models.errors import UserError
+from core_models.latent.draws import seeded
 
 from .box import LEVELS, Images, Labels, rounded_to_fool
 from .checks import check_positive
@@ -37,14 +38,9 @@ class _WithParameter(nn.Module):
 @contextmanager
 def _global_draws(generator: Generator, device: torch.device) -> Iterator[None]:
     """Lets torch's global state go on from a generator's, and then the generator from there; gives the global back."""
-    cuda = [device] if device.type == "cuda" else []
     # drawn before the generator's state is lent out: else it would come back as it was, and each batch draw the same
-    seed = _seed(generator) if cuda else 0
-    with torch.random.fork_rng(devices=cuda):
+    with seeded(_seed(generator) if device.type == "cuda" else 0, device):
         torch.default_generator.set_state(generator.get_state())
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
         yield
         generator.set_state(torch.default_generator.get_state())
 

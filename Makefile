@@ -11,7 +11,7 @@ help:
 	@echo "make demo   M1+M2 and its supervised baseline, PixelDefend, GAIL, digits from few measurements; runs/demo/report.html"
 	@echo "make test   all tests"
 	@echo "make check  format, lint, types, and the arrows between packages"
-	@echo "make bench  speed, as ratios measured in one run (installs a peer into .bench-venv)"
+	@echo "make bench  speed, as ratios measured in one run (installs peers into the user's cache)"
 	@echo "make results  write docs/results/*.md again from the result cells"
 
 $(VENV)/.installed: pyproject.toml
@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(PY) -m apps compressed-sensing demo --out runs/demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile -rs
 
 test-gpu:
 	$(or $(wildcard $(PY)),python3) -m pytest -m gpu

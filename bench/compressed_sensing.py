@@ -12,11 +12,9 @@ Run it with OMP_NUM_THREADS=1 where threads is 1, for what isn't PyTorch.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,8 +24,9 @@ import torch
 from torch import Tensor
 
 import core_models
-from apps.common.cells import write_cell
+from apps.common.cells import Cell
 from apps.common.cli import run_cli
+from apps.common.options import at_least, known_names
 from apps.common.provenance import ROOT, device_words
 from apps.compressed_sensing.generative.csgm import checked_prior
 from apps.compressed_sensing.operators import gaussian, measure
@@ -38,7 +37,7 @@ from core_models.files import hash_of
 from .cs_deepinv import against_deepinv, peer_python
 from .cs_lasso import LADDERS, against_cvxpy
 from .cs_search import Task, batch_sizes, one_batch
-from .ratios import Clock, Measure, Stopwatch, speed_cell, table
+from .ratios import Clock, Measure, Stopwatch, conditions, run_parts, speed_cell
 
 Part = Literal["lasso", "csgm", "batch", "memory", "deepinv"]
 PROTOCOL = "1"
@@ -88,11 +87,10 @@ def bench(
         write: write result cells.
         out: folder of the result cells.
     """
-    if min(images, csgm_images, steps, restarts, batch_steps, peer_signals, repeats, threads, *m, *sizes, *counts) < 1:
-        raise UserError("expected counts of at least 1 for images, steps, restarts, sizes, repeats and threads")
-    unknown = [solver for solver in solvers if solver not in LADDERS]
-    if unknown:
-        raise UserError(f"--solvers: expected some of {', '.join(LADDERS)}, got {', '.join(unknown)}")
+    at_least(1, m=min(m, default=1), images=images, csgm_images=csgm_images, steps=steps, restarts=restarts)
+    at_least(1, batch_steps=batch_steps, sizes=min(sizes, default=1), counts=min(counts), peer_signals=peer_signals)
+    at_least(1, repeats=repeats, threads=threads)
+    known_names("solvers", solvers, LADDERS)
     if clock == "cpu" and threads > 1:
         raise UserError("clock: expected wall unless one CPU thread is timed, got cpu")
     if write and repeats < 3:
@@ -130,24 +128,13 @@ def bench(
         "deepinv": deepinv,
     }
     words = device_words(CPU, threads)
-    for part in parts:
-        print(f"measuring: {part} ...", flush=True)
-        start, measures = time.monotonic(), []
-        for measure_ in ways[part]():
-            measures.append(measure_)
-            if write:
-                settings = {**measure_.extra["settings"], "prior": prior, "threads": threads, "clock": clock}
-                write_cell(
-                    out,
-                    speed_cell(
-                        "compressed_sensing", measure_, CPU, words, config_hash=hash_of(settings),
-                        protocol=PROTOCOL, seconds=time.monotonic() - start,
-                    ),
-                )  # fmt: skip
-            start = time.monotonic()
-        print(f"\n{table(measures)}\n", flush=True)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
+
+    def cell(found: Measure, took: float) -> Cell:
+        hashed = hash_of({**found.extra["settings"], "prior": prior, "threads": threads, "clock": clock})
+        return speed_cell("compressed_sensing", found, CPU, words, config_hash=hashed, protocol=PROTOCOL, seconds=took)
+
+    run_parts(parts, ways, cell, write, out)
+    print(conditions(words, clock, repeats))
 
 
 def memory(x: Tensor, counts: tuple[int, int], prior: str) -> Iterator[Measure]:

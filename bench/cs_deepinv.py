@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from apps.compressed_sensing.generative.csgm import CSGM
 from core_models.data import user_cache
 from core_models.errors import UserError
 
+from . import venvs
 from .cs_search import M, Task
 from .ratios import Clock, Measure, interleaved, quotients
 
@@ -47,34 +47,11 @@ def peer_python(folder: Path | None = None) -> Path:
     Raises:
         UserError: when it can't be made, most likely for want of a package index.
     """
-    folder = (folder or user_cache() / "bench-deepinv").absolute()
-    python, mark = folder / "bin" / "python", folder / ".installed"
-    libraries = str(Path(torch.__file__).parents[1])
-    wanted = "\n".join([sys.version, libraries, *requirements()])
-    if python.exists() and mark.exists() and mark.read_text(encoding="utf-8") == wanted:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise UserError(
-            f"peer: expected a folder to make a virtual environment in, got {folder} with other files in it"
-        )
-    print(f"installing {requirements()[0]} into {folder} ...", flush=True)
-    try:
-        _call(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
-        site = _call(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-        (Path(site) / "shared.pth").write_text(libraries + "\n", encoding="utf-8")
-        pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps")
-        _call(*pip, *requirements())
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:] or ["no word why"]
-        raise UserError(
-            f"could not make {folder} with {requirements()[0]} ({last[0]}): leave out the part deepinv"
-        ) from error
-    mark.write_text(wanted, encoding="utf-8")
-    return python
-
-
-def _call(*command: str, **more: Any) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
+    # the worker imports it in a way of its own: here it is enough that it is installed
+    return venvs.shared_environment(
+        folder or user_cache() / "bench-deepinv", requirements(),
+        "from importlib.metadata import version; version('deepinv')", "leave out the part deepinv",
+    )  # fmt: skip
 
 
 def ask(python: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -86,10 +63,10 @@ def ask(python: Path, settings: dict[str, Any]) -> dict[str, Any]:
     env = os.environ | {"OMP_NUM_THREADS": str(settings["threads"])}
     command = (str(python), "-m", "bench.cs_deepinv_worker")
     try:
-        told = _call(*command, cwd=ROOT, env=env, input=json.dumps(settings) + "\n")
+        told = venvs.call(*command, cwd=ROOT, env=env, input=json.dumps(settings) + "\n")
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:] or ["no word why"]
-        raise UserError(f"deepinv could not recover anything ({last[0]}): leave out the part deepinv") from error
+        words = venvs.last_words(error)
+        raise UserError(f"deepinv could not recover anything ({words}): leave out the part deepinv") from error
     answer: dict[str, Any] = json.loads(told.splitlines()[-1])
     return answer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apps.compressed_sensing.__main__ import main as compressed_sensing
 
-from .memory import peak_bytes
+from .peak import peak_bytes
 
 
 def main() -> int:

@@ -14,9 +14,10 @@ import torch
 from torch import Generator, Tensor
 
 from apps.compressed_sensing.generative.csgm import ANNEALED, CSGM, starts
-from apps.compressed_sensing.generative.latent_search import Search, frozen, search
+from apps.compressed_sensing.generative.latent_search import Search, search
 from apps.compressed_sensing.operators import gaussian, measure
 from apps.compressed_sensing.solvers.lasso import solve_lasso
+from core_models.modes import steady
 
 from .cs_lasso import lasso_problem
 from .ratios import Measure, Stopwatch, interleaved, quotients
@@ -48,7 +49,7 @@ class Task:
         """Returns the least losses (images,) of restarts one after another, 50 images at a time."""
         own = starts(self.prior, len(self.y), self.restarts, 0)
         parts = []
-        with frozen(self.prior):
+        with steady(self.prior):
             for first in range(0, len(self.y), REFERENCE_BATCH):
                 y = self.y[first : first + REFERENCE_BATCH]
 

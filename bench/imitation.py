@@ -10,9 +10,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -22,8 +20,9 @@ import torch
 from stable_baselines3 import SAC as PlainSAC
 from torch import nn
 
-from apps.common.cells import write_cell
+from apps.common.cells import Cell
 from apps.common.cli import run_cli
+from apps.common.options import at_least
 from apps.common.provenance import device_words
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import vector_env
@@ -37,7 +36,7 @@ from core_models.files import hash_of
 
 from .imitation_gail import Loop, against_the_peer, demonstrations_of, share
 from .imitation_peer import peer_python
-from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
+from .ratios import Clock, Measure, Stopwatch, conditions, interleaved, quotients, run_parts, speed_cell
 from .timed import CPU, Timed
 
 Part = Literal["gail", "share", "dac"]
@@ -86,10 +85,8 @@ def bench(
         write: write result cells.
         out: folder of the result cells.
     """
-    if min(iteration, iterations, *side_by_side) < 1:
-        raise UserError("expected iteration, iterations and side_by_side of at least 1")
-    if min(steps, repeats, threads, trajectories, subsample) < 1:
-        raise UserError("expected steps, repeats, threads, trajectories and subsample of at least 1")
+    at_least(1, iteration=iteration, iterations=iterations, side_by_side=min(side_by_side, default=1))
+    at_least(1, steps=steps, repeats=repeats, threads=threads, trajectories=trajectories, subsample=subsample)
     if clock == "cpu" and threads > 1:
         raise UserError("clock: expected wall unless one CPU thread is timed, got cpu")
     if write and repeats < 3:
@@ -118,21 +115,13 @@ def bench(
 
     ways: dict[Part, Callable[[], Iterator[Measure]]] = {"gail": gail, "share": shares, "dac": dac}
     words = device_words(CPU, threads)
-    for part in parts:
-        print(f"measuring: {part} ...", flush=True)
-        start = time.monotonic()
-        measures = []
-        for measure in ways[part]():  # each is kept as it comes: a later one may fail
-            measures.append(measure)
-            settings = {**measure.extra["settings"], "threads": threads, "clock": clock}
-            hashed, took = hash_of(settings), time.monotonic() - start
-            cell = speed_cell("imitation", measure, CPU, words, config_hash=hashed, protocol=PROTOCOL, seconds=took)
-            if write:
-                write_cell(out, cell)
-            start = time.monotonic()
-        print(f"\n{table(measures)}\n", flush=True)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
+
+    def cell(measure: Measure, took: float) -> Cell:
+        hashed = hash_of({**measure.extra["settings"], "threads": threads, "clock": clock})
+        return speed_cell("imitation", measure, CPU, words, config_hash=hashed, protocol=PROTOCOL, seconds=took)
+
+    run_parts(parts, ways, cell, write, out)
+    print(conditions(words, clock, repeats))
 
 
 class Runs:

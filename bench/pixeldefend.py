@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from apps.common.building import build_model
-from apps.common.cells import Cell, write_cell
+from apps.common.cells import Cell
 from apps.common.cli import run_cli
+from apps.common.options import at_least
 from apps.common.presets import find_config
 from apps.common.provenance import ROOT, device_words
 from apps.pixeldefend.engines.fixed_point import all_pixels
@@ -39,10 +39,12 @@ from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import resolve_device
 
-from .ratios import Measure, Stopwatch, speed_cell, table
+from .ratios import Measure, Stopwatch, conditions, run_parts, speed_cell
 
 Part = Literal["purify", "sample", "memory"]
 PROTOCOL = "1"
+NAIVE_AGAIN = 60.0
+"""Naive purification that takes less is timed in every round, else once [s]."""
 ENGINES: tuple[Engine, ...] = ("cached", "fixed-point", "row", "auto")
 
 
@@ -75,8 +77,7 @@ def bench(
         write: write result cells.
         out: folder of the result cells.
     """
-    if min(repeats, threads, *batch_sizes) < 1:
-        raise UserError("expected repeats, threads and batch_sizes of at least 1")
+    at_least(1, repeats=repeats, threads=threads, batch_sizes=min(batch_sizes, default=1))
     torch.set_num_threads(threads)
     where = resolve_device(device)
     if density.startswith("preset:"):
@@ -97,14 +98,8 @@ def bench(
         "memory": runs.memory,
     }
     words = device_words(where, threads)
-    for part in parts:
-        start = time.monotonic()
-        print(f"measuring: {part} ...", flush=True)
-        measures = list(ways[part]())
-        print(f"\n{table(measures)}\n", flush=True)
-        for measure in measures if write else ():
-            write_cell(out, runs.cell(measure, words, (time.monotonic() - start) / len(measures)))
-    print(f"{words}, torch {torch.__version__}, median of {repeats}")
+    run_parts(parts, ways, lambda measure, took: runs.cell(measure, words, took), write, out)
+    print(conditions(words, "wall", repeats))
 
 
 class Runs:
@@ -159,15 +154,24 @@ class Runs:
             with torch.no_grad():
                 one = median(self.timed(full) for _ in range(self.repeats))
                 products = self.flops(full)
-            for engine in ENGINES:
-                count = Count()
-                work = partial(purify, self.model, x, self.eps, engine=engine, batch_size=batch)
-                if not torch.equal(work(count=count), expected[0]):
+            counts = {engine: Count() for engine in ENGINES}
+            works = {
+                engine: partial(purify, self.model, x, self.eps, engine=engine, batch_size=batch) for engine in ENGINES
+            }
+            for engine, work in works.items():
+                if not torch.equal(work(count=counts[engine]), expected[0]):
                     raise RuntimeError(f"{engine} gave other images than naive")
-                times = [self.timed(work) for _ in range(self.repeats)]
+            # in rounds: a machine that slows down for a while then slows both sides of a ratio
+            rounds = [
+                {"naive": self.timed(slow) if naive < NAIVE_AGAIN else naive}
+                | {engine: self.timed(work) for engine, work in works.items()}
+                for _ in range(self.repeats)
+            ]
+            for engine, count in counts.items():
+                times = [own[engine] for own in rounds]
                 told = {
                     "time in full passes": median(times) / one,
-                    "arithmetic in full passes": self.flops(work) / products,
+                    "arithmetic in full passes": self.flops(works[engine]) / products,
                     "decided in double precision": count.settled,
                     "iterations, mean": float(np.mean(count.iterations)) if count.iterations else None,
                     "iterations, most": max(count.iterations, default=None),
@@ -180,7 +184,8 @@ class Runs:
                     f"{told['ms an image']:.1f} ms an image, {told['time in full passes']:.2f} passes of time, "
                     f"{told['arithmetic in full passes']:.2f} of arithmetic"
                 )
-                yield Measure(what, [naive / t for t in times], "higher", target, note=note, extra=told)
+                ratios = [own["naive"] / own[engine] for own in rounds]
+                yield Measure(what, ratios, "higher", target, note=note, extra=told)
         yield self.single_pass(expected[0])
 
     @torch.no_grad()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from apps.pixeldefend.purify import purify_images
+from apps.pixeldefend.purifying import purify_images
 
-from .memory import peak_bytes
+from .peak import peak_bytes
 
 
 def main() -> None:

@@ -6,15 +6,17 @@ for a while slows both, and drops out.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
-from apps.common.cells import Cell
+from apps.common.cells import Cell, write_cell
 
 Clock = Literal["wall", "cpu"]
 """wall: time that passes. cpu: time that this process computes, steadier on a machine shared with others; only for
@@ -22,6 +24,7 @@ one thread on a CPU."""
 
 Better = Literal["lower", "higher"]
 Times = Mapping[str, list[float]]
+Part = TypeVar("Part", bound=str)
 
 
 class Stopwatch:
@@ -114,6 +117,43 @@ def table(measures: Iterable[Measure]) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def run_parts(
+    parts: Iterable[Part],
+    ways: Mapping[Part, Callable[[], Iterator[Measure]]],
+    cell: Callable[[Measure, float], Cell],
+    write: bool,
+    out: Path,
+) -> None:
+    """Measures parts one after another and prints a table of each.
+
+    A figure is filed as soon as it is there, since a later one may fail. Its time is that since the figure before it in
+    its part: of several that come of the same rounds the first has the time of all.
+
+    Args:
+        parts: which.
+        ways: by part, a function that measures it.
+        cell: makes a cell of a figure and its time [s].
+        write: whether to file cells.
+        out: their folder.
+    """
+    for part in parts:
+        print(f"measuring: {part} ...", flush=True)
+        measures: list[Measure] = []
+        start = time.monotonic()
+        for measure in ways[part]():
+            measures.append(measure)
+            if write:
+                write_cell(out, cell(measure, time.monotonic() - start))
+            start = time.monotonic()
+        print(f"\n{table(measures)}\n", flush=True)
+
+
+def conditions(words: str, clock: Clock, repeats: int) -> str:
+    """Returns what was measured on, in words, and how."""
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}"
 
 
 def speed_cell(app: str, measure: Measure, device: torch.device, words: str, **more: Any) -> Cell:

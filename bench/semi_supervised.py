@@ -8,26 +8,25 @@ checked before anything is timed.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from apps.common.cells import Cell, write_cell
+from apps.common.cells import Cell
 from apps.common.cli import run_cli
+from apps.common.options import at_least
 from apps.common.provenance import ROOT, device_words
 from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training import resolve_device
 
-from . import steps as work
-from .peer import Peer, peer_python
-from .ratios import Clock, Measure, Stopwatch, interleaved, quotients, speed_cell, table
+from . import m2_steps as work
+from .m2_peer import Peer, peer_python
+from .ratios import Clock, Measure, Stopwatch, conditions, interleaved, quotients, run_parts, speed_cell
 
 Part = Literal["peer", "classes", "products", "compile", "loop", "memory"]
 PROTOCOL = "1"
@@ -56,13 +55,12 @@ def bench(
         threads: CPU threads, the same for all.
         device: auto, cpu or cuda.
         clock: wall, or cpu (computing time of the process, for one thread of a shared machine).
-        skip_peer: leave out pyro-ppl, which is installed into .bench-venv otherwise.
+        skip_peer: leave out pyro-ppl, which is installed into bench-pyro in the user's cache otherwise.
         write: write result cells.
         out: folder of the result cells.
     """
     where = resolve_device(device)
-    if min(repeats, steps, threads, *batch_sizes) < 1:
-        raise UserError("expected repeats, steps, threads and batch_sizes of at least 1")
+    at_least(1, repeats=repeats, steps=steps, threads=threads, batch_sizes=min(batch_sizes, default=1))
     if clock == "cpu" and (where.type != "cpu" or threads > 1):
         raise UserError("clock: expected wall unless one CPU thread is timed, got cpu")
     if write and repeats < 5:
@@ -80,16 +78,8 @@ def bench(
         "memory": runs.memory,
     }
     words = device_words(where, threads)
-    for part in parts:
-        start = time.monotonic()
-        print(f"measuring: {part} ...", flush=True)
-        found = list(ways[part]())
-        took = (time.monotonic() - start) / max(1, len(found))
-        for measure in found if write else ():  # kept as they come: a later part may fail
-            write_cell(out, runs.cell(measure, words, took))
-        print(f"\n{table(found)}\n", flush=True)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{words}, torch {torch.__version__}, {clock} clock, median of {repeats}{load}")
+    run_parts(parts, ways, lambda measure, took: runs.cell(measure, words, took), write, out)
+    print(conditions(words, clock, repeats))
 
 
 class Runs:
@@ -191,7 +181,7 @@ class Runs:
 
     def memory(self) -> Iterator[Measure]:
         """Peak memory of a run of M2 on MNIST, in a process of its own."""
-        command = [sys.executable, "-m", "bench.memory", str(self.threads)]
+        command = [sys.executable, "-m", "bench.m2_memory", str(self.threads)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         note = f"{found['source']}, {found['steps']} steps on a CPU"

@@ -1,6 +1,5 @@
 """The parts of the benchmark that decide what its figures mean; no test looks at a clock."""
 
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -106,19 +105,9 @@ def test_times_of_batches_are_per_signal():
     assert measures[0].value == pytest.approx(each["1"] / each["4"])
 
 
-def test_deepinvs_environment_has_the_torchvision_of_its_torch_and_its_absence_is_one_line(monkeypatch, tmp_path):
+def test_deepinvs_environment_has_the_torchvision_of_its_torch():
     assert "torchvision==0.21.*" in cs_deepinv.requirements("2.6.0")
     assert "torchvision==0.28.*" in cs_deepinv.requirements("2.13.0+cpu")
-
-    def fail(*command, **more):
-        raise subprocess.CalledProcessError(1, command, stderr="one\nNo matching distribution found\n")
-
-    monkeypatch.setattr(cs_deepinv, "_call", fail)
-    with pytest.raises(UserError, match=r"could not make .* \(No matching distribution found\)"):
-        cs_deepinv.peer_python(tmp_path / "venv")
-    (tmp_path / "mine.txt").write_text("a user's file")
-    with pytest.raises(UserError, match="with other files in it"):
-        cs_deepinv.peer_python(tmp_path)
 
 
 def test_deepinv_is_asked_for_the_same_steps_and_the_answer_is_per_signal(monkeypatch):
@@ -162,8 +151,8 @@ def test_measures_become_cells_of_the_table_of_speed(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"steps": 0}, "counts of at least 1"),
-        ({"solvers": ("OSPQ",)}, "expected some of CLARABEL, OSQP, SCS, got OSPQ"),
+        ({"steps": 0}, "--steps: expected 1 or more, got 0"),
+        ({"solvers": ("OSPQ",)}, "expected some of CLARABEL, OSQP, SCS, got 'OSPQ'; did you mean OSQP"),
         ({"clock": "cpu", "threads": 2}, "expected wall unless one CPU thread"),
         ({"write": True, "repeats": 2}, "at least 3 for cells to be written, got 2"),
     ],

@@ -48,7 +48,7 @@ def test_an_update_with_other_gradients_is_not_timed(pendulum, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"steps": 0}, "expected steps, repeats, threads, trajectories and subsample of at least 1"),
+        ({"steps": 0}, "--steps: expected 1 or more, got 0"),
         ({"clock": "cpu", "threads": 2}, "expected wall unless one CPU thread"),
         ({"write": True, "repeats": 2}, "at least 3 for cells to be written, got 2"),
     ],

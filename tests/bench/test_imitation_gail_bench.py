@@ -1,6 +1,7 @@
 """What the comparison of GAIL loops rests on: equal work, parts that are timed once each; no test looks at a clock."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.environments.making import make_env
 from apps.imitation.learners.off_policy.sac import SAC
 from apps.imitation.learners.on_policy import rollouts
-from bench import imitation, imitation_gail, imitation_peer, timed
+from bench import imitation, imitation_gail, imitation_peer, timed, venvs
 from bench.imitation_gail import Loop, Ours, against_the_peer, parts_timed, same_work, share
 from bench.imitation_worker import COUNTED
 from core_models.errors import UserError
@@ -135,20 +136,22 @@ def test_the_worker_imports_nothing_of_ours():
     assert not [name for name in names if name.split(".")[0] in ("", "apps", "core_models", "bench")]
 
 
-def test_the_peer_is_installed_once_and_never_over_other_files(tmp_path, monkeypatch):
-    calls, folder = [], tmp_path / "peer"
-    (folder / "bin").mkdir(parents=True)
-    (folder / "pyvenv.cfg").touch()
-    monkeypatch.setattr(imitation_peer, "_call", lambda *command: calls.append(command) or "")
-    python = imitation_peer.peer_python(folder)
-    assert any("imitation==1.0.1" in call for call in calls) and python == folder / "bin" / "python"
-    first = len(calls)
-    python.touch()
-    assert imitation_peer.peer_python(folder) == python and len(calls) == first
-    (tmp_path / "papers").mkdir()
-    (tmp_path / "papers" / "thesis.tex").touch()
-    with pytest.raises(UserError, match="papers with other files in it"):
-        imitation_peer.peer_python(tmp_path / "papers")
+def test_the_peer_gets_the_torch_that_runs_here_from_where_it_is_and_then_all_else(tmp_path, monkeypatch):
+    asked = []
+
+    def pip(python, *arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(venvs, "call", lambda *command: "")
+    monkeypatch.setattr(venvs, "pip", pip)
+    (tmp_path / "peer").mkdir()
+    imitation_peer.peer_python(tmp_path / "peer")
+    torch_here, mujoco_here = imitation_peer.SHARED
+    first, second, third = asked
+    assert first == (torch_here,) and second[:2] == (torch_here, "--index-url")
+    assert {torch_here, mujoco_here, "imitation==1.0.1"} <= set(third)
 
 
 def test_learners_of_other_settings_are_not_compared():

@@ -1,12 +1,16 @@
 """The parts of the benchmark that decide what its figures mean; no test looks at a clock."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import ratios, steps
-from bench.memory import peak_bytes
-from bench.ratios import Measure, Stopwatch, interleaved, quotients, table
+from apps.common.cells import read_cells
+from bench import m2_steps as steps
+from bench import ratios, semi_supervised
+from bench.peak import peak_bytes
+from bench.ratios import Measure, Stopwatch, interleaved, quotients, run_parts, speed_cell, table
 from bench.semi_supervised import bench
 from core_models.errors import UserError
 
@@ -44,6 +48,33 @@ def test_a_target_is_a_bound_on_the_right_side(better, target, met):
     assert measure.value == 2.0
     assert measure.met is met
     assert ("NO" in table([measure])) == (met is False)
+
+
+def test_a_figure_is_filed_before_a_later_one_of_its_part_fails(monkeypatch, tmp_path):
+    def classes(self):
+        yield Measure("the first", [2.0], "higher", None)
+        raise RuntimeError("the next one failed")
+
+    monkeypatch.setattr(semi_supervised.Runs, "classes", classes)
+    monkeypatch.setattr(steps, "check_every_class", lambda: None)
+    with pytest.raises(RuntimeError, match="the next one failed"):
+        bench(parts=("classes",), device="cpu", write=True, out=tmp_path)
+    (cell,) = read_cells(tmp_path)
+    assert cell.row == "the first" and cell.value == 2
+
+
+def test_every_figure_is_filed_with_the_time_since_the_one_before(monkeypatch, tmp_path):
+    clock = iter([10.0, 13.0, 13.0, 17.0, 17.0])
+    monkeypatch.setattr(ratios, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    figures = [Measure(what, [1.0], "higher", None) for what in ("a", "b")]
+    run_parts(
+        ("all",), {"all": lambda: iter(figures)},
+        lambda figure, took: speed_cell(
+            "x", figure, CPU, "a machine", config_hash="0" * 12, protocol="1", seconds=took
+        ),
+        True, tmp_path,
+    )  # fmt: skip
+    assert {cell.row: cell.seconds for cell in read_cells(tmp_path)} == {"a": 3, "b": 4}
 
 
 def test_the_matrix_products_are_those_of_the_training_step(monkeypatch):
@@ -97,7 +128,7 @@ def test_peak_memory_is_in_bytes():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"repeats": 0}, "at least 1"),
+        ({"repeats": 0}, "--repeats: expected 1 or more, got 0"),
         ({"write": True, "repeats": 3}, "at least 5"),
         ({"clock": "cpu", "threads": 2}, "expected wall"),
     ],

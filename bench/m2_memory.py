@@ -1,12 +1,9 @@
-"""Peak memory of a run of M2 on MNIST, measured by the process itself: `python -m bench.memory THREADS`."""
+"""Peak memory of a run of M2 on MNIST, measured by the process itself: `python -m bench.m2_memory THREADS`."""
 
 from __future__ import annotations
 
 import json
-import re
-import resource
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +12,8 @@ from apps.semi_supervised.m2 import M2
 from core_models.data import load
 from core_models.data.splits import balanced_draw
 from core_models.errors import UserError
+
+from .peak import peak_bytes
 
 
 def images() -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
@@ -27,18 +26,6 @@ def images() -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
         return x[:60_000], np.arange(60_000) % 10, x[60_000:], "made-up rows of MNIST's shape"
     train, test = data.images("train").numpy(), data.images("test").numpy()
     return train, data.train_y.numpy(), test, "MNIST"
-
-
-def peak_bytes() -> int:
-    """Returns the largest memory that this process has held [bytes]."""
-    try:
-        # ru_maxrss won't do on Linux: a process inherits that of the one which started it
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """The M2 of a probabilistic-programming peer: a semi-supervised VAE in pyro-ppl, its class enumerated in parallel.
 
-Run by the interpreter of `.bench-venv`, which has pyro-ppl and the very torch that ours runs on; it imports nothing of
-this project. Reads one request a line (JSON: how, batch, labelled, steps) and answers with the time of these steps.
+Run by the interpreter of a virtual environment that has pyro-ppl and the very torch that ours runs on; it imports
+nothing of this project. The first line that it reads is its settings (JSON: device, threads, clock), answered with the
+versions that it runs on. Each line after that asks for steps (how, batch, labelled, steps), and is answered with the
+time that they took.
 
 Two networks are trained. The "example" is written as pyro's own example of this model is: class and pixels as
 probabilities out of a softmax and a sigmoid, two separate layers for mean and scale, pyro's checks on as they are by
@@ -126,10 +128,11 @@ class Peer:
     - "by an expert": the expert network, losses added up, one backward pass, torch's fused Adam.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: str) -> None:
         torch.manual_seed(0)
         pyro.set_rng_seed(0)
         self.device = device
+        self.now: Callable[[], float] = time.process_time if clock == "cpu" else time.perf_counter
         self.net, example = PeerM2().to(device), ExampleM2().to(device)
         self.guide = config_enumerate(self.net.guide, "parallel", expand=True)
         rate = pyro.optim.Adam({"lr": RATE})
@@ -172,13 +175,12 @@ class Peer:
 
     def seconds(self, request: dict[str, object]) -> float:
         """Takes the steps of a request and returns their time [s]."""
-        now: Callable[[], float] = time.process_time if request["clock"] == "cpu" else time.perf_counter
         self.wait()
-        start = now()
+        start = self.now()
         for _ in range(int(str(request["steps"]))):
             self.step(str(request["how"]), int(str(request["batch"])), int(str(request["labelled"])))
         self.wait()
-        return now() - start
+        return self.now() - start
 
     def wait(self) -> None:
         """Waits for a GPU."""
@@ -188,11 +190,11 @@ class Peer:
 
 def main() -> None:
     """Answers requests until there are no more."""
-    device, threads = torch.device(sys.argv[1]), int(sys.argv[2])
-    torch.set_num_threads(threads)
+    settings = json.loads(sys.stdin.readline())
+    torch.set_num_threads(settings["threads"])
     # the bound that sums over classes is told the labelled rows too, where there is nothing to sum over
     warnings.filterwarnings("ignore", "TraceEnum_ELBO found no sample sites")
-    peer = Peer(device)
+    peer = Peer(torch.device(settings["device"]), settings["clock"])
     print(json.dumps({"pyro": pyro.__version__, "torch": torch.__version__}), flush=True)
     for line in sys.stdin:
         print(json.dumps({"seconds": peer.seconds(json.loads(line))}), flush=True)

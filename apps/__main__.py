@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+
+from core_models.errors import suggestion
 
 APPS = {
     "model": ("apps.models", "trains, evaluates and samples the generative models themselves"),
@@ -46,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = arguments
     if name not in APPS:
         # a package's name is a likely slip: semi_supervised, models
-        close = get_close_matches(name.replace("_", "-"), APPS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = suggestion(name.replace("_", "-"), APPS)
         print(f"genapps: error: expected an app ({', '.join(APPS)}), got {name!r}{hint}", file=sys.stderr)
         return 2
     try:

@@ -136,6 +136,9 @@ class Objective(nn.Module, ABC):
     A batch is what the `Batches` of the run yield: a mapping from names to tensors on the device.
     """
 
+    compiles = True
+    """Whether `torch.compile` can take it: not what differentiates a gradient."""
+
     @abstractmethod
     def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
         """Returns the scalar loss to minimise and detached scalar metrics by name (with their unit in the name)."""

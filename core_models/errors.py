@@ -1,6 +1,7 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this; and what its messages share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -31,12 +32,13 @@ def require_numbers(*, above_0: Mapping[str, Any] | None = None, from_0: Mapping
                 )
 
 
-def at_least(least: int, **options: int) -> None:
-    """Refuses options of the command line that are below the least that makes sense.
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean ...?" for the end of a message when something known is close to a word, else nothing.
 
-    Raises:
-        UserError: naming the option as it is typed; one with a point in it is given as `**{"learner.seed": 0}`.
+    Example:
+        >>> suggestion("lasso", ["LASSO", "CSGM"])
+        '; did you mean LASSO?'
     """
-    for name, value in options.items():
-        if value < least:
-            raise UserError(f"--{name}: expected {least} or more, got {value}")
+    names = {name.lower(): name for name in reversed(list(known))}  # the first of those that differ in case alone
+    close = get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""

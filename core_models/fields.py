@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 import typing
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from .errors import UserError
+from .errors import UserError, suggestion
 
 WORDS = {types.NoneType: "null", int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
@@ -36,8 +35,7 @@ def checked(owner: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, A
     fields = {key: p for key, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     unknown = sorted(set(values) - set(fields))
     if unknown and not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
-        near = difflib.get_close_matches(unknown[0], fields, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(fields) or 'none'}"
+        hint = suggestion(unknown[0], fields) or f"; it has {', '.join(fields) or 'none'}"
         raise UserError(f"{name} has no field {unknown[0]!r}{hint}")
     missing = [key for key, p in fields.items() if p.default is p.empty and key not in values]
     if missing:

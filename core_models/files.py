@@ -1,9 +1,10 @@
-"""Files written whole or not at all, and the hashes that identify what was written."""
+"""Files and folders written whole or not at all, and the hashes that identify what was written."""
 
 import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,28 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; it takes the name `path` only when the block ends well.
+
+    Raises:
+        UserError: when the disk is full or the folder can't be written to; nothing half-written remains.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can enter
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def require_writable(path: Path | str) -> None:
     """Makes sure, before the work begins, that a file can be written; makes its folder.
 
@@ -66,6 +89,16 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Writes a value as indented JSON, whole or not at all; numpy's numbers and arrays as Python's own."""
     write_atomic(path, json.dumps(value, indent=2, sort_keys=False, default=_plain) + "\n")
+
+
+def as_plain(value: Any) -> Any:
+    """Returns a value as `read_json` finds it where `write_json` wrote it.
+
+    Example:
+        >>> as_plain({"latent": np.int64(2), "hidden": (3, 4)})
+        {'latent': 2, 'hidden': [3, 4]}
+    """
+    return json.loads(json.dumps(value, default=_plain))
 
 
 def read_json(path: Path | str) -> Any:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import zoo
 from .base import Classifier, GenerativeModel
 from .errors import UserError
-from .files import atomic, read_json, write_json
+from .files import as_plain, atomic, hash_of, read_json, write_json
 from .registry import build, capability_of, describe
 
 Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "card.md"
+DESCRIBED = "description"
+"""Where the weights' file says with which description it was saved."""
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path | str, metadata: dict[str, str] | None = None) -> None:
     """Writes tensors as one safetensors file, whole or not at all; what shares memory is written twice."""
     plain, seen = dict[str, Tensor](), set[int]()
     for name, tensor in tensors.items():
@@ -34,7 +37,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
         seen.add(place)
     with atomic(path) as temporary:
         try:
-            save_file(plain, temporary)
+            save_file(plain, temporary, metadata)
         except SafetensorError as error:  # it wraps the operating system's errors, a full disk among them
             raise OSError(str(error)) from error
 
@@ -61,11 +64,21 @@ def floating_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
     return next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.get_default_dtype())
 
 
-def save(model: GenerativeModel | Classifier, folder: Path | str) -> None:
-    """Saves a model's weights and configuration into a folder."""
+def save(model: nn.Module, folder: Path | str) -> None:
+    """Saves the weights and configuration of a `GenerativeModel` or a `Classifier` into a folder.
+
+    Raises:
+        UserError: when `load` would not take it: it is neither kind of model, or nothing says how to build it again.
+    """
     folder = Path(folder)
+    if not isinstance(model, GenerativeModel | Classifier):
+        raise UserError(
+            f"{type(model).__name__} can't be saved: expected a subclass of core_models.base.GenerativeModel or "
+            "core_models.base.Classifier: make it one"
+        )
     description = describe(model)
-    save_tensors(model.state_dict(), folder / WEIGHTS)
+    # a kill between the two files must not leave these weights to what the folder held before
+    save_tensors(model.state_dict(), folder / WEIGHTS, {DESCRIBED: hash_of(as_plain(description))})
     write_json(folder / DESCRIPTION, description)
 
 
@@ -88,7 +101,7 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None, *, keep_
 
     Raises:
         UserError: when the folder holds no model or one of another kind, or weights that don't fit the configuration,
-            or that are not those of which the card beside them speaks.
+            or that were saved with another description, or that are not those of which the card beside them speaks.
     """
     folder = zoo.located(folder)
     if not (folder / DESCRIPTION).is_file():
@@ -110,11 +123,38 @@ def load(folder: Path | str, capability: type[nn.Module] | None = None, *, keep_
             f"the weights in {folder / WEIGHTS} are of another model than {description['class_path']}: "
             f"{differing[0]} was expected with shape {expected.get(differing[0])}, got {found.get(differing[0])}"
         )
+    _check_described(folder, description)
     _check_card(folder)
     if keep_double and floating_dtype(state) == torch.float64:
         model.double()
     model.load_state_dict(state)
     return model.eval()
+
+
+def fingerprint(model: nn.Module, begin: str = "") -> str:
+    """Returns the SHA-256 of a model's weights: names, types, shapes and bytes, on whatever device they lie.
+
+    Args:
+        model: the model.
+        begin: what is hashed before them, such as the name of the model's class.
+    """
+    digest = hashlib.sha256(begin.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def _check_described(folder: Path, description: dict[str, Any]) -> None:
+    """Refuses weights that were saved with another description, where they say with which."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        told = (file.metadata() or {}).get(DESCRIBED)
+    if told not in (None, hash_of(description)):
+        raise UserError(
+            f"expected weights and {DESCRIPTION} of one model in {folder}, got weights that were saved with another "
+            f"{DESCRIPTION}: it was altered, or saving was cut short; save the model again"
+        )
 
 
 def _check_card(folder: Path) -> None:

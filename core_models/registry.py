@@ -5,7 +5,6 @@ A name or a path is asked for together with what the model must be: a `Generativ
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import typing
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any, TypeVar, overload
 from torch import nn
 
 from .base import Classifier, GenerativeModel
-from .errors import UserError
+from .errors import UserError, suggestion
 from .fields import checked
 
 
@@ -64,13 +63,18 @@ def model_class(name_or_path: str, capability: type[nn.Module] = GenerativeModel
 
 
 def capability_of(name_or_path: str) -> type[nn.Module]:
-    """Returns `Classifier` for the name or path of one, else `GenerativeModel`, whether it is one or not.
+    """Returns `Classifier` or `GenerativeModel`, whichever the model of a name or path is.
 
     Raises:
-        UserError: when there is no such name, module or class.
+        UserError: when there is no such name, module or class, or it is neither.
     """
-    _, found = _find(name_or_path, entries(nn.Module))
-    return Classifier if isinstance(found, type) and issubclass(found, Classifier) else GenerativeModel
+    path, found = _find(name_or_path, entries(nn.Module))
+    for capability in (Classifier, GenerativeModel):
+        if isinstance(found, type) and issubclass(found, capability):
+            return capability
+    raise UserError(
+        f"expected a subclass of core_models.base.GenerativeModel or core_models.base.Classifier, got {path!r}"
+    )
 
 
 def _find(name_or_path: str, among: list[Entry]) -> tuple[str, Any]:
@@ -80,8 +84,7 @@ def _find(name_or_path: str, among: list[Entry]) -> tuple[str, Any]:
     path = entry.class_path if entry else name_or_path
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
-        near = difflib.get_close_matches(name_or_path, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = suggestion(name_or_path, known)
         raise UserError(f"expected a model among {', '.join(known)} or a class path, got {name_or_path!r}{hint}")
     try:
         return path, getattr(importlib.import_module(module_name), class_name)

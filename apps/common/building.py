@@ -1,27 +1,24 @@
-"""From a name and settings to a model, as every runner that trains one does it."""
+"""From a name and settings to a new model, and from a name to a trained one, as every runner does it."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
+import core_models
 from core_models import registry
 from core_models.base import GenerativeModel
 from core_models.data import DataSet
+from core_models.errors import UserError
+from core_models.seeding import seeded
 from core_models.training import seed_of
 
-
-def working_folder_importable() -> None:
-    """Lets a class path name a module in the working folder, as `python -m` does and a console script doesn't."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+from .importing import working_folder_importable as working_folder_importable
 
 
 def build_model(name: str, config: Mapping[str, Any] | None, data: DataSet, seed: int) -> GenerativeModel:
@@ -48,6 +45,32 @@ def build_model(name: str, config: Mapping[str, Any] | None, data: DataSet, seed
     if known.get("classes"):  # a model that has classes unless told otherwise
         of_data["classes"] = len(data.classes)
     filled = {key: value for key, value in of_data.items() if key in known and key not in given}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "initial weights"))
+    with seeded(seed_of(seed, "initial weights")):
         return registry.build(name, {**filled, **given})
+
+
+def load_model(name: str) -> nn.Module:
+    """Loads a trained model in evaluation mode on the CPU.
+
+    Args:
+        name: a run folder, `zoo:NAME`, or the class path of a model of the user's own, whose constructor needs no
+            arguments and loads its weights.
+
+    Raises:
+        UserError: when there is no such model, or its weights aren't those of its card.
+    """
+    working_folder_importable()
+    if not names_class(name):
+        model: nn.Module = core_models.load(name)
+        return model.eval()
+    try:
+        return registry.build(name, None, nn.Module).eval()
+    except UserError as error:
+        raise UserError(
+            f"{error} (by its class path goes an nn.Module whose constructor needs no arguments and loads its weights)"
+        ) from error
+
+
+def names_class(name: str) -> bool:
+    """Tells whether a trained model is named by its class path, and not by its folder or as one of the zoo."""
+    return ":" not in name and "/" not in name and "." in name.strip(".") and not Path(name).exists()

@@ -25,9 +25,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
-from .cli_errors import suggestion
 from .provenance import command_line, configuration, invocation
 
 __all__ = ["Verb", "Verbs", "command_line", "configuration", "run_cli"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+
+from core_models.errors import suggestion
 
 Lookup = Callable[[str], list[str]]
 
@@ -111,13 +112,6 @@ def _in_levels(where: str, kind: str, value: str) -> str:
 
 def _unknown_key(key: str, options: Iterable[str]) -> str:
     return f"unknown key {key!r}{suggestion(key, [option.removeprefix('--') for option in options])}"
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean ...?" when something known is close to a word, else nothing."""
-    names = list(known)
-    close = [name for name in names if name.lower() == word.lower()] or get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _split(kinds: str) -> list[str]:

@@ -16,6 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from core_models.errors import UserError
 
 from .cli_errors import one_line
+from .importing import working_folder_importable
 from .presets import find_config
 
 set_parsing_settings(
@@ -47,6 +48,7 @@ class Parser:
         Raises:
             UserError: on one line, when the arguments don't fit.
         """
+        working_folder_importable()  # a class may be the user's own
         try:
             parsed = self._parser.parse_args(self._normalise(arguments))
             self._refuse_leftovers(parsed)
@@ -160,8 +162,18 @@ def _classes_in(namespace: Namespace) -> dict[str, str]:
     found = {}
     for key, value in vars(namespace).items():
         if isinstance(value, Namespace) and isinstance(value.get("class_path"), str):
-            found[key] = value["class_path"]
+            found[key] = _home(value["class_path"])
     return found
+
+
+def _home(path: str) -> str:
+    """Returns the import path of a class by the module that defines it; packages export some by shorter ones."""
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    except (ImportError, AttributeError, ValueError):
+        return path
 
 
 def settings_of(path: str) -> list[str]:

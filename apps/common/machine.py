@@ -9,6 +9,8 @@ import torch
 from core_models.errors import UserError
 from core_models.training import resolve_device
 
+from .options import at_least
+
 
 def set_threads(number: int | None) -> None:
     """Sets the CPU threads of this process; None leaves them.
@@ -18,8 +20,7 @@ def set_threads(number: int | None) -> None:
     """
     if number is None:
         return
-    if number < 1:
-        raise UserError(f"--threads: expected at least 1, got {number}")
+    at_least(1, threads=number)
     torch.set_num_threads(number)
 
 

@@ -8,7 +8,7 @@ measured) and the next `<!-- end -->` is replaced each time. Writing twice chang
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from core_models.errors import UserError
 
@@ -17,16 +17,20 @@ _BLOCK = re.compile(rf"<!-- ({_KINDS}):(\S+) -->\n(.*?)<!-- (end|(?:{_KINDS}):\S
 _START = re.compile(rf"<!-- (?:{_KINDS}):\S+ -->")
 
 
-def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
+def fill(
+    page: str, blocks: Mapping[str, str], *, name: str, columns: Mapping[str, Collection[str]] | None = None
+) -> str:
     """Returns a page with its generated parts renewed.
 
     A table that the page has no marker for is added at its end, so that no result goes unseen. A table of many columns
-    may be shown in parts, `<!-- table:cifar10:8 -->`: the columns whose names end in 8, or begin with that word.
+    may be shown in parts, `<!-- table:cifar10:8 -->`: the columns whose names end in 8, or begin with that word. The
+    columns of such a table that no part shows are added at the end too.
 
     Args:
         page: the page as it stands.
         blocks: Markdown by marker: "table:mnist", "draws:mnist", "measures:mnist".
         name: the page's path, for error messages.
+        columns: what a table and its parts show, by marker; needed where tables are shown in parts.
 
     Raises:
         UserError: when a marker isn't closed by `<!-- end -->`, or names a table that doesn't exist.
@@ -46,12 +50,28 @@ def fill(page: str, blocks: Mapping[str, str], *, name: str) -> str:
     filled = _BLOCK.sub(renew, page)
     if len(_START.findall(page)) != len(seen):
         raise UserError(f"{name}: expected <!-- end --> after the last marker, found none")
-    for marker, content in blocks.items():
-        shown_in_parts = any(other.startswith(f"{marker}:") for other in seen)
-        if marker.startswith("table:") and marker.count(":") == 1 and marker not in seen and not shown_in_parts:
-            title = marker.partition(":")[2]
-            filled = f"{filled.rstrip()}\n\n## {title}\n\n<!-- {marker} -->\n{content.strip()}\n<!-- end -->\n"
+    for marker in _unseen(blocks, seen, columns or {}):
+        title = marker.partition(":")[2].replace(":", ": ")
+        block = f"<!-- {marker} -->\n{blocks[marker].strip()}\n<!-- end -->"
+        filled = f"{filled.rstrip()}\n\n## {title}\n\n{block}\n"
     return filled
+
+
+def _unseen(blocks: Iterable[str], seen: Collection[str], columns: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Yields the markers of tables, or of parts of tables, that show what those seen do not."""
+    for table in (marker for marker in blocks if marker.startswith("table:") and marker.count(":") == 1):
+        parts = [marker for marker in blocks if marker.startswith(f"{table}:")]
+        shown = [marker for marker in parts if marker in seen]
+        if table in seen:
+            continue
+        if not shown:
+            yield table
+            continue
+        left = set(columns.get(table, ())).difference(*(columns[marker] for marker in shown))
+        for marker in parts:
+            if left.intersection(columns[marker]):
+                yield marker
+                left.difference_update(columns[marker])
 
 
 def new_page(app: str) -> str:

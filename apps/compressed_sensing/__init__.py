@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .gaussian import GaussianMixture as GaussianMixture
     from .gaussian import Wiener as Wiener
     from .generative.csgm import CSGM as CSGM
+    from .generative.own_prior import Prior as Prior
     from .generative.posterior_sampling import PosteriorSampling as PosteriorSampling
     from .generative.residual_covariance import ResidualCovariance as ResidualCovariance
     from .generative.sparse_gen import SparseGen as SparseGen
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
     from .operators import SubsampledFourier as SubsampledFourier
     from .operators import SuperResolution as SuperResolution
     from .operators import build_operator as build_operator
+    from .operators import from_deepinv as from_deepinv
     from .recovery import Recovered as Recovered
     from .recovery import Recovery as Recovery
 
 _OPERATORS = ("Blur", "Callables", "LinearOperator", "Mask", "Matrix", "SubsampledDCT", "SubsampledFourier",
-              "SuperResolution", "build_operator")  # fmt: skip
+              "SuperResolution", "build_operator", "from_deepinv")  # fmt: skip
 _HOME = {
     "CSGM": "generative.csgm",
     **dict.fromkeys(("coverage", "diagnose"), "diagnosis"),
@@ -51,6 +53,7 @@ _HOME = {
     "errors": "metrics",
     **dict.fromkeys(_OPERATORS, "operators"),
     **dict.fromkeys(("Recovered", "Recovery"), "recovery"),
+    "Prior": "generative.own_prior",
     "PosteriorSampling": "generative.posterior_sampling",
     "ResidualCovariance": "generative.residual_covariance",
     "SparseGen": "generative.sparse_gen",

@@ -13,9 +13,10 @@ from core_models.errors import UserError
 from core_models.files import atomic, require_new
 
 from .measurements import Simulated
-from .measuring import Measuring, rank_of
+from .measuring import measuring_of, rank_of
 from .operators.dense import Scaling
-from .signals import open_signals
+from .recovery import SLACK
+from .signals import RESCALE, open_signals
 
 CHUNK = 1000
 
@@ -31,6 +32,8 @@ def acquire(
     scaling: Scaling = "unit",
     width: float = 1.0,
     factor: int = 2,
+    mask: Path | None = None,
+    kernel: Path | None = None,
     split: Split = "test",
     number: int | None = None,
     seed: int = 0,
@@ -40,7 +43,8 @@ def acquire(
     """Measures signals: y = A x + e.
 
     Args:
-        input: A data set by name, a folder of PNG, JPEG or WebP images, or a .npz with an array x.
+        input: A data set by name, a folder of PNG, JPEG or WebP images, or a .npz with an array x; floats of any range
+            but for --learned, which knows [0, 1] alone.
         out: The .npz for y (signals, m), the operator's recipe or A, noise and signal_shape.
         operator: gaussian, bernoulli, dct, fourier, mask, blur or super-resolution.
         m: Measurements of a signal; blur and super-resolution have their own number.
@@ -50,6 +54,9 @@ def acquire(
         scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
         width: Of the blur [pixels].
         factor: Of super-resolution.
+        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, as numpy.fft.fft2 has them, that
+            fourier keeps, instead of m that are drawn.
+        kernel: A .npy or .npz with a kernel of two odd sides for blur, instead of a normal density.
         split: Of a data set by name.
         number: The first so many signals; all when left out.
         seed: Of the operator and of the noise.
@@ -61,18 +68,23 @@ def acquire(
     require_new(out)
     if not -(2**63) <= seed < 2**63:
         raise UserError(f"--seed: expected a whole number of at most 64 bits, got {seed}")
-    measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
-    signals = open_signals(input, split).first(number)
+    measuring = measuring_of(
+        mask, kernel, operator=operator, m=m, matrix=matrix, learned=learned, seed=seed, scaling=scaling, width=width,
+        factor=factor,
+    )  # fmt: skip
+    signals = open_signals(input, split, outside=None if learned is None else RESCALE).first(number)
     made = measuring.build(signals.signal_shape)
     source = Simulated(signals, made, noise, seed)
-    y, x = [], []
+    y, x, low, high = [], [], 0.0, 1.0
     with torch.no_grad():
         for batch in source.batches(CHUNK):
             if batch.faults:
                 place, why = next(iter(batch.faults.items()))
                 raise UserError(f"{batch.names[place]}: {why}")
             y.append(batch.x.numpy())
-            if keep_signals and batch.truth is not None:
+            assert batch.truth is not None
+            low, high = min(low, float(batch.truth.min())), max(high, float(batch.truth.max()))
+            if keep_signals:
                 x.append(batch.truth.numpy())
     arrays: dict[str, Any] = {
         "y": np.concatenate(y),
@@ -92,3 +104,8 @@ def acquire(
         f"{len(source):,} signals of shape {signals.signal_shape}, {made.m} measurements each{told}, "
         f"noise {noise:g}; wrote {out}"
     )
+    if low < -SLACK or high > 1 + SLACK:
+        print(
+            f"the signals go from {low:.3g} to {high:.3g}, not from 0 to 1: recover them by a method that doesn't hold "
+            "them there, e.g. LASSO with --method.box false --method.clip false"
+        )

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import numpy as np
 import pywt
 import torch
 from torch import Size, Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
 from .operators.transforms import dct_matrix
 
@@ -133,9 +132,8 @@ def build_basis(name: str, signal_shape: Sequence[int]) -> Basis:
         return Wavelet(signal_shape)
     if name in pywt.wavelist(kind="discrete"):
         return Wavelet(signal_shape, name)
-    near = get_close_matches(name, NAMES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"expected a basis ({', '.join(NAMES)}, or a wavelet of PyWavelets), got {name!r}{hint}")
+    known = ", ".join(NAMES)
+    raise UserError(f"expected a basis ({known}, or a wavelet of PyWavelets), got {name!r}{suggestion(name, NAMES)}")
 
 
 def _step_matrix(size: int, wavelet: str) -> Tensor:

@@ -7,7 +7,6 @@ the same on a thousand.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Generator, Tensor, nn
 
 import core_models
+from apps.common.demo_data import mnist_or_digits
 from apps.common.machine import set_threads
 from apps.common.provenance import command_line, commit, device_words
 from apps.common.report import Headline, Picture, Table, add_section
-from core_models.data import DataSet, NoSourceError
-from core_models.data import load as load_data
+from core_models.data import DataSet
 from core_models.errors import UserError
 from core_models.files import atomic, require_writable
 from core_models.latent import VAE, NegativeELBO, VAEConfig
+from core_models.seeding import seeded
 from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, seed_of
 
 from .diagnosis import UNCERTAIN, coverage
@@ -93,7 +92,7 @@ def demo(
     """
     started = time.monotonic()
     set_threads(threads)
-    data_set = _data(data)
+    data_set = mnist_or_digits(data)
     if not 2 <= images <= len(data_set.test_x):
         raise UserError(f"--images: expected 2 to {len(data_set.test_x):,}, the test images, got {images}")
     if fit_number < 2:
@@ -132,31 +131,12 @@ def demo(
     print(f"report: {page} ({summary['seconds']:.0f} s)")
 
 
-def _data(name: str) -> DataSet:
-    """Returns the digits.
-
-    Raises:
-        UserError: when other data are asked for.
-    """
-    if name not in ("auto", *MEASUREMENTS):
-        raise UserError(f"--data: expected auto, mnist or digits, got {name!r}")
-    if name != "auto":
-        return load_data(name)
-    try:
-        return load_data("mnist")
-    except NoSourceError as error:
-        reason = " ".join(str(error).split())
-        print(f"MNIST is out of reach ({reason}); using the 8 x 8 digits instead", file=sys.stderr)
-        return load_data("digits")
-
-
 def _prior(data_set: DataSet, run: RunFolder, seed: int) -> tuple[nn.Module, str]:
     """Returns a generative prior of a data set, and what it is: MNIST's ships, that of the small digits is trained."""
     shutil.rmtree(run.path / "prior", ignore_errors=True)
     if data_set.name == "mnist":
         return core_models.load(SHIPPED).eval(), SHIPPED
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "initial weights"))
+    with seeded(seed_of(seed, "initial weights")):
         net = VAE(VAEConfig(event_shape=tuple(data_set.event_shape), latent=10, hidden=(128, 128)))
     net.set_output_mean(data_set.images("train").mean(0))
     batches = PixelBatches(TensorBatches({"x": data_set.train_x}, 50, seed), data_set.levels)

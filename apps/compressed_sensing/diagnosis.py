@@ -32,10 +32,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from core_models.errors import UserError
+from core_models.modes import evaluating, steady
 
 from .generative.csgm import CSGM, checked_prior, starts
 from .generative.flow_prior import FlowPrior
-from .generative.latent_search import Search, frozen, search
+from .generative.latent_search import Search, search
 from .generative.residual_covariance import ResidualCovariance
 from .operators import LinearOperator, Mask
 from .operators.base import Measurements, Signals
@@ -65,7 +66,7 @@ def nearest_latents(
 
 def representation_error(prior: Any, x: Signals, z: Float[Tensor, "batch ..."]) -> PerSignal:
     """Returns ||G(z) - x|| of each signal."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(prior):
         error: Tensor = (prior.decode(z) - x).flatten(1).norm(dim=1)
     return error
 
@@ -83,7 +84,7 @@ def s_rec(
     checked_prior(prior, operator)
     scale, parts = scale_of(operator), []
     like = next((p for p in prior.parameters() if p.is_floating_point()), torch.empty(0))
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(prior):
         for count in torch.ones(pairs).split(PAIRS):
             z = torch.randn(2, len(count), *prior.latent_shape, generator=generator).to(like)
             away = prior.decode(z[0]) - prior.decode(z[1])
@@ -126,7 +127,8 @@ def diagnose(method: Recovery, x: Signals, y: Measurements, found: Recovered) ->
         return told
     likely, nearest = _latents_near(method, x)
     representation = told["representation_error"] = representation_error(prior, x, nearest)
-    loss, there = found.details.get("loss"), loss_at(method, y, likely)
+    with evaluating(prior):
+        loss, there = found.details.get("loss"), loss_at(method, y, likely)
     in_range = type(method) in IN_RANGE
     if in_range:  # what was recovered is in the range, too: neither search that knows x may come out above it
         complete = told["complete_error"] = torch.minimum(representation_error(prior, x, likely), error)
@@ -136,7 +138,7 @@ def diagnose(method: Recovery, x: Signals, y: Measurements, found: Recovered) ->
         told["optimisation_gap"] = loss.to(there) - there
     if in_range:
         scale = scale_of(operator)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(prior):
             excess = (measured - (operator(prior.decode(nearest)) - y).norm(dim=1)).clamp(min=0)
         told["bound"] = 6 * representation + 3 * scale * noise + 2 * scale * excess
     return told
@@ -172,7 +174,7 @@ def _latents_near(method: Recovery, x: Signals) -> tuple[Tensor, Tensor]:
         start = starts(prior, len(own), 3, 0, first).to(own)
         first += len(own)
         if callable(encode):
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(prior):
                 encoded = encode(own)[0] if exact else encode(own).mean
             start = torch.cat([encoded[:, None], start], 1)
         z = _search_near(prior, own, start, penalty, *LIKELY) if penalty > 0 else None
@@ -200,7 +202,7 @@ def _search_near(prior: Any, x: Signals, start: Tensor, penalty: float, steps: i
         return fit + penalty * z.square().flatten(1).sum(1)
 
     plan = Search(steps, start.shape[1], learning_rate, ((0.1, 0.5), (0.2, 0.25)))
-    with frozen(prior):
+    with steady(prior):
         return search(loss, [start], plan).variables[0]
 
 

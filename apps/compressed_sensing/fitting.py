@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core_models.errors import UserError
 from core_models.files import hash_of
+from core_models.modes import evaluating
 from core_models.persistence import load_tensors, save_tensors
 from core_models.training import seed_of
 
@@ -67,8 +68,17 @@ def fit_or_load(
     x = torch.cat(rows)
     print(f"fitting {type(method).__name__} to {len(x):,} signals of {source.path}", flush=True)
     _fit(method, x)
-    save_tensors({name: value for name, value in vars(method).items() if _is_fitted(name, value)}, path)
+    save_tensors(fitted_values(method), path)
     return told
+
+
+def fitted_values(method: Recovery) -> dict[str, Tensor]:
+    """Returns what a method has learnt from signals, by the names of its attributes, which end in `_`."""
+    return {
+        name: value
+        for name, value in vars(method).items()
+        if name.endswith("_") and not name.startswith("_") and isinstance(value, Tensor)
+    }
 
 
 def _fit(method: Recovery, x: Tensor) -> None:
@@ -76,12 +86,8 @@ def _fit(method: Recovery, x: Tensor) -> None:
         parts = []
         for own in x.split(SEARCHED):
             z = nearest_latents(method.prior, own)
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(method.prior):
                 parts.append((own - method.prior.decode(z)).flatten(1))
         method.fit_residuals(torch.cat(parts))
     else:
         method.fit(x)
-
-
-def _is_fitted(name: str, value: Any) -> bool:
-    return name.endswith("_") and not name.startswith("_") and isinstance(value, Tensor)

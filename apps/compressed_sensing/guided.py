@@ -40,7 +40,7 @@ class GuidedLASSO(Wiener):
         noise: standard deviation of each measurement's noise, above 0.
         alpha: weight of the penalty where nothing is expected, as `LASSO` has it.
         epsilon: size at which a value has half that penalty [units of the signal].
-        box: whether signals are held in [0, 1].
+        box: whether LASSO holds signals in [0, 1], to which they are clipped at any rate.
         shrinkage: added to the diagonal of the estimate's covariance.
         tolerance: relative duality gap.
         max_steps: of the engine.
@@ -68,7 +68,7 @@ class PriorGuidedLASSO(ResidualCovariance):
         prior: a model with `decode`; one that encodes too fits faster.
         alpha: weight of the penalty where nothing is expected, as `LASSO` has it.
         epsilon: size at which a value has half that penalty [units of the signal].
-        box: whether signals are held in [0, 1].
+        box: whether LASSO holds signals in [0, 1], to which they are clipped at any rate.
         shrinkage: added to the diagonal of the residual covariance [variance of a value].
         steps: of Adam.
         restarts: starts from the prior.

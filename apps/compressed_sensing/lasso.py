@@ -41,7 +41,7 @@ class LASSO(Recovery):
         noise: standard deviation of each measurement's noise; only `acquire` asks for it.
         basis: pixels, dct, wavelet (Haar) or an orthonormal wavelet's name.
         alpha: weight of the penalty, under the mean loss and for the operator's own scaling.
-        box: whether signals are held in [0, 1].
+        box: whether signals are held in [0, 1]; turn it off, and clip, for those of another range.
         clip: whether those of an unboxed problem are clipped to [0, 1] afterwards, as Bora et al. did.
         solver: batched, the engine, or the name of a cvxpy solver, the reference.
         tolerance: relative duality gap of the engine.
@@ -78,7 +78,7 @@ class ReweightedLASSO(Recovery):
         alpha: weight of the penalty on what is nothing, as `LASSO` has it.
         epsilon: size at which a coefficient has half that penalty [units of the coefficients].
         rounds: how often it is solved, the first time with one penalty for all.
-        box: whether signals are held in [0, 1].
+        box: whether signals are held in [0, 1]; turn it off, and clip, for those of another range.
         clip: whether those of an unboxed problem are clipped to [0, 1] afterwards.
         tolerance: relative duality gap of each round.
         max_steps: of the engine, a round.
@@ -113,7 +113,7 @@ class BPDN(Recovery):
         noise: standard deviation of each measurement's noise.
         basis: pixels, dct, wavelet (Haar) or an orthonormal wavelet's name.
         epsilon: largest ||y - A x||; noise sqrt(m) when left out.
-        box: whether signals are held in [0, 1].
+        box: whether signals are held in [0, 1]; turn it off, and clip, for those of another range.
         clip: whether those of an unboxed problem are clipped to [0, 1] afterwards.
         solver: batched or the name of a cvxpy solver.
         tolerance: relative duality gap of the engine.

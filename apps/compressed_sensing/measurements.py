@@ -23,11 +23,11 @@ from apps.common.streaming.npz import BROKEN, CHUNK, NpyMember
 from core_models.errors import UserError
 from core_models.training import seed_of
 
-from .measuring import Measuring, no_plain_arrays, operator_of, real_matrix, recipe_of
+from .measuring import STACK, Measuring, channels_first, no_plain_arrays, operator_of, real_matrix, recipe_of
 from .operators import LinearOperator
 from .operators.base import Measurements, Signals
+from .signals import RESCALE, floats_of
 from .signals import Signals as SignalSource
-from .signals import in_unit_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +89,23 @@ class Stored(ImageSource):
     Args:
         path: the .npz.
         number: only the first so many; all when None.
+        outside: what to do with true signals outside [0, 1]; None takes them, too.
 
     Raises:
         UserError: when the file can't be read, y is no real matrix or not finite, or what stands beside it doesn't fit.
     """
 
-    def __init__(self, path: Path, number: int | None = None) -> None:
-        self.path, self._y = path, NpyMember(path, "y")
+    def __init__(self, path: Path, number: int | None = None, outside: str | None = RESCALE) -> None:
+        self.path, self._y, self._outside = path, NpyMember(path, "y"), outside
+        if self._y.dtype.kind == "c":
+            raise UserError(f"{path}: expected real measurements y, got {self._y.dtype}: {STACK}")
         if len(self._y.shape) != 2 or self._y.dtype.kind not in "fui" or not prod(self._y.shape):
             raise UserError(f"{path}: expected measurements y of shape (signals, m), got {self._y.dtype} of shape "
                             f"{self._y.shape}")  # fmt: skip
         if number is not None and not 1 <= number <= self._y.shape[0]:
             raise UserError(f"--number: expected 1 to {self._y.shape[0]:,}, the rows of y in {path}, got {number}")
         self._count, self.m = number or self._y.shape[0], self._y.shape[1]
-        names = ("A", "operator", "m", "seed", "scaling", "width", "factor", "noise", "signal_shape")
+        names = ("A", "operator", "m", "seed", "scaling", "width", "factor", "mask", "kernel", "noise", "signal_shape")
         self._arrays = read_arrays(path, names)
         self._truth = NpyMember(path, "x") if "x" in self._y.members else None
         if self._truth is not None:
@@ -185,7 +188,7 @@ class Stored(ImageSource):
             truth = None
             if signals is not None:
                 assert self.signal_shape is not None
-                true = in_unit_range(next(signals)[: len(rows)], f"{self.path}: x", begin)
+                true = floats_of(next(signals)[: len(rows)], f"{self.path}: x", begin, self._outside)
                 truth = true.reshape(len(rows), *self.signal_shape)
             yield Measured(begin, self.names(begin, begin + len(rows)), y, truth=truth)
 
@@ -206,7 +209,7 @@ class Stored(ImageSource):
             told = self._arrays["signal_shape"]
             if told.ndim != 1 or told.dtype.kind not in "ui" or not len(told) or told.min() < 1:
                 raise UserError(f"{self.path}: expected whole numbers above 0 in signal_shape, got {told.tolist()}")
-            return tuple(map(int, told))
+            return channels_first(tuple(map(int, told)), f"{self.path}: signal_shape")
         if self._truth is not None:
             shape = self._truth.shape[1:]
             if len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):

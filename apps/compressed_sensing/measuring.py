@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from .operators import LinearOperator, Matrix, build_operator
 from .operators.dense import Scaling
 from .priors import load_autoencoder
 
+STACK = "stack real and imaginary parts, np.concatenate([y.real, y.imag], 1) beside np.concatenate([A.real, A.imag])"
+"""What to do with complex measurements of real signals."""
 RANK_VALUES = 4_000_000
 """Values of the largest matrix whose rank is computed: seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measuring:
     """What made, or is to make, measurements: a named operator, a file of a matrix, or a learned encoder."""
 
@@ -36,6 +39,10 @@ class Measuring:
     scaling: Scaling = "unit"
     width: float = 1.0
     factor: int = 2
+    mask: np.ndarray | None = None
+    """What `mask` and `fourier` keep, in place of m drawn by the seed."""
+    kernel: np.ndarray | None = None
+    """Of `blur`, in place of a normal density."""
 
     def __post_init__(self) -> None:
         """Refuses two answers to one question."""
@@ -45,6 +52,10 @@ class Measuring:
             raise UserError(f"expected one operator, got {' and '.join(told)}: give one of them")
         if self.m is not None and self.operator is None:
             raise UserError("--m: expected the --operator that makes so many measurements, got none: give its name")
+        if self.mask is not None and self.operator not in ("mask", "fourier"):
+            raise UserError(f"--mask: expected --operator mask or fourier, which keep by it, got {self.operator}")
+        if self.kernel is not None and self.operator != "blur":
+            raise UserError(f"--kernel: expected --operator blur, which blurs by it, got {self.operator}")
 
     @property
     def given(self) -> bool:
@@ -65,7 +76,8 @@ class Measuring:
                 raise UserError("expected the shape of a signal, found none: give --signal_shape, e.g. [1,28,28]")
             return build_operator(
                 self.operator, signal_shape, self.m, seed=self.seed, scaling=self.scaling, width=self.width,
-                factor=self.factor,
+                factor=self.factor, mask=None if self.mask is None else torch.from_numpy(self.mask),
+                kernel=None if self.kernel is None else torch.from_numpy(self.kernel),
             )  # fmt: skip
         if self.matrix is not None:
             return operator_of(read_matrix(self.matrix), signal_shape)
@@ -78,10 +90,11 @@ class Measuring:
         """Returns what a .npz must hold for the operator to be made again: its recipe, or A itself."""
         if self.operator is None or dense:
             return {"A": operator.matrix().numpy()}
+        own = {"mask": self.mask, "kernel": self.kernel}
         return {
             "operator": np.array(self.operator), "m": np.array(operator.m), "seed": np.array(self.seed),
             "scaling": np.array(self.scaling), "width": np.array(self.width), "factor": np.array(self.factor),
-        }  # fmt: skip
+        } | {name: value for name, value in own.items() if value is not None}  # fmt: skip
 
 
 def recipe_of(arrays: Mapping[str, np.ndarray], where: Path) -> Measuring:
@@ -102,7 +115,38 @@ def recipe_of(arrays: Mapping[str, np.ndarray], where: Path) -> Measuring:
                 f"{where}: expected one {kind.__name__} in {name}, got {value.dtype} of shape {value.shape}"
             )
         found[name] = kind(value)
+    if "mask" in arrays:
+        found["mask"] = _true_or_false(arrays["mask"], where)
+    if "kernel" in arrays:
+        found["kernel"] = real_matrix(arrays["kernel"], where, "kernel (height, width)").numpy()
     return Measuring(**found)
+
+
+def measuring_of(mask: Path | None, kernel: Path | None, **given: Any) -> Measuring:
+    """Returns what the options of a verb ask for; a mask and a kernel are files.
+
+    Raises:
+        UserError: when two answer one question, or a file can't be read.
+    """
+    kept = None if mask is None else _true_or_false(_read_array(mask, "mask"), mask)
+    blur = None if kernel is None else real_matrix(_read_array(kernel, "kernel"), kernel, "kernel (height, width)")
+    return Measuring(mask=kept, kernel=None if blur is None else blur.numpy(), **given)
+
+
+def channels_first(signal_shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+    """Returns the shape of a signal, which must not be that of an image with its channels last.
+
+    Raises:
+        UserError: when it looks like one.
+    """
+    if len(signal_shape) == 3 and signal_shape[0] > 4 and signal_shape[2] in (1, 3):
+        height, width, channels = signal_shape
+        raise UserError(
+            f"{where}: expected (channels, height, width), got {signal_shape}, which looks like (height, width, "
+            f"channels): give [{channels},{height},{width}], with the columns of A in that order, or "
+            f"[{prod(signal_shape)}] for signals that are no images"
+        )
+    return signal_shape
 
 
 def operator_of(weight: Tensor, signal_shape: Sequence[int] | None) -> Matrix:
@@ -118,6 +162,12 @@ def read_matrix(path: Path) -> Tensor:
     Raises:
         UserError: when there is none, or it isn't real.
     """
+    return real_matrix(_read_array(path, "A", "--matrix"), path)
+
+
+def _read_array(path: Path, wanted: str, option: str | None = None) -> np.ndarray:
+    """Reads an array from a .npy, or from a .npz that holds it by name or holds only one."""
+    option = option or f"--{wanted}"
     try:
         # opened here, since numpy leaves a damaged file open
         with path.open("rb") as file:
@@ -127,28 +177,37 @@ def read_matrix(path: Path) -> Tensor:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 names = loaded.files
-                name = "A" if "A" in names else names[0] if len(names) == 1 else None
+                name = wanted if wanted in names else names[0] if len(names) == 1 else None
                 if name is None:
-                    raise UserError(f"{path}: expected an array A, found {', '.join(names) or 'none'}: rename it")
+                    found = ", ".join(names) or "none"
+                    raise UserError(f"{path}: expected an array {wanted}, found {found}: rename it")
                 loaded = loaded[name]
     except FileNotFoundError as error:
-        raise UserError(f"expected a matrix at {path}, found nothing: check --matrix") from error
+        raise UserError(f"expected a {option[2:]} at {path}, found nothing: check {option}") from error
     except UserError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise no_plain_arrays(path, error) from error
-    return real_matrix(loaded, path)
+    return np.asarray(loaded)
 
 
-def real_matrix(found: np.ndarray, path: Path) -> Tensor:
+def real_matrix(found: np.ndarray, path: Path, what: str = "matrix (m, n)") -> Tensor:
     """Returns a matrix that was read.
 
     Raises:
         UserError: when it isn't one of real numbers.
     """
     if found.dtype.kind not in "fuib" or found.ndim != 2:
-        raise UserError(f"{path}: expected a real matrix (m, n), got {found.dtype} of shape {found.shape}")
+        hint = f": {STACK}" if found.dtype.kind == "c" else ""
+        raise UserError(f"{path}: expected a real {what}, got {found.dtype} of shape {found.shape}{hint}")
     return torch.from_numpy(found.astype(np.float32))
+
+
+def _true_or_false(found: np.ndarray, path: Path) -> np.ndarray:
+    """Returns a mask that was read, as booleans; 0 and 1 are taken for them."""
+    if found.dtype.kind not in "fuib" or not np.isin(found, (0, 1)).all():
+        raise UserError(f"{path}: expected a mask of true and false, got {found.dtype} with other values")
+    return found.astype(bool)
 
 
 def no_plain_arrays(path: Path, error: BaseException) -> UserError:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
 from .gaussian import GaussianMixture, Wiener
 from .generative.csgm import CSGM
@@ -124,9 +123,7 @@ def find_method(name: str) -> Method:
     known = {**METHODS, **{method.cls.__name__: method for method in METHODS.values()}}
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=1) or get_close_matches(name.lower(), METHODS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"expected a method ({', '.join(METHODS)}), got {name!r}{hint}")
+    raise UserError(f"expected a method ({', '.join(METHODS)}), got {name!r}{suggestion(name, known)}")
 
 
 def method_of(recovery: Recovery) -> Method:

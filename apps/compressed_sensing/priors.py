@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
+import sys
+from typing import Any
 
-import torch
 from torch import nn
 
-import core_models
-from apps.common.building import working_folder_importable
-from core_models import registry
+from apps.common.building import load_model
 from core_models.errors import UserError
 from core_models.latent import UncertaintyAutoencoderModel
 
+from .generative.csgm import require_decodable
+from .generative.own_prior import require_shapes
 
-def load_model(name: str) -> nn.Module:
-    """Loads a model in evaluation mode on the CPU.
-
-    Args:
-        name: a run folder, `zoo:NAME`, or the class path of a model of the user's own, whose constructor needs no
-            arguments and loads its weights.
-
-    Raises:
-        UserError: when there is no such model, or its weights aren't those of its card.
-    """
-    working_folder_importable()
-    if ":" not in name and "/" not in name and "." in name.strip(".") and not Path(name).exists():
-        return registry.build(name, None, nn.Module).eval()
-    model: nn.Module = core_models.load(name)
-    return model.eval()
+OUTSIDE = 0.1
+"""By how much what a prior makes may leave [0, 1] and still be images in it."""
 
 
 def load_prior(name: str) -> nn.Module:
-    """Loads a generative prior: a model that decodes latents.
+    """Loads a generative prior: a model that decodes latents; warns of one whose images leave [0, 1].
 
     Raises:
-        UserError: when there is no such model, or it can't decode.
+        UserError: when there is no such model, or it lacks `decode`, `latent_shape` or `event_shape`, or decodes
+            latents into another shape.
     """
-    model = load_model(name)
-    if not callable(getattr(model, "decode", None)):
-        raise UserError(f"--prior {name}: expected a model that decodes latents, such as a VAE, got "
-                        f"{type(model).__name__}")  # fmt: skip
+    model: Any = load_model(name)
+    require_decodable(model, f"--prior {name}: ")
+    low, high = value_range(model, f"--prior {name}: ")
+    if len(model.event_shape) == 3 and model.event_shape[0] in (1, 3) and leaves_unit_range(low, high):
+        print(
+            f"warning: --prior {name} makes values from {low:.2g} to {high:.2g}, images here are in [0, 1]: where y is "
+            "of such images, rescale what it makes, e.g. (G + 1) / 2 after tanh, or Prior(..., low=-1, high=1)",
+            file=sys.stderr,
+        )
     return model
+
+
+def value_range(model: nn.Module, where: str = "") -> tuple[float, float]:
+    """Returns the least and the largest value among a few signals that a prior makes."""
+    made = require_shapes(model, where)
+    return float(made.min()), float(made.max())
+
+
+def leaves_unit_range(low: float, high: float) -> bool:
+    """Tells whether values go outside [0, 1]."""
+    return low < -OUTSIDE or high > 1 + OUTSIDE
 
 
 def load_autoencoder(name: str, option: str = "--prior") -> UncertaintyAutoencoderModel:
@@ -59,13 +61,3 @@ def load_autoencoder(name: str, option: str = "--prior") -> UncertaintyAutoencod
             "genapps compressed-sensing train uae"
         )
     return model
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Returns 16 hexadecimal digits that identify a model's class and weights."""
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()[:16]

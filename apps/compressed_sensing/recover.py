@@ -19,6 +19,7 @@ from apps.common.streaming.npz import NpyMember
 from core_models.data import Split
 from core_models.errors import UserError
 from core_models.files import read_json, write_json
+from core_models.persistence import fingerprint
 
 from .account import account
 from .fitting import fit_or_load
@@ -26,14 +27,17 @@ from .generative.csgm import checked_prior
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
 from .job import BatchWorker, RecoveryJob
 from .measurements import Measured, Simulated, Stored, holds_measurements
-from .measuring import Measuring, described, rank_of
+from .measuring import Measuring, channels_first, described, measuring_of, rank_of
 from .methods import Builder, method_of, refuse_given, settings_of
 from .operators import LinearOperator
 from .operators.dense import Scaling
 from .outputs import RecoveredOut, coverage_of, error_columns, errors_of, join
-from .priors import fingerprint, load_autoencoder, load_prior
+from .priors import leaves_unit_range, load_autoencoder, load_prior, value_range
 from .recovery import Recovered, Recovery
-from .signals import open_signals
+from .signals import RESCALE, open_signals
+
+FAR_FROM_NOISE, FAR_FROM_NOTHING = 3.0, 0.3
+"""The measurement error, in norms of the noise and of the measurements, from which on [0, 1] may be a wrong range."""
 
 
 def recover(
@@ -51,6 +55,8 @@ def recover(
     scaling: Scaling = "unit",
     width: float = 1.0,
     factor: int = 2,
+    mask: Path | None = None,
+    kernel: Path | None = None,
     signal_shape: list[int] | None = None,
     split: Split = "test",
     number: int | None = None,
@@ -73,7 +79,9 @@ def recover(
             first: a data set by name, a folder, or a .npz with an array x.
         method: How, and its settings: --method CSGM --method.steps 500. See --method.help CSGM.
         out: The folder for what comes of it.
-        prior: A generative prior, for the methods that search one: zoo:NAME, a run folder, or a class path. For
+        prior: A generative prior, for the methods that search one: zoo:NAME, a run folder, or the class path of your
+            own, e.g. my_gan.MyPrior, an nn.Module with decode, latent_shape and event_shape, such as a subclass of
+            apps.compressed_sensing.Prior, whose constructor needs no arguments and loads its weights. For
             UncertaintyAutoencoder, the trained one.
         fit_data: Signals to learn from, for the methods that do: a data set by name, whose training split is taken, a
             folder or a .npz.
@@ -88,6 +96,9 @@ def recover(
         scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
         width: Of the blur [pixels].
         factor: Of super-resolution.
+        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, as numpy.fft.fft2 has them, that
+            fourier keeps, instead of m that are drawn.
+        kernel: A .npy or .npz with a kernel of two odd sides for blur, instead of a normal density.
         signal_shape: Of one signal, where neither the file nor a prior says it, e.g. [1,28,28].
         split: Of a data set by name.
         number: The first so many signals; all when left out.
@@ -107,7 +118,10 @@ def recover(
         raise UserError(f"--noise: expected 0 or more, got {noise}")
     if diagnose < 0:
         raise UserError(f"--diagnose: expected a number of signals, 0 for none, got {diagnose}")
-    measuring = Measuring(operator, m, matrix, learned, seed, scaling, width, factor)
+    measuring = measuring_of(
+        mask, kernel, operator=operator, m=m, matrix=matrix, learned=learned, seed=seed, scaling=scaling, width=width,
+        factor=factor,
+    )  # fmt: skip
     made, model = _method(method, prior)
     kind = method_of(made)
     if kind.needs_signals and fit_data is None:
@@ -115,10 +129,13 @@ def recover(
                         "name, a folder or a .npz")  # fmt: skip
     if not kind.needs_signals and fit_data is not None:
         raise UserError(f"--fit_data: {kind.cls.__name__} learns nothing from signals: leave it out")
-    wanted = tuple(signal_shape) if signal_shape else _shape_of(model)
-    training = open_signals(fit_data, "train", wanted) if fit_data is not None else None
+    wanted = channels_first(tuple(signal_shape), "--signal_shape") if signal_shape else _shape_of(model)
+    outside = _outside(made, model)
+    training = open_signals(fit_data, "train", wanted, outside) if fit_data is not None else None
     wanted = training.signal_shape if training is not None and wanted is None else wanted
-    source, measured_by, sigma = _source(Path(input), input, measuring, made, wanted, noise, split, number, seed)
+    source, measured_by, sigma = _source(
+        Path(input), input, measuring, made, wanted, noise, split, number, seed, outside
+    )
     if kind.needs_noise and not sigma > 0:
         raise UserError(
             f"{kind.cls.__name__} needs the noise of the measurements, above 0, got {sigma:g}: give --noise"
@@ -128,7 +145,7 @@ def recover(
         made.set_params(operator=measured_by, **changes)
     if kind.needs_prior:
         checked_prior(model, measured_by)
-    identity = fingerprint(model) if model is not None else None
+    identity = fingerprint(model, type(model).__qualname__)[:16] if model is not None else None
     fitted = fit_or_load(made, training, fit_number, seed, out, identity) if training is not None else None
     settings = {
         "verb": "recover", "method": kind.cls.__name__, "settings": settings_of(made), "prior": identity,
@@ -170,10 +187,11 @@ def recover(
         "signals_per_second": round(done.processed / done.seconds, 3) if done.processed else None,
         "device": device_words("cpu"), "command": command_line(), "commit": commit(),
     }  # fmt: skip
-    before = diagnosis = summary.get("diagnosis")
-    if diagnose and (before is None or before.get("asked") != diagnose):  # of a finished run, too
+    if not done.already:  # before the diagnosis, which may take longer, or more memory, than there is
+        write_json(job.summary_file, summary)
+    diagnosis = summary.get("diagnosis")
+    if diagnose and (diagnosis is None or diagnosis.get("asked") != diagnose):  # of a finished run, too
         diagnosis = _diagnosis(made, sigma, source, images.path, job, asked)
-    if not done.already or diagnosis != before:
         write_json(job.summary_file, {**summary, "diagnosis": diagnosis})
     for name in ("mse", "psnr", "ssim", "measurement_error"):
         if name in means:
@@ -181,6 +199,8 @@ def recover(
             print(f"{name} {means[name]['mean']:.5g}{_bar(means[name]['half_width'])}{beside}")
     if diagnosis:
         _say(diagnosis)
+    if not truth and outside not in (None, RESCALE):
+        _warn_of_bounds(made, means["measurement_error"]["mean"] or 0.0, sigma, source)
     print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")
     job.say_end(done)
     return done.status
@@ -214,12 +234,12 @@ def _method(build: Builder, prior: str | None) -> tuple[Recovery, nn.Module | No
 
 def _source(
     path: Path, name: str, given: Measuring, method: Recovery, wanted: tuple[int, ...] | None, noise: float | None,
-    split: Split, number: int | None, seed: int,
+    split: Split, number: int | None, seed: int, outside: str | None,
 ) -> tuple[ImageSource, LinearOperator, float]:  # fmt: skip
     """Returns the measurements, what makes or made them, and their noise."""
     learned = method.fitted if isinstance(method, UncertaintyAutoencoder) else None
     if holds_measurements(path):
-        stored = Stored(path, number)
+        stored = Stored(path, number, outside)
         told = stored.signal_shape
         if told and wanted and told != wanted:
             raise UserError(
@@ -241,7 +261,7 @@ def _source(
     if learned is None and not given.given:
         raise UserError(f"{name} holds signals, not measurements: expected what is to measure them, got none: give "
                         "--operator NAME and --m, --matrix FILE or --learned FOLDER")  # fmt: skip
-    signals = open_signals(name, split, wanted).first(number)
+    signals = open_signals(name, split, wanted, outside).first(number)
     measured_by = method.measuring if learned is not None else given.build(signals.signal_shape)
     if learned is not None and tuple(learned.event_shape) != signals.signal_shape:
         raise UserError(f"{name}: expected signals {tuple(learned.event_shape)}, as the autoencoder measures, got "
@@ -330,6 +350,32 @@ def _say(diagnosis: Mapping[str, Any]) -> None:
 
 def _shape_of(model: Any) -> tuple[int, ...] | None:
     return None if model is None else tuple(model.event_shape)
+
+
+def _outside(method: Recovery, model: nn.Module | None) -> str | None:
+    """Returns what to do with signals outside [0, 1]; None where neither the method nor its prior holds them in it."""
+    if isinstance(method, UncertaintyAutoencoder):  # what it learnt from was in [0, 1]
+        return RESCALE
+    if not method.bounded and (model is None or leaves_unit_range(*value_range(model))):
+        return None
+    return f"rescale them, or recover them as they are by {_off(method)}" if method.bounds() else RESCALE
+
+
+def _off(method: Recovery) -> str:
+    return " ".join(f"--method.{name} false" for name in method.bounds())
+
+
+def _warn_of_bounds(method: Recovery, away: float, noise: float, source: ImageSource) -> None:
+    """Says that signals held in [0, 1] leave measurements unexplained, which may be of others."""
+    first = next(iter(source.batches(1000))).x
+    size = float(first.norm(dim=1).mean())
+    if away > max(FAR_FROM_NOISE * noise * first.shape[1] ** 0.5, FAR_FROM_NOTHING * size):
+        print(
+            f"warning: {type(method).__name__} holds signals in [0, 1] and leaves {100 * away / size:.0f} % of the "
+            f"measurements' norm unexplained: signals of another range do that, for which give {_off(method)}, or too "
+            "large a penalty",
+            file=sys.stderr,
+        )
 
 
 def _stacked(found: Recovered, *, std: bool) -> Tensor:

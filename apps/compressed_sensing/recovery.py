@@ -1,11 +1,13 @@
 """What all recovery methods share: `fit(X)`, `acquire(X)`, `reconstruct(y)`, a whole batch at once.
 
 A method stores its constructor's arguments as they are, so that `get_params` and `sklearn.base.clone` work; what `fit`
-learns ends in `_`. Signals are (batch, *signal_shape) in [0, 1], measurements (batch, m).
+learns ends in `_`. Signals are (batch, *signal_shape), measurements (batch, m). Most methods hold signals in [0, 1],
+unless their `box` and `clip` are turned off.
 """
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -24,6 +26,8 @@ LARGEST = 20_000
 """Values of a signal whose square matrix fits into memory."""
 LARGEST_ALL = 1_000_000_000
 """Numbers, in double precision, of several such matrices together."""
+SLACK = 1e-3
+"""By how much signals may leave [0, 1] and still count as inside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,8 @@ class Recovery(BaseEstimator, ABC):
     def acquire(self, X: Signals, *, generator: Generator | None = None) -> Measurements:
         """Returns noisy measurements (batch, m) of signals (batch, *signal_shape).
 
+        Warns of signals outside [0, 1] where those recovered are held in it.
+
         Raises:
             UserError: when signals aren't real numbers, aren't finite, or have another shape.
         """
@@ -85,6 +91,13 @@ class Recovery(BaseEstimator, ABC):
             raise UserError(f"expected signals of real numbers, got {X.dtype}: scale them to [0, 1] as float32")
         if not bool(torch.isfinite(X).all()):
             raise UserError("expected finite signals, got NaN or infinity")
+        if self.bounded and X.numel() and not -SLACK <= float(X.min()) <= float(X.max()) <= 1 + SLACK:
+            off = " and ".join(f"{name}=False" for name in self.bounds())
+            warnings.warn(
+                f"{type(self).__name__} recovers signals in [0, 1], these go from {float(X.min()):.3g} to "
+                f"{float(X.max()):.3g}: rescale them{off and f', or give {off}'}",
+                stacklevel=2,
+            )
         return measure(self.measuring, X, self.noise, generator)
 
     def reconstruct(self, y: Measurements) -> Signals:
@@ -112,7 +125,8 @@ class Recovery(BaseEstimator, ABC):
         if len(y) == 0:
             raise UserError("expected the measurements of one signal or more, got none")
         if not y.is_floating_point():
-            raise UserError(f"expected measurements of real numbers, got {y.dtype}: convert them to float32")
+            hint = "stack both parts, torch.cat([y.real, y.imag], 1)" if y.is_complex() else "convert them to float32"
+            raise UserError(f"expected measurements of real numbers, got {y.dtype}: {hint}")
         if not bool(torch.isfinite(y).all()):
             raise UserError("expected finite measurements, got NaN or infinity")
         if not self.noise >= 0:
@@ -122,6 +136,16 @@ class Recovery(BaseEstimator, ABC):
     @abstractmethod
     def _recover(self, y: Measurements, first: int) -> Recovered:
         """Does what `recover` says, measurements having been checked."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the signals recovered are held in [0, 1], whatever was measured."""
+        return bool(getattr(self, "box", False) or getattr(self, "clip", False))
+
+    def bounds(self) -> list[str]:
+        """Returns the settings that hold signals in [0, 1]; none where something else does."""
+        on = [name for name in ("box", "clip") if getattr(self, name, False)]
+        return on if set(on) <= set(self.get_params(deep=False)) else []
 
     @property
     def measuring(self) -> LinearOperator:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.common.options import at_least
 from apps.common.report import Headline, Picture, Table, write_report
 from apps.common.streaming.npz import NpyMember
 from core_models.errors import UserError
@@ -71,8 +72,7 @@ def report(
         raise UserError("expected a run or a table, got " + ("neither" if run is None else "both")
                         + ": give --run FOLDER, or --table NAME --figures FOLDER")  # fmt: skip
     if run is not None:
-        if images < 1:
-            raise UserError(f"--images: expected at least 1, got {images}")
+        at_least(1, images=images)
         print(write_run_report(run, truth, images))
         return
     if figures is None:
@@ -162,7 +162,7 @@ def _truth(run: _Run, given: str | None, places: Sequence[int], x: np.ndarray) -
     if name is None:
         return None
     try:
-        source = open_signals(name, run.settings.get("split", "test"), x.shape[1:])
+        source = open_signals(name, run.settings.get("split", "test"), x.shape[1:], outside=None)
         found: dict[int, np.ndarray] = {}
         for batch in source.batches(CHUNK):
             kept = [batch.start + i for i in range(len(batch.names)) if i not in batch.faults]

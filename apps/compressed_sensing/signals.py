@@ -1,4 +1,4 @@
-"""Signals in [0, 1] a batch at a time: images of a data set or a folder, or the rows of a .npz."""
+"""Signals a batch at a time: images of a data set or a folder, or the rows of a .npz; in [0, 1] but where said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,10 @@ from apps.common.streaming.npz import CHUNK, NpyMember
 from core_models import data
 from core_models.data import Split
 from core_models.data.images import SUFFIXES, image_files, read_images
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
+
+RESCALE = "rescale them, or take that signal out"
+"""What to do with values outside [0, 1]."""
 
 
 class Signals(ImageSource):
@@ -153,13 +155,14 @@ class ArraySignals(Signals):
     Args:
         path: the .npz.
         wanted: the shape that flat signals have, where a prior says so.
+        outside: what to do with floats outside [0, 1]; None takes them, too.
 
     Raises:
         UserError: when values are outside [0, 1], or 0..255 for integers, or NaN; or are integers, all 0 or 1.
     """
 
-    def __init__(self, path: Path, wanted: Sequence[int] | None = None) -> None:
-        self.path, self._member = path, NpyMember(path, "x")
+    def __init__(self, path: Path, wanted: Sequence[int] | None = None, outside: str | None = RESCALE) -> None:
+        self.path, self._member, self._outside = path, NpyMember(path, "x"), outside
         self._layout, self.signal_shape = _layout(self._member, wanted)
         self._count = self._member.shape[0]
         if not self._count:
@@ -184,19 +187,22 @@ class ArraySignals(Signals):
 
     def _floats(self, rows: np.ndarray, start: int) -> Tensor:
         rows = rows.transpose(0, 3, 1, 2) if self._layout == "nhwc" else rows
-        return in_unit_range(rows, f"{self.path}: x", start).reshape(len(rows), *self.signal_shape)
+        return floats_of(rows, f"{self.path}: x", start, self._outside).reshape(len(rows), *self.signal_shape)
 
     def _rows(self, start: int, stop: int) -> Tensor:
         raise NotImplementedError  # `batches` doesn't ask
 
 
-def open_signals(name: str | Path, split: Split = "test", wanted: Sequence[int] | None = None) -> Signals:
+def open_signals(
+    name: str | Path, split: Split = "test", wanted: Sequence[int] | None = None, outside: str | None = RESCALE
+) -> Signals:
     """Opens a data set by name, a folder of images or a .npz with an array x.
 
     Args:
         name: which.
         split: of a data set by name.
         wanted: the shape that signals must have, where a prior says so.
+        outside: what to do with floats outside [0, 1]; None takes them, too.
 
     Raises:
         UserError: when it is none of these, or its images don't fit.
@@ -209,17 +215,21 @@ def open_signals(name: str | Path, split: Split = "test", wanted: Sequence[int] 
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise UserError(f"expected a folder of images or a .npz, got a single image {path}: give its folder")
     if path.is_file():
-        return ArraySignals(path, wanted)
-    near = get_close_matches(str(name), data.names(), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+        return ArraySignals(path, wanted, outside)
     raise UserError(
         f"expected a .npz, a folder of images or a data set ({', '.join(data.names())}), got {str(name)!r}, which is "
-        f"none{hint}"
+        f"none{suggestion(str(name), data.names())}"
     )
 
 
-def in_unit_range(rows: np.ndarray, where: str, start: int = 0) -> Tensor:
+def floats_of(rows: np.ndarray, where: str, start: int = 0, outside: str | None = RESCALE) -> Tensor:
     """Returns rows of an array as float32 in [0, 1]; integers are levels 0..255.
+
+    Args:
+        rows: of signals.
+        where: they lie, as a message begins.
+        start: the number of the first.
+        outside: what to do with floats outside [0, 1], as a message ends; None takes them as they are.
 
     Raises:
         UserError: when a value is outside its range or NaN; it names the row.
@@ -227,12 +237,13 @@ def in_unit_range(rows: np.ndarray, where: str, start: int = 0) -> Tensor:
     if rows.dtype.kind not in "uifb":
         raise UserError(f"{where}: expected integers 0..255 or floats in [0, 1], got {rows.dtype}")
     top = 1 if rows.dtype.kind in "fb" else 255
-    bad = ~((rows >= 0) & (rows <= top))  # of NaN, too
+    free = outside is None and rows.dtype.kind == "f"
+    bad = ~(np.isfinite(rows) if free else (rows >= 0) & (rows <= top))  # of NaN, too
     if rows.dtype.kind != "b" and bad.any():
         place = np.unravel_index(int(bad.argmax()), bad.shape)
-        kind = "floats in [0, 1]" if top == 1 else "integers from 0 to 255"
-        raise UserError(f"{where}: expected {kind}, got {rows[place]} in signal {start + int(place[0])}: rescale them, "
-                        "or take that signal out")  # fmt: skip
+        kind = "finite floats" if free else "floats in [0, 1]" if top == 1 else "integers from 0 to 255"
+        raise UserError(f"{where}: expected {kind}, got {rows[place]} in signal {start + int(place[0])}: "
+                        f"{outside or RESCALE}")  # fmt: skip
     return torch.from_numpy(np.ascontiguousarray(rows.astype(np.float32))).div_(top)
 
 

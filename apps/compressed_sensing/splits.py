@@ -7,18 +7,12 @@ from functools import cache
 import torch
 from torch import Generator, Tensor
 
+from apps.common.training import number_held_out
 from core_models.data import load as load_data
 from core_models.training import held_out, seed_of
 
-MOST, SHARE = 5000, 10
-"""At most so many images are held out, and at most one in so many."""
 SORTED = ("omniglot",)
 """Data sets whose neighbours are alike: characters in the order of their alphabets, each in several drawings."""
-
-
-def number_held_out(images: int) -> int:
-    """Returns how many of so many training images are held out where nobody says otherwise."""
-    return min(MOST, images // SHARE)
 
 
 @cache
@@ -26,6 +20,14 @@ def training(data: str) -> tuple[Tensor, Tensor]:
     """Returns all training images of a data set, in [0, 1], and the places of those held out by seed 0."""
     images = load_data(data).images("train")
     return images, held_out(len(images), number_held_out(len(images)), 0)[1]
+
+
+def kept_images(data: str) -> Tensor:
+    """Returns the training images of a data set that aren't held out, (n, *event_shape), in [0, 1]."""
+    images, held = training(data)
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[held] = False
+    return images[kept]
 
 
 def places(data: str, images: int) -> Tensor:

@@ -17,8 +17,9 @@ import numpy as np
 from apps.common.cli import command_line, configuration
 from apps.common.figures import canvas
 from apps.common.machine import set_threads
+from apps.common.options import at_least
 from apps.common.report import Headline, Picture, Table, add_section
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import require_writable
 from core_models.training import RunFolder
 from core_models.training.progress import Progress

@@ -11,8 +11,9 @@ from typing import Any
 from gymnasium import Space
 
 from apps.common.machine import find_device, set_threads
+from apps.common.options import at_least
 from apps.common.provenance import command_line, commit
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import require_new
 
 from .demonstrations import Demonstrations, Policy, RandomPolicy, check_spaces, read_minari, record, write_minari

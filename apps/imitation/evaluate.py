@@ -21,18 +21,18 @@ import numpy as np
 
 from apps.common.cli import command_line
 from apps.common.machine import set_threads
+from apps.common.options import at_least
 from apps.common.provenance import device_words
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import require_writable, write_json
 
 from .demonstrations import Demonstrations
 from .demonstrations.identity import imports_nothing, plain_id
 from .environments.making import make_env
-from .evaluation import Returns, check_drawn, check_film, random_returns, returns_of
+from .evaluation import Returns, check_drawn, check_film, fraction_of_expert, random_returns, returns_of
 from .evaluation import film as write_film
 from .shipped import located
 from .statistics import interquartile_mean, stratified_bootstrap
-from .tables.random_returns import fraction_of_expert
 from .trained import Trained, open_policy, policies_at
 
 Record = Mapping[str, Any]

@@ -19,13 +19,13 @@ import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 from jaxtyping import Float64, Int64
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from core_models.errors import UserError
 from core_models.files import atomic
 
 from .demonstrations.recording import Policy, RandomPolicy, play
-from .environments.making import make_env, vector_env
+from .environments.making import Maker, make_env, name_of, vector_env
 from .statistics import bootstrap, interquartile_mean
 
 SIDE_BY_SIDE = 10
@@ -63,9 +63,19 @@ class Returns:
         }
 
 
+def fraction_of_expert(value: float, random: float, expert: float) -> float:
+    """Returns how much of the way from a random policy to the expert a return is.
+
+    Example:
+        >>> fraction_of_expert(-100.0, random=-200.0, expert=-75.0)
+        0.8
+    """
+    return (value - random) / (expert - random)
+
+
 def returns_of(
     policy: Policy,
-    env_id: str,
+    env_id: Maker | gymnasium.Env | VecEnv,
     kwargs: dict[str, Any] | None = None,
     *,
     episodes: int = 50,
@@ -77,8 +87,9 @@ def returns_of(
 
     Args:
         policy: anything with SB3's `predict`.
-        env_id: the environment's.
-        kwargs: likewise.
+        env_id: the environment's; or its class, or a function that returns a new one: some run side by side. An
+            environment, or a VecEnv, runs as it is, and is left open.
+        kwargs: what it is made with, where it is not made yet.
         episodes: how many.
         seed: of the environments.
         deterministic: the likeliest actions, not drawn ones.
@@ -89,15 +100,28 @@ def returns_of(
     """
     if episodes < 1:
         raise UserError(f"episodes: expected 1 or more, got {episodes}")
-    envs = vector_env(env_id, kwargs, environments=min(SIDE_BY_SIDE, episodes), seed=seed)
+    envs = _environments(env_id, kwargs, min(SIDE_BY_SIDE, episodes), seed)
     wrapped = envs if wrap is None else wrap(envs)
     try:
         return Returns(*play(policy, wrapped, episodes, seed=seed, deterministic=deterministic))
     finally:
-        wrapped.close()
+        if not isinstance(env_id, gymnasium.Env | VecEnv):
+            wrapped.close()
 
 
-def random_returns(env_id: str, kwargs: dict[str, Any] | None = None) -> Returns:
+def _environments(
+    env_id: Maker | gymnasium.Env | VecEnv, kwargs: dict[str, Any] | None, number: int, seed: int
+) -> VecEnv:
+    """Returns what is made already as it is, and else so many new ones."""
+    if isinstance(env_id, VecEnv):
+        return env_id
+    if isinstance(env_id, gymnasium.Env):
+        own = env_id
+        return DummyVecEnv([lambda: own])
+    return vector_env(env_id, kwargs, environments=number, seed=seed)
+
+
+def random_returns(env_id: Maker, kwargs: dict[str, Any] | None = None) -> Returns:
     """Returns what a random policy gets, by one seed: the zero of the scale."""
     envs = vector_env(env_id, kwargs, environments=1, seed=0)
     policy = RandomPolicy(envs.action_space, 0)
@@ -108,7 +132,7 @@ def random_returns(env_id: str, kwargs: dict[str, Any] | None = None) -> Returns
 def film(
     policy: Policy,
     path: Path | str,
-    env_id: str,
+    env_id: Maker,
     kwargs: dict[str, Any] | None = None,
     *,
     seed: int = 0,
@@ -122,7 +146,7 @@ def film(
     Args:
         policy: anything with SB3's `predict`.
         path: the file, .gif or .mp4.
-        env_id: the environment's.
+        env_id: the environment's; or its class, or a function of `render_mode` that returns it.
         kwargs: likewise.
         seed: of the environment.
         deterministic: the likeliest actions.
@@ -164,7 +188,7 @@ def check_film(path: Path | str) -> Path:
     return path
 
 
-def check_drawn(env_id: str, kwargs: dict[str, Any] | None = None) -> None:
+def check_drawn(env_id: Maker, kwargs: dict[str, Any] | None = None) -> None:
     """Draws an environment once, to see before the work whether it can be filmed after it.
 
     Raises:
@@ -174,14 +198,14 @@ def check_drawn(env_id: str, kwargs: dict[str, Any] | None = None) -> None:
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     with closing(make_env(env_id, kwargs)) as probe:
         if "rgb_array" not in (probe.metadata.get("render_modes") or ()):
-            raise UserError(f"{env_id} can't be drawn: it has no render mode rgb_array")
+            raise UserError(f"{name_of(env_id)} can't be drawn: it has no render mode rgb_array")
     with closing(make_env(env_id, kwargs, render_mode="rgb_array")) as env:
         env.reset(seed=0)
         try:
             env.render()
         except Exception as error:  # whatever the library behind it raises
             raise UserError(
-                f"{env_id} can't be drawn on this machine: {type(error).__name__}: {error}; MuJoCo needs "
+                f"{name_of(env_id)} can't be drawn on this machine: {type(error).__name__}: {error}; MuJoCo needs "
                 "MUJOCO_GL=egl or osmesa and the library behind it"
             ) from error
 

@@ -22,15 +22,16 @@ from torch import nn
 
 from apps.common.cli import command_line
 from apps.common.machine import set_threads
+from apps.common.options import at_least
 from apps.common.provenance import device_words
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import require_new, write_json
 from core_models.training.progress import Progress
 
 from .environments.making import vector_env
 from .evaluation import returns_of
 from .learners.spaces import refusals
-from .policies import policy_name
+from .policies import check_images, policy_name
 
 KINDS: dict[str, Any] = {"ppo": PPO, "trpo": TRPO, "sac": SAC}
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
@@ -74,9 +75,8 @@ def expert(
     """
     set_threads(threads)
     at_least(1, steps=steps, environments=environments, evaluation_episodes=evaluation_episodes)
+    at_least(1, keep_best_every=keep_best_every)
     at_least(0, seed=seed)
-    if keep_best_every is not None:
-        at_least(1, keep_best_every=keep_best_every)
     out = out if out.suffix else out.with_suffix(".zip")
     if out.suffix != ".zip":
         raise UserError(f"--out: expected a .zip file, as stable-baselines3 opens, got {out}: end it in .zip")
@@ -86,6 +86,7 @@ def expert(
         raise UserError(f"--algorithm: expected one of {', '.join(KINDS)}, got {algorithm!r}")
     kwargs = dict(environment_kwargs or {})
     raw = vector_env(environment, kwargs, environments=environments, seed=seed)
+    check_images(raw.observation_space)
     name = policy_name(raw.observation_space)
     vector = isinstance(raw.observation_space, spaces.Box)
     normalised = normalise and vector and name == "MlpPolicy" and algorithm != "sac"

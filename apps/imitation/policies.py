@@ -7,6 +7,8 @@ function up to rounding, so that plain `TRPO.load` or `PPO.load` opens it, with 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +29,8 @@ from .networks import Normaliser
 
 Algorithm = Literal["trpo", "ppo"]
 ALGORITHMS: dict[str, type[TRPO] | type[PPO]] = {"trpo": TRPO, "ppo": PPO}
+LEAST_IMAGE = 36
+"""Side of the smallest image of which SB3's convolutional layers leave anything [pixels]."""
 
 
 class NormalisedVector(BaseFeaturesExtractor):
@@ -53,8 +57,49 @@ def takes_vectors(space: spaces.Space) -> bool:
 
 def sees_images(space: spaces.Space) -> bool:
     """Says whether a policy's observations are images, or a Dict with one."""
-    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    return any(is_image_space(part, check_channels=False) for part in parts)
+    return any(is_image_space(part, check_channels=False) for _, part in _parts(space))
+
+
+def check_images(space: spaces.Space, otherwise: str = "") -> None:
+    """Refuses images that SB3's own convolutional layers are too coarse for.
+
+    Args:
+        space: the observations.
+        otherwise: what else can be done than to give larger ones, for the message.
+
+    Raises:
+        UserError: for those of fewer than `LEAST_IMAGE` pixels a side.
+    """
+    for name, part in _parts(space):
+        if not is_image_space(part, check_channels=False):
+            continue
+        _, height, width = sorted(part.shape or ())  # the least is the channels', as SB3 takes it
+        if height < LEAST_IMAGE:
+            raise UserError(
+                f"expected images of {LEAST_IMAGE} x {LEAST_IMAGE} pixels or more{name}, as the convolutional policy "
+                f"of stable-baselines3 takes, got {height} x {width}: enlarge or flatten them by a wrapper "
+                f"(gymnasium's ResizeObservation, FlattenObservation){otherwise}"
+            )
+
+
+def warn_of_flattened(space: spaces.Space) -> None:
+    """Warns of what has the shape of images, or of a stack of them, and is not seen as one."""
+    for name, part in _parts(space):
+        if len(part.shape or ()) in (3, 4) and not is_image_space(part, check_channels=False):
+            warnings.warn(
+                f"observations of shape {part.shape} and type {part.dtype}{name} are taken for vectors of "
+                f"{int(np.prod(part.shape or ())):,} numbers; for images, make them uint8 from 0 to 255, channels "
+                "last, and stack frames in the channels",
+                stacklevel=4,
+            )
+
+
+def _parts(space: spaces.Space) -> Iterator[tuple[str, spaces.Space]]:
+    """Yields the parts of a Dict, each with what a message calls it; of another space itself."""
+    if isinstance(space, spaces.Dict):
+        yield from ((f" in the part {key!r}", part) for key, part in space.spaces.items())
+    else:
+        yield "", space
 
 
 def policy_name(space: spaces.Space) -> str:
@@ -74,11 +119,30 @@ def policy_settings(
         hidden: sizes of the layers.
         normalise: vector observations.
         **more: other arguments of SB3's policy, which win.
+
+    Raises:
+        UserError: when a class among these is given by its name, images are too small for SB3's own layers, or policy
+            and values are each to have their own features where these are normalised.
     """
+    for name in ("features_extractor_class", "activation_fn", "optimizer_class"):
+        if isinstance(more.get(name), str):
+            raise UserError(
+                f"policy_kwargs: expected a class as {name}, got the text {more[name]!r}: give the class itself, from "
+                "Python, and again to load what was saved with one"
+            )
     settings: dict[str, Any] = {"net_arch": list(hidden), "activation_fn": nn.Tanh}
     if normalise and takes_vectors(space):
         settings["features_extractor_class"] = NormalisedVector
-    return {**settings, **more}
+    settings |= more
+    seen_by, shared = settings.get("features_extractor_class"), settings.get("share_features_extractor", True)
+    if seen_by is None:
+        check_images(space, ", or give policy_kwargs a features_extractor_class of your own")
+    if seen_by is NormalisedVector and not shared:
+        raise UserError(
+            "policy_kwargs: expected share_features_extractor to be true where observations are normalised, got false: "
+            "leave it out, or give normalise=False"
+        )
+    return settings
 
 
 def normaliser_of(policy: ActorCriticPolicy) -> Normaliser | None:

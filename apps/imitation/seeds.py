@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.common.cli import command_line, configuration
-from core_models.errors import UserError, at_least
+from apps.common.options import at_least
+from core_models.errors import UserError
 from core_models.files import read_json, require_writable, write_json
 from core_models.training import RunFolder
 from core_models.training.progress import Progress

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from apps.common.cli import run_cli
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 from core_models.files import read_json, write_atomic, write_json
 
 from .demonstrations import Demonstrations
@@ -54,9 +53,8 @@ def located(name: str) -> Path:
             f"expected a .npz file of demonstrations; those of {name} don't ship, its expert is scripted: genapps "
             f"imitation demos record --policy expert --environment {name} --out {name}.npz"
         )
-    near = get_close_matches(name, names(), n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]}?" if near else ""
     known = ", ".join(names()) or "none"
+    hint = suggestion(name, names())
     raise UserError(f"expected a .npz file of demonstrations, or one that ships ({known}), got {name!r}{hint}")
 
 

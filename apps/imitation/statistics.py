@@ -11,24 +11,34 @@ precipice", NeurIPS 2021, section 4 (stratified bootstrap: section 4.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import trim_mean
 
 
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Returns the mean of the middle half.
+def mean(values: Sequence[float] | np.ndarray) -> Any:
+    """Returns the mean over the last axis: a float of one sample, (samples,) of (samples, n)."""
+    return _plain(np.mean(np.asarray(values, dtype=float), axis=-1))
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> Any:
+    """Returns the mean of the middle half over the last axis: a float of one sample, (samples,) of (samples, n).
 
     Example:
         >>> interquartile_mean([0, 1, 2, 100])
         1.5
     """
-    return float(trim_mean(np.asarray(values, dtype=float), 0.25))
+    return _plain(trim_mean(np.asarray(values, dtype=float), 0.25, axis=-1))
+
+
+def _plain(values: Any) -> Any:
+    return float(values) if np.ndim(values) == 0 else values
 
 
 def bootstrap(
     values: Sequence[float] | np.ndarray,
-    statistic: Callable[[np.ndarray], float] = np.mean,
+    statistic: Callable[[np.ndarray], np.ndarray] = mean,
     *,
     resamples: int = 2000,
     level: float = 0.95,
@@ -38,7 +48,7 @@ def bootstrap(
 
     Args:
         values: independent: episodes of a policy, or runs; or (k, n), of which the n columns are.
-        statistic: of a sample.
+        statistic: of samples (resamples, n), over the last axis.
         resamples: drawn with replacement.
         level: share of the resamples that lies within.
         seed: of the draws.
@@ -48,7 +58,7 @@ def bootstrap(
 
 def stratified_bootstrap(
     strata: Sequence[Sequence[float] | np.ndarray],
-    statistic: Callable[[np.ndarray], float] = np.mean,
+    statistic: Callable[[np.ndarray], np.ndarray] = mean,
     *,
     resamples: int = 2000,
     level: float = 0.95,
@@ -59,15 +69,16 @@ def stratified_bootstrap(
     Args:
         strata: the runs of each task, on one scale; values are drawn with replacement within their own group. Of a
             group (k, n) the n columns are drawn: k values that share what they were measured on count as one.
-        statistic: of all values drawn.
+        statistic: of all values drawn, (resamples, values), over the last axis.
         resamples: how many.
         level: share of the resamples that lies within.
         seed: of the draws.
     """
     groups = [np.asarray(values, dtype=float) for values in strata]
     rng = np.random.default_rng(seed)
-    found = [statistic(np.concatenate([_resampled(values, rng) for values in groups])) for _ in range(resamples)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    # drawn one resample after the other, so that the draws are those of a plain loop, and measured all at once
+    drawn = [np.concatenate([_resampled(values, rng) for values in groups]) for _ in range(resamples)]
+    low, high = np.quantile(statistic(np.stack(drawn)), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -15,8 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from apps.common.cli import command_line, configuration
 from apps.common.machine import find_device, set_threads
+from apps.common.options import at_least
 from apps.common.provenance import device_words
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder
 from core_models.training.checkpoint import remove_leftovers
@@ -25,7 +26,7 @@ from core_models.training.progress import Progress
 from .codes import CodedVecEnv
 from .demonstrations import Demonstrations
 from .demonstrations.checking import oddities
-from .demonstrations.identity import imports_nothing
+from .demonstrations.identity import imports_nothing, plain_id
 from .environments.making import vector_env
 from .evaluate import Scale, with_interval
 from .evaluation import random_returns, returns_of
@@ -37,7 +38,9 @@ from .seeds import train_seeds
 from .shipped import located
 from .trained import POLICY
 
-ASKED = ("learner", "demonstrations", "trajectories", "subsample", "environment", "environments")
+ASKED = (
+    "learner", "demonstrations", "trajectories", "subsample", "environment", "environment_kwargs", "environments",
+)  # fmt: skip
 """Options that decide what is learnt, and from what."""
 ON_POLICY_CHECKPOINTS = 50_000
 """Steps between checkpoints of the learners that have no number of their own [env steps]."""
@@ -51,6 +54,7 @@ def train(
     trajectories: int | None = None,
     subsample: int = 1,
     environment: str | None = None,
+    environment_kwargs: dict[str, Any] | None = None,
     environments: int = 1,
     processes: bool = False,
     evaluation_episodes: int = 50,
@@ -71,6 +75,7 @@ def train(
         subsample: Keep every how manieth row of each, from an offset drawn by the learner's seed: 20 as published for
             MuJoCo; 1 keeps whole trajectories.
         environment: Its gymnasium id; that of the demonstrations when left out.
+        environment_kwargs: What it is made with; as the demonstrations' when left out, where it is theirs.
         environments: How many side by side.
         processes: Each in a process of its own.
         evaluation_episodes: Episodes of the evaluation in the end, deterministic.
@@ -82,9 +87,7 @@ def train(
             they reach together. One that fails leaves the others as they are.
         jobs: How many of the seeds at a time, each in a process of its own.
     """
-    at_least(1, steps=steps, evaluation_episodes=evaluation_episodes, jobs=jobs)
-    if checkpoint_every is not None:
-        at_least(1, checkpoint_every=checkpoint_every)
+    at_least(1, steps=steps, evaluation_episodes=evaluation_episodes, jobs=jobs, checkpoint_every=checkpoint_every)
     given = configuration().get("learner")
     if isinstance(given, dict):
         own = given.get("init_args", {})
@@ -109,7 +112,9 @@ def train(
         )
     expert = Demonstrations.load(located(demonstrations))
     shown = expert if trajectories is None else expert.take(trajectories)
-    env_id, kwargs = environment or imports_nothing(expert.environment), expert.environment_kwargs
+    env_id = environment or imports_nothing(expert.environment)
+    theirs = expert.environment_kwargs if plain_id(env_id) == plain_id(expert.environment) else {}
+    kwargs = theirs if environment_kwargs is None else environment_kwargs
     probe = vector_env(env_id, kwargs, environments=environments, seed=0, processes=processes, demonstrations=expert)
     made = learner(probe, None)  # the seed is the learner's own: it decides the offset of the rows
     seed = getattr(made, "seed", 0)

@@ -22,10 +22,12 @@ from torch import Generator, Tensor
 
 from apps.common.cells import Cell, write_cell
 from apps.common.machine import set_threads
+from apps.common.objectives import choose_binarisation, default_estimator, density_over
+from apps.common.options import at_least
 from apps.common.provenance import device_words
+from apps.common.training import load_as_trained
 from core_models.base import GenerativeModel
 from core_models.data import Binarisation, DataSet, Split
-from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.evaluation import estimator_for, per_event, summarise
 from core_models.files import hash_of, write_atomic
@@ -33,8 +35,8 @@ from core_models.training import seed_of
 from core_models.training.config import FREE_ON_RESUME
 from core_models.training.progress import Progress
 
-from .measuring import default_estimator, in_words, record
-from .pixels import Pixels, choose_binarisation, density_over, prepare
+from .measuring import in_words, record
+from .pixels import Pixels, prepare
 from .runs import TrainedModel, open_run
 
 PROTOCOL = "1"
@@ -87,9 +89,8 @@ def evaluate(
         raise UserError(f"expected --data, since {run} does not say what the model was trained on, got none")
     estimator = estimator or default_estimator(model)
     estimator_for(model, estimator)  # refuses before anything is loaded
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit: expected at least 1, got {limit}")
-    data_set = load_data(wanted)
+    at_least(1, limit=limit)
+    data_set = load_as_trained(wanted, trained.run.path)
     known: Binarisation | None = trained.settings.get("binarisation") if data is None else None
     chosen = choose_binarisation(binarisation or known, density_over(model), data_set)
     pixels = prepare(data_set, split, model, chosen)
@@ -102,7 +103,7 @@ def evaluate(
     print(in_words(found, f"{data_set.name} {split}"))
     if cell:
         place = next(model.parameters()).device
-        seconds = float(trained.summary.get("seconds", 0)) + kept.seconds
+        seconds = float(trained.summary.get("seconds", 0)) + kept.seconds_of(number)
         print(write_cell(results, _cell(trained, data_set, found, row, seed, seconds, device_words(place))))
 
 
@@ -142,6 +143,10 @@ class _Kept:
                 pass  # a file of no use: computed again and written over
         return cls(path, identity, values, seconds)
 
+    def seconds_of(self, number: int) -> float:
+        """Returns the time that the first so many values took [s]: their share, as every image takes the same."""
+        return self.seconds * number / int((~self.values.isnan()).sum())
+
     def save(self) -> None:
         """Writes the values, whole or not at all."""
         told = {"identity": self.identity, "seconds": str(self.seconds)}
@@ -152,8 +157,7 @@ def _fill(
     kept: _Kept, model: GenerativeModel, pixels: Pixels, estimator: str, seed: int, size: int, number: int
 ) -> None:
     """Computes what is missing of the first images, in whole batches, saving on the way."""
-    if size < 1:
-        raise UserError(f"--batch_size: expected at least 1, got {size}")
+    at_least(1, batch_size=size)
     place = next(model.parameters())
     starts = [s for s in range(0, number, size) if bool(kept.values[s : s + size].isnan().any())]
     if not starts:

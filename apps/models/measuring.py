@@ -8,18 +8,14 @@ from typing import Any
 
 from torch import Generator
 
-from core_models.base import ExactLikelihood, GenerativeModel
+from apps.common.objectives import default_estimator, density_over, spreads
+from core_models.base import GenerativeModel
 from core_models.data import Binarisation
 from core_models.evaluation import Estimate, Estimator
 from core_models.evaluation import evaluate as average
 from core_models.training import seed_of
 
-from .pixels import Pixels, density_over, spreads
-
-
-def default_estimator(model: GenerativeModel) -> Estimator:
-    """Returns the estimator that needs no more than one pass: the exact likelihood, else the bound."""
-    return "exact" if isinstance(model, ExactLikelihood) else "elbo"
+from .pixels import Pixels
 
 
 def measure(

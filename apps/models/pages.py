@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from apps.common.figures import image_grid, learning_curves
+from apps.common.objectives import classes_of
 from apps.common.report import Headline, Picture, write_report
 from core_models.base import Decodable, GenerativeModel, Variational
 from core_models.errors import UserError
@@ -16,7 +17,7 @@ from core_models.latent import draw
 from core_models.training import RunFolder, seed_of
 
 from .measuring import in_words
-from .pixels import Pixels, classes_of
+from .pixels import Pixels
 
 COLUMNS = 10
 

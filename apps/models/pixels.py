@@ -7,20 +7,15 @@ to fetch, for the same numbers as `DataSet.images`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from core_models.base import ExactLikelihood, GenerativeModel, Variational
-from core_models.data import Binarisation, DataSet, Split, binarise
-from core_models.data.pixels import dequantise
+from apps.common.objectives import classes_of, spreads
+from core_models.base import GenerativeModel
+from core_models.data import Binarisation, DataSet, Split, binarise, dequantise, to_floats
 from core_models.errors import UserError
-from core_models.latent import DiscretisedLogistic
 from core_models.training import PixelBatches, TensorBatches, held_out
-
-Kind = Literal["binary", "levels", "continuous", "unknown"]
-"""What a model's density is over: {0, 1}, pixel levels, real numbers, or not known."""
 
 
 @dataclass(frozen=True)
@@ -65,63 +60,6 @@ class Pixels:
         """Returns shuffled batches for training."""
         tensors = {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
         return PixelBatches(TensorBatches(tensors, min(batch_size, len(self)), seed), self.levels)
-
-
-def to_floats(x: Tensor, levels: int) -> Tensor:
-    """Turns levels into pixels in [0, 1], as `DataSet.images` does."""
-    return x.to(torch.float32).div_(levels - 1)
-
-
-def density_over(model: GenerativeModel) -> Kind:
-    """Says what a model's density is over, by the distribution that it gives an event.
-
-    A model of another kind may say so itself, by an attribute `density_over`.
-    """
-    declared = getattr(model, "density_over", None)
-    if declared in ("binary", "levels", "continuous"):
-        return declared
-    if not isinstance(model, Variational):
-        return "unknown"
-    place = next((p for p in model.parameters()), torch.zeros(()))
-    y = torch.zeros(1, dtype=torch.long, device=place.device) if classes_of(model) else None
-    with torch.no_grad():
-        likelihood = model.likelihood(torch.zeros(1, *model.latent_shape, dtype=place.dtype, device=place.device), y)
-    base = getattr(likelihood, "base_dist", likelihood)
-    if isinstance(base, torch.distributions.Bernoulli):
-        return "binary"
-    return "levels" if isinstance(base, DiscretisedLogistic) else "continuous"
-
-
-def spreads(model: GenerativeModel) -> bool:
-    """Tells whether pixels are dequantised for a model: its exact density is over continuous values."""
-    return isinstance(model, ExactLikelihood) and getattr(model, "density_over", None) == "continuous"
-
-
-def classes_of(model: nn.Module) -> int:
-    """Returns the number of classes that a model is conditioned on: its attribute `classes`; 0 where it has none."""
-    return int(getattr(model, "classes", 0))
-
-
-def choose_binarisation(asked: Binarisation | None, kind: Kind, data: DataSet) -> Binarisation:
-    """Returns how pixels become events: as asked, else as the model's density needs it.
-
-    Raises:
-        UserError: when a density over zeros and ones is asked for that of greys, or one over greys for that of bits.
-    """
-    binary = data.levels == 2 or not bool(((data.train_x > 0) & (data.train_x < data.levels - 1)).any())
-    if asked is None:
-        return "dynamic" if kind == "binary" and not binary else "none"
-    if asked == "none" and kind == "binary" and not binary:
-        raise UserError(
-            f"expected zeros and ones for a Bernoulli likelihood, {data.name} has {data.levels} grey levels: "
-            "give --binarisation dynamic, static or threshold"
-        )
-    if asked != "none" and kind in ("levels", "continuous"):
-        raise UserError(
-            f"expected pixels as they are for this model's density, which is not over zeros and ones, got "
-            f"binarisation {asked}: leave it out, or choose a Bernoulli likelihood"
-        )
-    return asked
 
 
 def prepare(data: DataSet, split: Split, model: GenerativeModel, binarisation: Binarisation) -> Pixels:

@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from apps.common.figures import image_grid
+from apps.common.objectives import classes_of
+from apps.common.options import at_least
 from core_models.errors import UserError
 from core_models.files import write_atomic
 from core_models.training import seed_of
 
 from .pages import decoded
-from .pixels import classes_of
 from .runs import TrainedModel, open_run
 
 
@@ -41,8 +42,7 @@ def sample(
     """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out: expected a name that ends in .png or .npz, got {str(out)!r}")
-    if n < 1:
-        raise UserError(f"--n: expected at least 1, got {n}")
+    at_least(1, n=n)
     trained = open_run(run, device)
     model = trained.model
     place = next(model.parameters()).device

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import core_models
 from apps.common.building import build_model
-from apps.common.cli import command_line
-from apps.common.machine import set_threads
-from apps.common.provenance import commit, device_words
-from core_models import registry
+from apps.common.objectives import build_objective, choose_binarisation, default_estimator, density_over
+from apps.common.training import conclude, fit_into, of_data, open_run, summary_of
 from core_models.base import GenerativeModel, Objective
 from core_models.data import Binarisation, DataSet
 from core_models.data import load as load_data
-from core_models.errors import UserError
-from core_models.training import RunFolder, TrainingConfig, fit, resolve_device
+from core_models.training import TrainingConfig
 
-from .building import build_objective
-from .measuring import default_estimator, in_words, measure, record
+from .measuring import in_words, measure, record
 from .pages import write_figures, write_page
-from .pixels import Pixels, choose_binarisation, density_over, hold_out, prepare
+from .pixels import Pixels, hold_out, prepare
 
 
 def train(
@@ -38,6 +32,7 @@ def train(
     batch_size: int = 200,
     training: TrainingConfig = TrainingConfig(epochs=100),  # noqa: B008
     resume: bool = False,
+    image_size: int | None = None,
 ) -> None:
     """Trains a model on a data set into a run folder, then measures it on the test split.
 
@@ -58,13 +53,10 @@ def train(
         batch_size: Images in a batch.
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
+        image_size: Side to which the images of a folder are cut and resized [pixels].
     """
-    set_threads(training.threads)
-    run = RunFolder(out)
-    going_on = run.checkpoint().exists()
-    if going_on and not resume:
-        raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
-    data_set = load_data(data)
+    run = open_run(out, training, resume)
+    data_set = load_data(data, image_size=image_size)
     net = build_model(model, model_config, data_set, training.seed)
     chosen = choose_binarisation(binarisation, density_over(net), data_set)
     pixels, held_out = _splits(data_set, net, chosen, validation, training.seed)
@@ -80,7 +72,7 @@ def train(
         levels=pixels.levels,
     )
     settings: dict[str, Any] = {
-        "data": data,
+        **of_data(data, image_size),
         "model": model,
         "model_config": model_config,
         "binarisation": chosen,
@@ -90,48 +82,23 @@ def train(
         "batch_size": batch_size,
         "training": asdict(training),
     }
-    settings = json.loads(json.dumps(settings))  # YAML has no tuples
-    device = device_words(resolve_device(training.device), training.threads)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    validate = _validator(held_out, batch_size, training.seed)
-    if training.early_stop is not None and validate is None:
-        metric = training.early_stop.metric
-        raise UserError(f"early_stop watches {metric!r}, but there is no validation: hold images out by --validation")
-    print(f"{model}, {parameters:,} parameters; {data_set.name}, {len(pixels):,} images; {device}")
-    print(f"data: {data_set.source}")
-    if not going_on:
-        run.write_config(settings)
-    history = fit(objective, batches, training, run=run, resume=resume, validate=validate)
-    if going_on and run.report.exists() and run.was_summed_up(history.stopped, history.steps):
-        print(f"{run.path} is finished: there is nothing left to do")
+    history = fit_into(
+        run, net, objective, batches, data_set, settings, training, name=model, resume=resume,
+        validate=_validator(held_out, batch_size, training.seed), writes=[run.report],
+    )  # fmt: skip
+    if history is None:
         return
-    run.write_config(settings)
-    core_models.save(net.eval(), run.path)
     found = record(measure(net, test, seed=training.seed, batch_size=batch_size), net, chosen, test.levels)
     summary = {
-        "data": data_set.name,
-        "source": data_set.source,
+        **summary_of(net, data_set, history, training),
         "classes": list(data_set.classes),
         "binarisation": chosen,
         "model": model,
-        **registry.describe(net),
-        "parameters": parameters,
-        "stopped": history.stopped,
-        "epochs": len(history.metrics),
-        "steps": history.steps,
-        "seconds": round(history.seconds, 1),
-        "device": device,
-        "metrics": history.metrics[-1] if history.metrics else {},
         "test": found,
-        "command": command_line(),
-        "commit": commit(),
     }
-    write_page(run, summary, write_figures(run, net, test, training.seed), settings)
-    run.write_summary(summary)
+    write_page(run, summary, write_figures(run, net, test, training.seed), run.read_config())
     print(in_words(found, "test"))
-    if history.stopped == "time limit":
-        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
-    print(f"wrote {run.path}: weights, summary.json, {run.report.name}")
+    conclude(run, summary, writes=[run.report])
 
 
 def _splits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,26 +11,15 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-import core_models
 from apps.common.building import working_folder_importable
-from apps.common.cli import command_line
-from apps.common.machine import set_threads
-from apps.common.provenance import commit, device_words
+from apps.common.training import conclude, fit_into, number_held_out, of_data, open_run, summary_of
 from core_models import registry
 from core_models.base import Classifier, Objective
 from core_models.data import DataSet
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.training import (
-    PixelBatches,
-    RunFolder,
-    TensorBatches,
-    TrainingConfig,
-    fit,
-    held_out,
-    resolve_device,
-    seed_of,
-)
+from core_models.seeding import seeded
+from core_models.training import PixelBatches, TensorBatches, TrainingConfig, held_out, seed_of
 
 from .defences import Defence, defence
 
@@ -58,6 +46,7 @@ def train_classifier(
     batch_size: int = 128,
     training: TrainingConfig = SGD,
     resume: bool = False,
+    image_size: int | None = None,
 ) -> None:
     """Trains a classifier, plainly or with a training defence, and measures it on clean test images.
 
@@ -78,10 +67,14 @@ def train_classifier(
         batch_size: Images in a batch.
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
+        image_size: Side to which the images of a folder are cut and resized [pixels].
     """
-    set_threads(training.threads)
+    run = open_run(out, training, resume)
+    data_set = load_data(data, image_size=image_size)
+    if validation is None:
+        validation = number_held_out(len(data_set.train_y))
     settings: dict[str, Any] = {
-        "data": data,
+        **of_data(data, image_size),
         "network": network,
         "network_config": network_config,
         "defence": defence,
@@ -94,65 +87,34 @@ def train_classifier(
         "batch_size": batch_size,
         "training": asdict(training),
     }
-    settings = json.loads(json.dumps(settings))  # YAML has no tuples
-    run = RunFolder(out)
-    going_on = run.checkpoint().exists()
-    if going_on and not resume:
-        raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
-    data_set = load_data(data)
-    if validation is None:
-        validation = settings["validation"] = min(5000, len(data_set.train_y) // 10)
     net = build_classifier(network, network_config, data_set, training.seed)
-    examples, held_out = splits(data_set, validation, training.seed)
-    if training.early_stop is not None and held_out is None:
-        metric = training.early_stop.metric
-        raise UserError(f"early_stop watches {metric!r}, but there is no validation: hold images out by --validation")
+    examples, held = splits(data_set, validation, training.seed)
     objective = make_objective(settings, net)
     batches = PixelBatches(TensorBatches(examples, batch_size, training.seed), data_set.levels)
-    device = device_words(resolve_device(training.device), training.threads)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{network} ({defence}), {parameters:,} parameters; {data_set.name}, {len(examples['y']):,} images; {device}")
-    print(f"data: {data_set.source}")
 
     def validate(objective: Objective) -> dict[str, float]:
-        assert held_out is not None
-        return {"validation_accuracy_percent": accuracy(net, held_out["x"], held_out["y"], data_set.levels)}
+        assert held is not None
+        return {"validation_accuracy_percent": accuracy(net, held["x"], held["y"], data_set.levels)}
 
-    if not going_on:
-        run.write_config(settings)
-    history = fit(objective, batches, training, run=run, resume=resume, validate=validate if held_out else None)
-    if going_on and run.was_summed_up(history.stopped, history.steps):
-        print(f"{run.path} is finished: there is nothing left to do")
+    history = fit_into(
+        run, net, objective, batches, data_set, settings, training, name=f"{network} ({defence})", resume=resume,
+        validate=None if held is None else validate,
+    )  # fmt: skip
+    if history is None:
         return
-    run.write_config(settings)
-    core_models.save(net.eval(), run.path)
     test = accuracy(net, data_set.test_x, data_set.test_y, data_set.levels)
-    valid = None if held_out is None else accuracy(net, held_out["x"], held_out["y"], data_set.levels)
+    valid = None if held is None else accuracy(net, held["x"], held["y"], data_set.levels)
+    aside = "" if valid is None else f", {valid:.2f} % of the images held out"
+    print(f"classified rightly: {test:.2f} % of {len(data_set.test_y):,} test images{aside}")
     summary = {
-        "data": data_set.name,
-        "source": data_set.source,
+        **summary_of(net, data_set, history, training),
         "classes": list(data_set.classes),
         "network": network,
         "defence": defence,
-        **registry.describe(net),
-        "parameters": parameters,
-        "stopped": history.stopped,
-        "epochs": len(history.metrics),
-        "steps": history.steps,
-        "seconds": round(history.seconds, 1),
-        "device": device,
-        "metrics": history.metrics[-1] if history.metrics else {},
         "test": {"accuracy_percent": test, "n": len(data_set.test_y)},
-        "validation": None if held_out is None else {"accuracy_percent": valid, "n": len(held_out["y"])},
-        "command": command_line(),
-        "commit": commit(),
+        "validation": None if held is None else {"accuracy_percent": valid, "n": len(held["y"])},
     }
-    run.write_summary(summary)
-    held = "" if valid is None else f", {valid:.2f} % of the images held out"
-    print(f"classified rightly: {test:.2f} % of {len(data_set.test_y):,} test images{held}")
-    if history.stopped == "time limit":
-        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
-    print(f"wrote {run.path}: weights, summary.json")
+    conclude(run, summary)
 
 
 def build_classifier(name: str, config: Mapping[str, Any] | None, data: DataSet, seed: int) -> Classifier:
@@ -169,8 +131,7 @@ def build_classifier(name: str, config: Mapping[str, Any] | None, data: DataSet,
     of_data: dict[str, Any] = {"event_shape": tuple(data.event_shape), "classes": len(data.classes)}
     if config_class is not None:
         of_data = {field.name: of_data[field.name] for field in fields(config_class) if field.name in of_data}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "initial weights"))
+    with seeded(seed_of(seed, "initial weights")):
         net = registry.build(name, {**of_data, **(config or {})}, Classifier)
     if tuple(net.event_shape) != tuple(data.event_shape) or net.classes != len(data.classes):
         raise UserError(

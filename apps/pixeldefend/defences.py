@@ -16,8 +16,7 @@ and FGSM against the predicted label, which does not leak the true one); Madry, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import erf, sqrt
 from typing import Literal, get_args
 
@@ -28,6 +27,7 @@ from torch import Generator, Tensor, nn
 
 from core_models.base import Metrics, Objective, Scalar
 from core_models.errors import UserError
+from core_models.modes import evaluating
 
 Images = Float[Tensor, "n channels height width"]
 Labels = Int[Tensor, " n"]
@@ -147,7 +147,7 @@ class AdversarialFGSM(_HalfAdversarial):
     def attack(self, x: Images, y: Labels, generator: Generator | None) -> Images:
         """Takes one step of the whole budget."""
         eps = budgets(len(x), self.deviation, generator, x)
-        with running_statistics(self.classifier):
+        with evaluating(self.classifier):
             with torch.no_grad():
                 predicted = self.classifier(x).argmax(1)
             return ascend(self.classifier, x, x, predicted, eps, eps, 1)
@@ -164,7 +164,7 @@ class AdversarialBIM(_HalfAdversarial):
         """Takes the steps of a budget."""
         eps = budgets(1, self.deviation, generator, x)
         steps = int(min(eps.item() + 4, 1.25 * eps.item()))
-        with running_statistics(self.classifier):
+        with evaluating(self.classifier):
             return ascend(self.classifier, x, x, y, eps.expand(len(x)), torch.ones_like(eps).expand(len(x)), steps)
 
 
@@ -195,7 +195,7 @@ class MadryPGD(CrossEntropy):
         eps = x.new_full((len(x),), self.eps)
         noise = torch.randint(-self.eps, self.eps + 1, x.shape, generator=generator, device=x.device)
         start = ((x * 255).round() + noise).clamp(0, 255) / 255
-        with running_statistics(self.classifier):
+        with evaluating(self.classifier):
             x = ascend(self.classifier, start, x, y, eps, x.new_full((len(x),), self.step_size), self.steps)
         logits = self.classifier(x)
         return F.cross_entropy(logits, y), {"adversarial_accuracy_percent": accuracy(logits, y)}
@@ -258,15 +258,3 @@ def ascend(
         (gradient,) = torch.autograd.grad(loss, pixels)
         levels = torch.minimum(torch.maximum(levels + step_size * gradient.sign(), low), high)
     return levels / 255
-
-
-@contextmanager
-def running_statistics(classifier: nn.Module) -> Iterator[None]:
-    """Puts a classifier into evaluation mode, and each of its parts back into its own."""
-    modes = [(part, part.training) for part in classifier.modules()]
-    classifier.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

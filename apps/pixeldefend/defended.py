@@ -20,9 +20,10 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from core_models.base import Autoregressive, Classifier
-from core_models.data.advice import range_advice, shape_advice
+from core_models.data.advice import shape_advice
 from core_models.errors import UserError
 
+from .normalised import unit_advice
 from .purification import Engine, purify
 
 Backward = Literal["bpda", "none"]
@@ -186,7 +187,7 @@ class Purifier(nn.Module):
             if low != low or high != high:
                 raise UserError("expected images in [0, 1], got NaN")
             if low < -SLACK or high > 1 + SLACK:
-                advice = range_advice(low, high)
+                advice = unit_advice(low, high)
                 raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {advice}")
         top = getattr(self.density, "levels", 256) - 1
         return (x.detach().to(torch.float32).clamp(0, 1) * top).round() / top
@@ -205,7 +206,8 @@ class Defended(Classifier):
 
     Args:
         purifier: purifies what comes in.
-        classifier: any module from images in [0, 1] to logits (n, classes).
+        classifier: any module from images in [0, 1] to logits (n, classes); one that was trained on normalised images
+            goes into `Normalised` first, since nothing here can tell.
 
     Raises:
         UserError: when the two are no such modules, or were made for images of different shapes.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.common.machine import set_threads
+from apps.common.options import at_least
 from apps.common.provenance import command_line, commit, device_words
 from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel
@@ -67,7 +68,7 @@ def demo(
             images.npz, summary.json and figures. What an earlier call wrote is replaced.
         data: A labelled data set by name, or the path of your own .npz (x, y) or folder of class folders.
         density: The density model, with its calibration.npz: a run folder, or zoo:NAME.
-        classifier: The classifier: a run folder, or zoo:NAME.
+        classifier: The classifier: a run folder, zoo:NAME, or a class path.
         images: Test images, the first ones.
         attacks: Attacks on the classifier alone, by name.
         eps: Their budget, and that of BPDA [levels].
@@ -84,7 +85,7 @@ def demo(
     started = time.monotonic()
     set_threads(threads)
     _check_levels(eps=(eps, 1), eps_defend=(eps_defend, 0))
-    _check_counts(images=images, bpda_images=bpda_images, bpda_steps=bpda_steps)
+    at_least(1, images=images, bpda_images=bpda_images, bpda_steps=bpda_steps)
     _check_shares(false_positive_rate=false_positive_rate, adaptive_quantile=adaptive_quantile)
     # what they are called and their parameters, before anything takes time
     titles = {_oblivious(name): registry.describe(name, eps) for name in attacks}
@@ -196,12 +197,6 @@ def _check_levels(**options: tuple[int, int]) -> None:
     for name, (value, least) in options.items():
         if not least <= value <= 255:
             raise UserError(f"--{name}: expected levels from {least} to 255, got {value}")
-
-
-def _check_counts(**options: int) -> None:
-    for name, value in options.items():
-        if value < 1:
-            raise UserError(f"--{name}: expected at least 1, got {value}")
 
 
 def _check_shares(**options: float) -> None:

@@ -6,7 +6,6 @@ For the likelihood ratio the background model is a density like any other, train
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,18 +14,16 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-import core_models
-from apps.common.building import build_model
-from apps.common.cli import command_line
+from apps.common.building import build_model, names_class
 from apps.common.machine import set_threads
-from apps.common.provenance import commit, device_words
-from core_models import registry, zoo
+from apps.common.training import conclude, fit_into, load_as_trained, number_held_out, of_data, open_run, summary_of
+from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel, Metrics, Objective, Scalar
-from core_models.data import DataSet
+from core_models.data import DataSet, to_floats
 from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.objectives import NegativeLogLikelihood
-from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit, held_out, resolve_device
+from core_models.training import PixelBatches, RunFolder, TensorBatches, TrainingConfig, held_out, resolve_device
 
 from .detection import bits_per_dim, calibrate, mutate
 from .detection.calibration import FILE_NAME
@@ -63,6 +60,7 @@ def train_density(
     batch_size: int = 32,
     training: TrainingConfig = ADAM,
     resume: bool = False,
+    image_size: int | None = None,
 ) -> None:
     """Trains a density model, measures it on the test images and calibrates it on training images held out.
 
@@ -78,17 +76,14 @@ def train_density(
         batch_size: Images in a batch.
         training: Settings of the training loop.
         resume: Go on from the run's last checkpoint, where there is one; a finished run is left as it is.
+        image_size: Side to which the images of a folder are cut and resized [pixels].
     """
-    set_threads(training.threads)
     if not 0 <= mutation_rate <= 1:
         raise UserError(f"--mutation_rate: expected a rate from 0 to 1, got {mutation_rate}")
-    run = RunFolder(out)
-    going_on = run.checkpoint().exists()
-    if going_on and not resume:
-        raise UserError(f"{run.path} already holds a run: add --resume to go on, or choose another folder")
-    data_set = load_data(data)
+    run = open_run(out, training, resume)
+    data_set = load_data(data, image_size=image_size)
     if validation is None:
-        validation = min(5000, len(data_set.train_x) // 10)
+        validation = number_held_out(len(data_set.train_x))
     model_config = sized(model, model_config, resolve_device(training.device))
     net = build_model(model, model_config, data_set, training.seed)
     if not isinstance(net, Autoregressive):
@@ -97,47 +92,30 @@ def train_density(
         raise UserError("expected a density without classes: an image under test has none; leave classes out")
     kept, held = held_out(len(data_set.train_x), validation, training.seed)
     settings: dict[str, Any] = {
-        "data": data, "model": model, "model_config": model_config, "mutation_rate": mutation_rate,
+        **of_data(data, image_size), "model": model, "model_config": model_config, "mutation_rate": mutation_rate,
         "validation": validation, "batch_size": batch_size, "training": asdict(training),
     }  # fmt: skip
-    settings = json.loads(json.dumps(settings))  # YAML has no tuples
     objective: Objective = MutatedLikelihood(net, mutation_rate) if mutation_rate else NegativeLogLikelihood(net)
     tensors = TensorBatches({"x": data_set.train_x[kept]}, min(batch_size, len(kept)), training.seed)
-    device = device_words(resolve_device(training.device), training.threads)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{model}, {parameters:,} parameters; {data_set.name}, {len(kept):,} images; {device}")
 
     def validate(objective: Objective) -> dict[str, float]:
-        scores = bits_per_dim(net, pixels(data_set, data_set.train_x[held]))
+        scores = bits_per_dim(net, to_floats(data_set.train_x[held], data_set.levels))
         return {"validation_bits_per_dim": float(scores.mean())}
 
-    if not going_on:
-        run.write_config(settings)
-    history = fit(
-        objective, PixelBatches(tensors, data_set.levels), training, run=run, resume=resume,
-        validate=validate if len(held) else None,
+    writes = [run.path / FILE_NAME] if len(held) else []
+    history = fit_into(
+        run, net, objective, PixelBatches(tensors, data_set.levels), data_set, settings, training, name=model,
+        resume=resume, validate=validate if len(held) else None, writes=writes,
     )  # fmt: skip
-    if going_on and run.was_summed_up(history.stopped, history.steps):
-        print(f"{run.path} is finished: there is nothing left to do")
+    if history is None:
         return
-    run.write_config(settings)
-    core_models.save(net.eval(), run.path)
-    scores = bits_per_dim(net, pixels(data_set, data_set.test_x))
-    summary = {
-        "data": data_set.name, "source": data_set.source, "model": model, **registry.describe(net),
-        "mutation_rate": mutation_rate, "parameters": parameters, "stopped": history.stopped, "steps": history.steps,
-        "seconds": round(history.seconds, 1), "device": device,
-        "metrics": history.metrics[-1] if history.metrics else {},
-        "test": {"bits_per_dim": float(scores.mean()), "n": len(scores)},
-        "command": command_line(), "commit": commit(),
-    }  # fmt: skip
+    scores = bits_per_dim(net, data_set.images("test"))
     if len(held):
         write_calibration(net, data_set, held, run.path)
-    run.write_summary(summary)
     print(f"test images: {scores.mean():.4f} bits/dim ({len(scores):,} images)")
-    if history.stopped == "time limit":
-        print(f"stopped by the time limit at step {history.steps:,}: the same command with --resume goes on")
-    print(f"wrote {run.path}: weights, {FILE_NAME}, summary.json")
+    told = {"model": model, "mutation_rate": mutation_rate}
+    test = {"bits_per_dim": float(scores.mean()), "n": len(scores)}
+    conclude(run, {**summary_of(net, data_set, history, training), **told, "test": test}, writes)
 
 
 def calibrate_density(
@@ -155,14 +133,14 @@ def calibrate_density(
         threads: CPU threads.
     """
     set_threads(threads)
-    if density.startswith(zoo.PREFIX):
+    if density.startswith(zoo.PREFIX) or names_class(density):
         raise UserError(
-            f"--density {density}: expected a run folder; what ships is calibrated, and detect takes other images by "
-            "--calibration_data"
+            f"--density {density}: expected a run folder, beside whose weights the scores are kept; detect takes "
+            "images by --calibration_data, and what ships is calibrated"
         )
     model = load_density(density, device)
     validation, seed = _as_held_out(RunFolder(density), validation, seed)
-    data_set = load_data(data)
+    data_set = load_as_trained(data, density)
     if tuple(model.event_shape) != tuple(data_set.event_shape):
         raise UserError(f"expected images of {tuple(model.event_shape)}, {data} has {tuple(data_set.event_shape)}")
     _, held = held_out(len(data_set.train_x), validation, seed)
@@ -206,12 +184,7 @@ def sized(model: str, config: dict[str, Any] | None, device: torch.device) -> di
     return {**SMALL, **given}
 
 
-def pixels(data: DataSet, x: Tensor) -> Tensor:
-    """Returns levels as images in [0, 1]."""
-    return x.to(torch.float32) / (data.levels - 1)
-
-
 def write_calibration(model: GenerativeModel, data: DataSet, held: Tensor, folder: Path) -> None:
     """Scores held-out training images and writes the calibration beside the weights."""
-    x = pixels(data, data.train_x[held])
+    x = to_floats(data.train_x[held], data.levels)
     calibrate(model, x, data=data.name, split="valid").save(folder / FILE_NAME)

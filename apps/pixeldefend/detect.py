@@ -51,6 +51,7 @@ def detect(
     device: str = "auto",
     threads: int | None = None,
     resume: bool = False,
+    resize: bool = False,
 ) -> int:
     """Scores images and says which are suspicious, one CSV row each.
 
@@ -60,9 +61,9 @@ def detect(
 
     Args:
         input: A folder of PNG, JPEG or WebP images, with sub-folders, or a .npz with an array x.
-        density: The density model: a run folder, or zoo:NAME.
+        density: The density model: a run folder, zoo:NAME, or the class path of your own (my_package.Mine).
         out: The folder for images.csv, settings.json and summary.json.
-        classifier: A classifier whose prediction is noted: a run folder, or zoo:NAME.
+        classifier: A classifier whose prediction is noted: a run folder, zoo:NAME, or a class path.
         calibration: A calibration file of this density; calibration.npz beside its weights when left out.
         calibration_data: A data set by name or path whose clean images are scored for the calibration instead.
         calibration_split: Which part of it: train as in the paper, test or valid for held-out images.
@@ -75,6 +76,7 @@ def detect(
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
         resume: Go on where an earlier run into the same folder stopped.
+        resize: Cut a folder's images, around their middle, and resize them to the size that the density is of.
 
     Returns:
         The exit status: 1 where an image could not be read or doesn't fit the model.
@@ -88,7 +90,7 @@ def detect(
             f"expected --threshold [bits/dim] to go with --test likelihood, got --test {test}: leave one out"
         )
     model = load_density(density, device)
-    source = open_source(input, model.event_shape)
+    source = open_source(input, model.event_shape, resize)
     net = load_classifier(classifier, device, model.event_shape) if classifier else None
     other = load_density(background, device) if background else None
     place = next(model.parameters(), torch.empty(0)).device

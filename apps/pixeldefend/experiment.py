@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.spared: dict[Path, float] = {}
+        """Time that arrays took when they were computed, of those found since this was last cleared [s]."""
 
     def get(self, kind: str, key: dict[str, Any], compute: Callable[[], Tensor]) -> Tensor:
         """Returns the tensor that `compute` gives, from the store where this version of it was given before."""
@@ -64,11 +67,17 @@ class Store:
         path = self.folder / kind / f"{hash_of(key)}.npz"
         # a file that can't be read is computed anew
         with suppress(*BROKEN), path.open("rb") as stored, np.load(stored, allow_pickle=False) as found:
-            return torch.from_numpy(found["x"])
+            value = torch.from_numpy(found["x"])
+            self.spared.setdefault(path, float(found["seconds"]) if "seconds" in found else 0.0)
+            return value
+        start = time.monotonic()
         value = compute()
+        seconds = time.monotonic() - start
+        self.spared[path] = 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, x=value.numpy(), key=np.array(json.dumps(key, sort_keys=True, default=str)))
+            told = np.array(json.dumps(key, sort_keys=True, default=str))
+            np.savez_compressed(file, x=value.numpy(), key=told, seconds=np.array(seconds))
         return value
 
 

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-import core_models
-from apps.common.building import working_folder_importable
+from apps.common.building import load_model
 from apps.common.machine import find_device
 from core_models import zoo
 from core_models.base import Autoregressive, ExactLikelihood, GenerativeModel
@@ -24,20 +23,27 @@ def load_density(name: str, device: str, *, autoregressive: bool = False) -> Gen
     """Loads a density of images onto a device, in evaluation mode.
 
     Args:
-        name: a run folder, or `zoo:NAME`.
+        name: a run folder, `zoo:NAME`, or a class path, see `load_model`.
         device: auto, cpu, cuda or cuda:N.
         autoregressive: whether it must be autoregressive, as purification needs.
 
     Raises:
-        UserError: when there is no model, or it has no exact likelihood or is not autoregressive.
+        UserError: when there is no model, or it has no exact likelihood, is not autoregressive, or doesn't tell of
+            what images it is.
     """
     model = _load(name, device)
     wanted = Autoregressive if autoregressive else ExactLikelihood
-    if not isinstance(model, GenerativeModel) or not isinstance(model, wanted):
+    if not isinstance(model, wanted):
         what = "an autoregressive model, such as a PixelCNN" if autoregressive else "a model with an exact likelihood"
         raise UserError(
             f"--density {name}: expected {what}, got {type(model).__name__}: "
             "train one with genapps pixeldefend train-density"
+        )
+    needed = ("event_shape", "levels") if autoregressive else ("event_shape",)
+    if not isinstance(model, GenerativeModel) or not all(hasattr(model, attribute) for attribute in needed):
+        raise UserError(
+            f"--density {name}: expected a core_models.base.GenerativeModel with {' and '.join(needed)}, got "
+            f"{type(model).__name__}: make it one"
         )
     return model
 
@@ -46,7 +52,7 @@ def load_classifier(name: str, device: str, event_shape: Sequence[int]) -> nn.Mo
     """Loads a classifier of images of a shape onto a device, in evaluation mode.
 
     Args:
-        name: a run folder, or `zoo:NAME`.
+        name: a run folder, `zoo:NAME`, or a class path, see `load_model`.
         device: auto, cpu, cuda or cuda:N.
         event_shape: channels, height and width [pixels] of the images.
 
@@ -76,7 +82,7 @@ def codes_of_classifier(name: str, classifier: nn.Module, data_set: DataSet, y: 
     no names, any as many as the classifier has classes.
 
     Args:
-        name: a run folder, or `zoo:NAME`.
+        name: a run folder, `zoo:NAME`, or a class path, which tells no names.
         classifier: what was loaded from there.
         data_set: whose labels they are.
         y: the labels, as `data_set` numbers its classes, none of them missing.
@@ -130,6 +136,4 @@ def predictions(classifier: nn.Module, x: Float[Tensor, "n c h w"]) -> Int64[Ten
 
 def _load(name: str, device: str) -> nn.Module:
     place = find_device(device)
-    working_folder_importable()
-    model: nn.Module = core_models.load(name)
-    return model.to(place).eval()
+    return load_model(name).to(place)

@@ -16,9 +16,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from apps.common.cells import Cell, cell_at, write_cell
+from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.published import published
-from core_models.errors import UserError
 from core_models.files import hash_of
 
 from .detection import fingerprint
@@ -52,7 +51,7 @@ class Grid:
         better: Literal["lower", "higher"] = "higher",
         shown: dict[str, Any] | None = None,
     ) -> Cell:
-        """Returns a cell, measured and written unless it stands.
+        """Returns a cell, measured and written unless one stands, of these settings or others.
 
         Args:
             row: its row.
@@ -68,31 +67,25 @@ class Grid:
             json.loads(json.dumps({**some, **own, "seed": self.experiment.seed}, default=str))
             for some in (settings, shown or settings)
         )
-        name, draw = self.table, self.experiment.seed
-        key = hash_of(settings)
+        place: dict[str, Any] = {
+            "app": APP, "table": self.table, "row": row, "column": column, "draw": self.experiment.seed,
+            "config_hash": hash_of(settings), "protocol": PROTOCOL,
+        }  # fmt: skip
         if not self.again:
-            standing = cell_at(self.results, app=APP, table=name, row=row, column=column, draw=draw)
-            if standing is not None and standing.is_of(key, PROTOCOL):
+            standing = told_to_stand(self.results, f"{row}, {column}", **place)
+            if standing is not None:
                 return standing
-            self._refuse_to_shrink(standing, settings)
-        start = time.monotonic()
+        store, start = self.experiment.store, time.monotonic()
+        store.spared.clear()
         value, extra = measure()
+        seconds = time.monotonic() - start + sum(store.spared.values())  # as if nothing had been kept
         cell = Cell(
-            app=APP, table=name, row=row, column=column, value=value, unit=unit, better=better, draw=draw,
-            seed=self.experiment.seed, config_hash=key, protocol=PROTOCOL, device=self.device,
-            seconds=time.monotonic() - start, command=self.command, extra={**extra, "settings": told},
+            **place, value=value, unit=unit, better=better, seed=self.experiment.seed, device=self.device,
+            seconds=seconds, command=self.command, extra={**extra, "settings": told},
         )  # fmt: skip
         write_cell(self.results, cell)
         print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)
         return cell
-
-    def _refuse_to_shrink(self, standing: Cell | None, settings: dict[str, Any]) -> None:
-        there = standing.extra.get("settings", {}).get("images") if standing else None
-        if standing is not None and there is not None and there > settings["images"]:
-            raise UserError(
-                f"{standing.row}, {standing.column} stands in {self.results}, measured on {there:,} images, and "
-                f"{settings['images']:,} were asked for: another folder for --results, or --again true to write over it"
-            )
 
 
 def _interval_words(extra: dict[str, Any]) -> str:

@@ -9,10 +9,9 @@ Source: Song, Kim, Nowozin, Ermon and Kushman, "PixelDefend", ICLR 2018, tables 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
-from core_models.errors import UserError
+from apps.common.options import known_names
 
 Purifying = Literal["none", "PixelDefend", "adaptive PixelDefend"]
 
@@ -94,14 +93,7 @@ def find_rows(titles: list[str] | None, eps: int) -> list[Row]:
         UserError: when there is none of a title.
     """
     known = {row.title: row for row in rows(eps)}
-    if titles is None:
-        return list(known.values())
-    for title in titles:
-        if title not in known:
-            near = get_close_matches(title, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f": choose among {', '.join(known)}"
-            raise UserError(f"--rows: expected rows of the table, got {title!r}{hint}")
-    return [known[title] for title in titles]
+    return [known[title] for title in (known if titles is None else known_names("rows", titles, known))]
 
 
 def find_attacks(titles: list[str] | None) -> list[str]:
@@ -112,10 +104,4 @@ def find_attacks(titles: list[str] | None) -> list[str]:
     """
     if titles is None:
         return list(OBLIVIOUS)
-    known = {**OBLIVIOUS, **TRANSFERRED, **KNOWING}
-    for title in titles:
-        if title not in known:
-            near = get_close_matches(title, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f": choose among {', '.join(known)}"
-            raise UserError(f"--attacks: expected attacks of the table, got {title!r}{hint}")
-    return list(titles)
+    return known_names("attacks", titles, [*OBLIVIOUS, *TRANSFERRED, *KNOWING])

@@ -81,21 +81,25 @@ def _write(app: str, folder: Path) -> Path:
     page = folder / f"{app}.md"
     cells, facts = read_cells(folder, app=app), published(app)
     before = page.read_text(encoding="utf-8") if page.exists() else new_page(app)
-    after = fill(before, _blocks(app, cells, facts, read_not_run(folder, app)), name=str(page))
+    blocks, columns = _blocks(app, cells, facts, read_not_run(folder, app))
+    after = fill(before, blocks, name=str(page), columns=columns)
     if not page.exists() or after != before:
         write_atomic(page, after)
     return page
 
 
-def _blocks(app: str, cells: list[Cell], facts: list[Published], reasons: list[NotRun]) -> dict[str, str]:
-    blocks = {}
+def _blocks(
+    app: str, cells: list[Cell], facts: list[Published], reasons: list[NotRun]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Returns Markdown by marker, and the columns that the marker of a table, or of a part of one, shows."""
+    blocks, shows = {}, {}
     for (_, table), group in tables(records(cells, facts, {app: reasons})).items():
         own = [cell for cell in cells if cell.table == table]
         _, stale = split_stale(own)
         blocks[f"table:{table}"] = to_markdown(group, facts, stale, fold=True)
         # a table of many columns may be shown in parts: those that end in one number, the budget of an attack say, or
         # begin with one word, an environment
-        columns = [record["column"] for record in group]
+        shows[f"table:{table}"] = columns = list(dict.fromkeys(record["column"] for record in group))
         for part in sorted({word for column in columns for word in _ends(column)}):
             own_part = [record for record in group if part in _ends(record["column"])]
             told = {record["row"] for record in own_part if (record["value"], record["published"]) != (None, None)}
@@ -104,9 +108,10 @@ def _blocks(app: str, cells: list[Cell], facts: list[Published], reasons: list[N
                 shown = [fact for fact in facts if part in _ends(fact.column)]
                 old = [cell for cell in stale if part in _ends(cell.column)]
                 blocks[f"table:{table}:{part}"] = to_markdown(own_part, shown, old, fold=True)
+                shows[f"table:{table}:{part}"] = [record["column"] for record in own_part]
         blocks[f"draws:{table}"] = draws_markdown(own)
         blocks[f"measures:{table}"] = measures_markdown(own)
-    return blocks
+    return blocks, shows
 
 
 def _ends(column: str) -> set[str]:

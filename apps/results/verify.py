@@ -24,6 +24,7 @@ from statistics import stdev
 from typing import Any
 
 from apps.common.cells import Cell, read_cells, split_stale
+from apps.common.options import at_least
 from apps.common.provenance import ROOT, command_line, device_words
 from core_models.errors import UserError
 from core_models.files import write_json
@@ -90,27 +91,29 @@ def verify(
         row: Only this method's.
         sample: How many cells are made again.
         seed: Of the draw of cells.
-        max_minutes: Only cells that took less, by their record.
+        max_minutes: Only cells whose command took less, by the record of all that it makes.
         folder: Where the cells lie; they stay as they are.
         out: A JSON file for the verdicts.
 
     Returns:
         The exit status: 1 when a cell differs or its command fails.
     """
-    if sample < 1:
-        raise UserError(f"--sample: expected at least 1 cell, got {sample}")
+    at_least(1, sample=sample)
     if not max_minutes > 0:
         raise UserError(f"--max_minutes: expected more than 0, got {max_minutes:g}")
     cells, _ = split_stale(read_cells(folder, app.replace("-", "_") if app else None, table))
-    cells = [cell for cell in cells if row is None or cell.row == row]
-    if not cells:
+    if not any(row is None or cell.row == row for cell in cells):
         asked = {"app": app, "table": table, "row": row}
         given = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
         raise UserError(f"expected cells {f'of {given} ' if given else ''}in {folder}, found none")
+    took: dict[str, float] = {}
+    for cell in cells:
+        took[cell.command] = took.get(cell.command, 0.0) + cell.seconds
+    cells = [cell for cell in cells if row is None or cell.row == row]
     reasons: dict[str, int] = {}
     candidates = []
     for cell in cells:
-        reason = _passed_over(cell, max_minutes)
+        reason = _passed_over(cell, took[cell.command], max_minutes)
         if reason:
             reasons[reason] = reasons.get(reason, 0) + 1
         else:
@@ -125,8 +128,8 @@ def verify(
             if len(found) == sample:
                 break
             place = f"{cell.app} {cell.table}: {cell.row}, {cell.column}, draw {cell.draw}"
-            print(f"{place} ({cell.seconds:.0f} s): {cell.command}", flush=True)
-            verdict = make_again(cell, cells)
+            print(f"{place} ({took[cell.command]:.0f} s): {cell.command}", flush=True)
+            verdict = make_again(cell, cells, took[cell.command])
             if verdict is None:
                 passed += 1
                 continue
@@ -141,12 +144,13 @@ def verify(
     return 1 if counts[DIFFERS] or counts[FAILED] else 0
 
 
-def make_again(cell: Cell, among: Sequence[Cell] = ()) -> Verdict | None:
+def make_again(cell: Cell, among: Sequence[Cell] = (), took: float | None = None) -> Verdict | None:
     """Makes a cell again in an empty folder; None where its command refuses, since something it needs isn't here.
 
     Args:
         cell: which.
         among: cells, those of whose draws that belong to the same entry tell how far draws lie apart.
+        took: time that the cell's command took, which may make other cells too [s]; the cell's own when left out.
     """
     error, source = standard_error(cell, among)
     with tempfile.TemporaryDirectory(prefix="genapps-verify-") as name:
@@ -161,7 +165,7 @@ def make_again(cell: Cell, among: Sequence[Cell] = ()) -> Verdict | None:
             process = subprocess.run(
                 [sys.executable, "-m", "apps", *words], cwd=place, env=_environment(), text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                timeout=PATIENCE * cell.seconds + SLACK, check=False,
+                timeout=PATIENCE * (cell.seconds if took is None else took) + SLACK, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
             # not FAILED: what its command finds on one machine, a trained model say, it may have to make on another
@@ -231,14 +235,14 @@ def standard_error(cell: Cell, among: Sequence[Cell] = ()) -> tuple[float | None
     return None, ""
 
 
-def _passed_over(cell: Cell, max_minutes: float) -> str:
+def _passed_over(cell: Cell, seconds: float, max_minutes: float) -> str:
     """Says why a cell is not to be made again; nothing where it is."""
     words = cell.command.split()
     if cell.table == "speed" or words[:1] == ["python"]:
         return "of speed"
     if words[:1] != ["genapps"]:
         return "without a command"
-    if cell.seconds > 60 * max_minutes:
+    if seconds > 60 * max_minutes:
         return "take longer"
     if any(not Path(path).exists() for path in _inputs(cell)):
         return "need a run that isn't here"

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from core_models.base import Metrics, Objective, Scalar
 from core_models.errors import UserError
 from core_models.layers.networks import Activation, conv_encoder, mlp
+from core_models.seeding import seeded
 from core_models.training import TensorBatches, TrainingConfig, fit
 
 from .estimator import Codes, LogProbabilities, Rows, Scale, SemiSupervisedClassifier, in_double
@@ -67,8 +68,7 @@ class _Network(SemiSupervisedClassifier):
     def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
         labelled = y >= 0
         seed = self._seed()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             network = self._build()
         tensors = {"x": x[labelled], "y": y[labelled]}
         batches = TensorBatches(tensors, min(self.batch_size, len(tensors["y"])), seed=seed, drop_last=False)

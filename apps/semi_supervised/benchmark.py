@@ -26,6 +26,8 @@ import torch
 
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
+from apps.common.machine import set_threads
+from apps.common.options import at_least
 from apps.common.provenance import device_words
 from core_models.data import digest, require_own_name
 from core_models.errors import UserError
@@ -122,8 +124,9 @@ class Grid:
         data = Path(self.data).name if Path(self.data).is_absolute() else self.data
         known = build(specification(entry.method, entry.labels, self.data))._get_param_names()
         settings = {key: value for key, value in self.settings.items() if key in known}
+        method = entry.method.class_path or entry.method.row
         words = [
-            f"genapps semi-supervised benchmark --methods {shlex.quote(f'[{entry.method.row}]')}",
+            f"genapps semi-supervised benchmark --methods {shlex.quote(f'[{method}]')}",
             f"--labels {shlex.quote(f'[{entry.labels}]')}",
             f"--draws 1 --first_draw {entry.draw}",
             "" if data == "mnist" else f"--data {shlex.quote(data)}",
@@ -160,7 +163,8 @@ def benchmark(
     checkpoint below `work`.
 
     Args:
-        methods: rows of the table, e.g. [M2, M1+M2]; all where left out.
+        methods: rows of the table, e.g. [M2, M1+M2], all where left out; or class paths of your own methods, e.g.
+            [my_methods.Mine], whose rows have the names of the classes.
         labels: numbers of labels shown, e.g. [100, 600]; the four of the paper where left out.
         draws: draws of labels per cell.
         first_draw: number of the first draw.
@@ -181,13 +185,9 @@ def benchmark(
     """
     require_own_name(data)
     chosen = [find_method(row) for row in (methods or METHODS)]
-    if draws < 1:
-        raise UserError(f"expected at least one draw, got draws = {draws}")
+    at_least(1, draws=draws)
     _check_settings(chosen, settings or {})
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"expected at least one thread, got threads = {threads}")
-        torch.set_num_threads(threads)  # for the methods too that take no such argument
+    set_threads(threads)  # for the methods too that take no such argument
     deadline = time.monotonic() + (inf if time_limit is None else time_limit)
     grid = Grid(data, Path(results), Path(work), settings or {}, device, compile, threads, deadline, again)
     later = "with --again it begins anew" if again else "the same command goes on"
@@ -303,7 +303,10 @@ def cell_config(estimator: SemiSupervisedClassifier, data: Mapping[str, str], la
     }
     if arguments.get("m1_precision") in (None, arguments.get("precision")):
         arguments.pop("m1_precision", None)  # one arithmetic for both, whether it is said twice or once
-    return {"method": type(estimator).__name__, **arguments, **data, "labels": labels}
+    kind = type(estimator)
+    ours = kind.__module__.startswith(f"{__package__}.")  # of others, the name alone may be that of several
+    name = kind.__name__ if ours else f"{kind.__module__}.{kind.__name__}"
+    return {"method": name, **arguments, **data, "labels": labels}
 
 
 def told_apart(data: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from core_models.base import Metrics, Objective, PerExample, Scalar
 from core_models.errors import UserError
+from core_models.seeding import seeded
 from core_models.training import TensorBatches, TrainingConfig, fit, resolve_device
 
 from .baselines import CrossEntropy
@@ -137,8 +138,7 @@ class ContractiveAutoencoder(SemiSupervisedClassifier):
 
     def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
         seed = self._seed()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             network = self._build()
         common: dict[str, Any] = {"seed": seed, "device": self.device, "precision": self.precision}
         config = TrainingConfig(epochs=self.epochs, learning_rate=self.learning_rate, schedule="linear", **common)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core_models.base import Objective
 from core_models.errors import UserError
 from core_models.persistence import floating_dtype
+from core_models.seeding import seeded
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -80,8 +81,7 @@ class DiscriminativeClassifier(SemiSupervisedClassifier):
         for name in ("batch_size", "labelled_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(seed, "initial weights"))
+        with seeded(seed_of(seed, "initial weights")):
             network = self._build()
         with torch.no_grad():
             network.begin(rows, torch.Generator().manual_seed(seed_of(seed, "first rows")))

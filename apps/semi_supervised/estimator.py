@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
@@ -34,6 +35,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
+from core_models.data.advice import shape_advice
 from core_models.errors import UserError
 from core_models.files import read_json, write_atomic, write_json
 
@@ -79,8 +81,10 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
     - `none`: nothing;
     - `standard`: zero mean and unit standard deviation, per feature or, for images, per channel;
     - `unit`: the range of the training rows as a whole goes to [0, 1], so 8-bit pixels stay comparable;
-    - `auto`: `none` if the training rows lie in [0, 1] (pixels, usually), else `unit` for images and `standard` for
-      vectors.
+    - `auto`: `none` if the training rows lie in [0, 1] (pixels, usually), else `unit` for images, and for vectors of
+      8-bit pixels (whole numbers from 0 to 255, both of which occur), else `standard`.
+
+    Rows to be predicted are to be in the units of the training rows: a warning says so when they hardly can be.
 
     Attributes:
         classes_: the classes, sorted, in the user's own type.
@@ -89,6 +93,8 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
         event_shape_: shape of one row: (features,) or (channels, height, width).
         scale_mean_: what is subtracted from the inputs.
         scale_std_: what they are divided by.
+        scale_: which of `none`, `standard` and `unit` was chosen.
+        input_range_: the least and the largest input of the training rows.
     """
 
     scale: Scale
@@ -245,7 +251,9 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
         check_is_fitted(self, "classes_")
         raw, shape = self._rows(X, reset=False)
         if len(shape) > 1 and shape != self.event_shape_:
-            raise UserError(f"expected rows of shape {self.event_shape_} as in training, got {shape}: reshape them")
+            advice = shape_advice(self.event_shape_, (len(raw), *shape))
+            raise UserError(f"expected rows of shape {self.event_shape_} as in training, got {shape}: {advice}")
+        self._warn_of_other_units(raw)
         return self._scaled(raw)
 
     def _rows(self, X: Any, *, reset: bool) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -259,6 +267,11 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
                     f"expected X of shape (n, features) or (n, channels, height, width), got {X.shape}: reshape it"
                 )
             shape = tuple(X.shape[1:])
+            if shape[2] in (1, 3) and shape[0] not in (1, 3) and shape[1] > 3:
+                raise UserError(
+                    f"expected images of shape (n, channels, height, width), got {X.shape} with the channels last: "
+                    "transpose it to (n, c, h, w), by X.transpose(0, 3, 1, 2)"
+                )
             X = X.reshape(len(X), int(np.prod(shape)))
         rows = validate_data(self, X, reset=reset)
         return rows, shape or tuple(rows.shape[1:])
@@ -266,10 +279,12 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
     def _choose_scale(self, raw: np.ndarray) -> None:
         """Sets what is subtracted from the inputs and what they are divided by, broadcast against an event."""
         low, high = float(raw.min()), float(raw.max())
-        images = len(self.event_shape_) == 3
         how = self.scale
         if how == "auto":
-            how = "none" if low >= 0 and high <= 1 else "unit" if images else "standard"
+            bytes_ = low == 0 and high == 255 and bool((raw == np.floor(raw)).all())
+            pixels = bytes_ or len(self.event_shape_) == 3
+            how = "none" if low >= 0 and high <= 1 else "unit" if pixels else "standard"
+        self.scale_, self.input_range_ = how, (low, high)
         ones = (1,) * len(self.event_shape_)
         if how == "none":
             mean, std = np.zeros(ones), np.ones(ones)
@@ -283,6 +298,24 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
             raise UserError(f"expected scale to be auto, none, standard or unit, got {how!r}")
         # A feature that never varies (up to rounding) stays a constant instead of amplified rounding errors.
         self.scale_mean_, self.scale_std_ = mean, np.where(std > 1e-12 * np.maximum(1, np.abs(mean)), std, 1.0)
+
+    def _warn_of_other_units(self, raw: np.ndarray) -> None:
+        """Warns of rows that hardly are in the units of the training rows, such as pixels divided by 255.
+
+        They reach ten times the range of the training rows beyond it or, as pixels, fill its lowest hundredth alone.
+        """
+        if not hasattr(self, "input_range_"):  # loaded from a file of before it was kept
+            return
+        (low, high), least, most = self.input_range_, float(raw.min()), float(raw.max())
+        span = high - low
+        beyond = 0 < 10 * span < max(low - least, most - high)
+        pixels = self.scale_ == "unit" or len(self.event_shape_) == 3
+        if beyond or (pixels and low < most <= low + span / 100):
+            warnings.warn(
+                f"expected rows in the units of the training rows, which lay in [{low:g}, {high:g}], got rows in "
+                f"[{least:g}, {most:g}]: scale them alike, or their labels mean nothing",
+                stacklevel=4,
+            )
 
     def _scaled(self, raw: np.ndarray) -> Rows:
         """Returns float32 rows of the training rows' shape; the subtraction is in float64 for offsets' sake."""
@@ -362,5 +395,5 @@ def _class_of(class_path: str, source: Path) -> type[SemiSupervisedClassifier]:
             return kind
     raise UserError(
         f"{source} names the class {class_path}, which is no semi-supervised estimator known here: "
-        "if it is your own, import its module first"
+        f"if it is your own, import its module first, or give the command line --method {class_path}"
     )

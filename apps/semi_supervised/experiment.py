@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Task:
     """The arguments of `make_task` that make it again."""
 
     @property
+    def scored(self) -> bool:
+        """Whether there is a test image with a label."""
+        return bool((self.data.test_y >= 0).any())
+
+    @property
     def names(self) -> np.ndarray:
         """The label of each code: the class names, as integers where they all are."""
         # "007" is a name: as a number it would come back as 7
@@ -53,34 +59,34 @@ class Task:
 
 def make_task(
     data: str | DataSet,
-    labels: int | None,
+    labels: int | Literal["auto"] | None,
     draw: int,
     *,
     draws: Path | str = DRAWS,
     image_size: int | None = None,
+    test_fraction: float | None = None,
 ) -> Task:
     """Loads a data set and hides all labels but a balanced draw of them.
 
     Args:
         data: name of a data set, path of a user's `.npz` or folder, or a data set.
-        labels: how many labels to show, the same number of each class; None shows those that the data set has, which
-            asks for a data set with unlabelled rows of its own.
+        labels: how many labels to show, the same number of each class; None shows all that the data set has; "auto" is
+            None where it has unlabelled rows of its own, else five of each class.
         draw: seed of the draw.
         draws: folder of the index files that keep the draws.
         image_size: side to which a folder's images are resized [pixels].
+        test_fraction: share held out for the test of one's own data without a test split; see `core_models.data.load`.
 
     Raises:
         UserError: when the labels asked for can't be had.
     """
-    asked = {
-        "data": data if isinstance(data, str) else data.name,
-        "labels": labels,
-        "draw": draw,
-        "image_size": image_size,
-    }
+    name = data if isinstance(data, str) else data.name
     if isinstance(data, str):
-        data = load(data, image_size=image_size) if image_size else load(data)
+        data = load(data, image_size=image_size, test_fraction=test_fraction)
     y = data.train_y.numpy()
+    if labels == "auto":
+        labels = None if (y < 0).any() else 5 * len(data.classes)
+    asked = {"data": name, "labels": labels, "draw": draw, "image_size": image_size, "test_fraction": test_fraction}
     if not data.classes:
         raise UserError(f"expected a data set with labels, {data.name} has none: name classes (see the README)")
     shown = np.full_like(y, -1)
@@ -96,7 +102,12 @@ def make_task(
         raise UserError(
             f"expected at least one label for each of the {len(data.classes)} classes of {data.name}, got {labels}"
         )
-    chosen = kept_draw(data.name, y, labels, draw, draws)
+    try:
+        chosen = kept_draw(data.name, y, labels, draw, draws)
+    except UserError as error:
+        if (y >= 0).all():
+            raise
+        raise UserError(f"{error}, or train with --labels null, which shows all {int((y >= 0).sum())}") from error
     shown[chosen] = y[chosen]
     return Task(data, data.images("train").numpy(), shown, labels, draw, asked)
 
@@ -118,13 +129,13 @@ class Outcome:
 
     @property
     def error_percent(self) -> float:
-        """Test error [%]."""
-        return 100 * self.errors / self.n_test
+        """Test error [%]; NaN where there is no test image with a label."""
+        return 100 * self.errors / self.n_test if self.n_test else nan
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the figures for a JSON file."""
         return {
-            "test_error_percent": self.error_percent,
+            "test_error_percent": self.error_percent if self.n_test else None,
             "error_count": self.errors,
             "n_test": self.n_test,
             "pool_error_percent": 100 * self.pool_errors / self.n_pool if self.n_pool else None,

@@ -22,6 +22,7 @@ from core_models.errors import UserError
 from core_models.latent import VAE, NegativeELBO, VAEConfig
 from core_models.latent.likelihoods import LikelihoodName
 from core_models.layers.networks import Activation, Architecture
+from core_models.seeding import seeded
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.batches import TensorBatches
 from core_models.training.config import Precision
@@ -111,8 +112,7 @@ class FeatureLearner:
             network=self.m1_network,
             channels=tuple(self.m1_channels),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(seed, "initial weights of M1"))
+        with seeded(seed_of(seed, "initial weights of M1")):
             model = VAE(config)
         model.set_output_mean(x.mean(0))
         batches = TensorBatches({"x": x}, min(self.m1_batch_size, len(x)), seed)

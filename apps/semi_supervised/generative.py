@@ -17,6 +17,7 @@ from core_models.errors import UserError
 from core_models.latent import ConditionalVAEConfig
 from core_models.layers.networks import Activation
 from core_models.persistence import floating_dtype
+from core_models.seeding import seeded
 from core_models.training import History, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.config import Precision
 
@@ -100,8 +101,7 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         self, config: ConditionalVAEConfig, y: Codes, observation: Observation, epoch: int
     ) -> M2Objective:
         """Builds networks and loss for epochs of so many steps; the initial weights follow from `random_state`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self._seed(), "initial weights"))
+        with seeded(seed_of(self._seed(), "initial weights")):
             network = M2Network(config)
         for name, value, most in (
             ("alpha", self.alpha, None),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from difflib import get_close_matches
+from inspect import isabstract
 from typing import Any
 
 import yaml
 
 from apps.common.presets import find_config, preset_names
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
 from .estimator import SemiSupervisedClassifier
 
@@ -25,6 +25,8 @@ class Method:
     """Its preset below `semi_supervised/`; `<preset>_<labels>` is preferred where there is one."""
     transductive: bool = False
     """Whether the unlabelled training rows shape its decisions directly; none of them sees a test row."""
+    class_path: str | None = None
+    """Of a method of the user's own, which has no preset."""
 
 
 METHODS = {
@@ -47,20 +49,42 @@ METHODS = {
 
 
 def find_method(row: str) -> Method:
-    """Returns a method by the name that it has in the tables.
+    """Returns a method by the name that it has in the tables, or the user's own by its class path.
+
+    Its row is then named after the class.
 
     Raises:
-        UserError: when there is none of that name.
+        UserError: when there is none of that name, or the class is no method or has the name of a row.
     """
+    if row not in METHODS and "." in row:
+        name = own_class(row).__name__
+        if name in METHODS:
+            raise UserError(f"{row}: expected a class of another name, {name} is a row of the table already: rename it")
+        return Method(name, name, class_path=row)
     if row not in METHODS:
-        near = get_close_matches(row, METHODS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"expected a method among {', '.join(METHODS)}, got {row!r}{hint}")
+        known = ", ".join(METHODS)
+        raise UserError(f"expected a method among {known}, or a class path, got {row!r}{suggestion(row, METHODS)}")
     return METHODS[row]
 
 
+def own_class(class_path: str) -> type[SemiSupervisedClassifier]:
+    """Imports a method of the user's own, which they name by its class path: "package.module.Class".
+
+    Raises:
+        UserError: when there is no such class, or it is no `SemiSupervisedClassifier`.
+    """
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: no module, or a dot before it
+        raise UserError(f"expected a class path that can be imported, got {class_path!r} ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, SemiSupervisedClassifier)) or isabstract(found):
+        raise UserError(f"expected a subclass of SemiSupervisedClassifier with _fit and _log_proba, got {class_path!r}")
+    return found
+
+
 def specification(method: Method, labels: int, data: str, *, preset: str | None = None) -> dict[str, Any]:
-    """Reads the preset of a method for a data set and a number of labels.
+    """Reads the preset of a method for a data set and a number of labels; of the user's own, there is none.
 
     The first that exists of `<preset>_<data>_<labels>`, `<preset>_<data>`, `<preset>_<labels>` and `<preset>`; with
     `preset`, that one takes the place of the method's own.
@@ -68,6 +92,8 @@ def specification(method: Method, labels: int, data: str, *, preset: str | None 
     Returns:
         `class_path` and `init_args`.
     """
+    if method.class_path is not None:
+        return {"class_path": method.class_path, "init_args": {}}
     known = set(preset_names())
     base = f"semi_supervised/{preset or method.preset}"
     own = data.replace("-", "_")
@@ -89,7 +115,5 @@ def build(specification: dict[str, Any], **overrides: Any) -> SemiSupervisedClas
     known = cls._get_param_names()
     for key in arguments:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{name} has no argument {key!r}{hint}")
+            raise UserError(f"{name} has no argument {key!r}{suggestion(key, known)}")
     return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in arguments.items()})

@@ -14,9 +14,16 @@ from core_models.files import read_json, write_atomic
 from core_models.training import RunFolder
 
 from .estimator import load
+from .methods import own_class
 
 
-def predict(run: str, input: str, out: str = "predictions.csv", image_size: int | None = None) -> None:
+def predict(
+    run: str,
+    input: str,
+    out: str = "predictions.csv",
+    image_size: int | None = None,
+    method: str | None = None,
+) -> None:
     """Labels images with a trained run and writes one CSV row for each: name, label, probability of every class.
 
     Args:
@@ -24,7 +31,10 @@ def predict(run: str, input: str, out: str = "predictions.csv", image_size: int 
         input: a .npz with `x`, or a folder of images.
         out: the CSV file.
         image_size: side to which the images of a folder are resized [pixels]; that of the training where left out.
+        method: class path of the run's method where it is your own, e.g. my_methods.Mine; no run imports one by itself.
     """
+    if method is not None:
+        own_class(method)
     estimator = load(run)
     summary = RunFolder(run).summary
     if image_size is None and summary.is_file():

@@ -20,6 +20,7 @@ from . import estimator as estimators
 from .estimator import SemiSupervisedClassifier
 from .experiment import Task, make_task
 from .generative import GenerativeClassifier
+from .methods import own_class
 
 KINGMA_TEST_IMAGES = (7910, 8150, 3623, 2645, 4066, 9660, 5083, 948, 2595, 2)
 """The MNIST test images whose analogies figure 1 of Kingma et al. (2014) shows."""
@@ -37,6 +38,8 @@ _CAPTIONS = {
     "of the class; features of M1 to tell classes apart.",
 }
 
+_UNSCORED = "The figures are of training images, by the class that is predicted, since there is no test split."
+
 
 def draw_figures(estimator: SemiSupervisedClassifier, task: Task, predicted: np.ndarray, run: RunFolder) -> None:
     """Draws every figure that the method has into the run's folder.
@@ -50,8 +53,11 @@ def draw_figures(estimator: SemiSupervisedClassifier, task: Task, predicted: np.
     data, names = task.data, [str(name) for name in task.names]
     truth = data.test_y.numpy()
     known = truth >= 0
-    counts = confusion_matrix(task.names[truth[known]].astype(str), predicted[known].astype(str), labels=names)
-    figures.confusion_matrix(counts, run.figures / "confusion.png", classes=names)
+    if task.scored:
+        counts = confusion_matrix(task.names[truth[known]].astype(str), predicted[known].astype(str), labels=names)
+        figures.confusion_matrix(counts, run.figures / "confusion.png", classes=names)
+    else:  # of the training images, which stand in for those of a test
+        truth = np.array([names.index(str(label)) for label in predicted])
     metrics = run.read_metrics()
     if metrics:
         figures.learning_curves(metrics, run.figures / "curves.png")
@@ -63,7 +69,7 @@ def draw_figures(estimator: SemiSupervisedClassifier, task: Task, predicted: np.
         figures.scatter(points, truth[:_TSNE_POINTS], run.figures / "tsne.png", classes=names)
     if isinstance(estimator, GenerativeClassifier):
         own = [str(label) for label in estimator.classes_]
-        sources = images[_sources(task)]
+        sources = images[_sources(task, truth)]
         figures.analogies(
             _shown(sources), _shown(estimator.analogies(sources)), run.figures / "analogies.png", classes=own
         )
@@ -78,9 +84,8 @@ def _shown(images: np.ndarray) -> np.ndarray:
     return np.clip(images, 0, 1)
 
 
-def _sources(task: Task) -> list[int]:
+def _sources(task: Task, truth: np.ndarray) -> list[int]:
     """Returns the test images whose styles the analogies take: the paper's for MNIST, else the first of each class."""
-    truth = task.data.test_y.numpy()
     if task.data.name == "mnist" and len(truth) == 10_000:
         return list(KINGMA_TEST_IMAGES)
     firsts = [np.flatnonzero(truth == code) for code in range(len(task.names))]
@@ -94,10 +99,12 @@ def _pictures(folder: Path, whose: str = "") -> list[Picture]:
 
 def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | None = None) -> Path:
     """Writes `report.html` from the figures and the summary of a run."""
+    error, of, notes = "not measured", "no image was held out", [_UNSCORED]
+    if summary["n_test"]:
+        error, of = f"{summary['test_error_percent']:.2f} %", f"{summary['error_count']} of {summary['n_test']}"
+        notes = []
     headlines = [
-        Headline(
-            "test error", f"{summary['test_error_percent']:.2f} %", f"{summary['error_count']} of {summary['n_test']}"
-        ),
+        Headline("test error", error, of),
         Headline("labels", str(summary["labels"]), "" if summary["draw"] is None else f"draw {summary['draw']}"),
         Headline("time", f"{summary['seconds']:.0f} s", summary["device"]),
     ]
@@ -111,6 +118,7 @@ def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | No
         figures=_pictures(run.figures),
         configuration=None if not run.config.is_file() else {"config.yaml": run.config.read_text()},
         command=summary["command"],
+        notes=notes,
     )
 
 
@@ -138,16 +146,19 @@ def write_comparison(path: Path, found: dict[str, dict[str, Any]], *, figures: P
     )
 
 
-def report(run: str) -> None:
+def report(run: str, method: str | None = None) -> None:
     """Draws the figures and the page of a finished run again, from what the run holds.
 
     Args:
         run: folder of the run.
+        method: class path of the run's method where it is your own, e.g. my_methods.Mine; no run imports one by itself.
     """
     folder = RunFolder(run)
     if not folder.summary.is_file():
         raise UserError(f"expected a finished run in {run}, found no summary.json: train first, or resume it")
     summary = read_json(folder.summary)
+    if method is not None:
+        own_class(method)
     estimator = estimators.load(run)
     task = make_task(**summary["task"], draws=folder.path / "draws")
     predicted = estimator.predict(task.data.images("test").numpy())

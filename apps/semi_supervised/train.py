@@ -1,32 +1,29 @@
-"""Verbs that fit one method: `train`, and `demo`, which sets M1+M2 beside its supervised baseline."""
+"""The verb `train`: fits one method to a data set with few labels."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from apps.common.provenance import command_line, configuration, device_words
-from core_models.data import NoSourceError, load
 from core_models.errors import UserError
 from core_models.files import read_json
 from core_models.training import RunFolder, resolve_device
-from core_models.training.config import FREE_ON_RESUME, multiplies_in_bfloat16
+from core_models.training.config import FREE_ON_RESUME
 
 from .estimator import OutOfTime, SemiSupervisedClassifier
 from .experiment import Task, make_task, run_task
-from .methods import build, find_method, specification
 from .report import draw_figures, write_run_report
 
 
 def train(
     method: SemiSupervisedClassifier,
     data: str = "digits",
-    labels: int | None = 50,
+    labels: int | Literal["auto"] | None = "auto",
     draw: int = 0,
     out: str = "runs/semi_supervised",
     resume: bool = False,
     image_size: int | None = None,
+    test_fraction: float | None = None,
 ) -> None:
     """Fits a method to a data set with few labels; writes the model, its test error, figures and a report.
 
@@ -34,22 +31,25 @@ def train(
         method: an estimator and its arguments, e.g. --method M2 --method.epochs 10, or a preset's.
         data: name of a data set, or path of a user's .npz or folder of images (a sub-folder per class; images without
             a label in `unlabelled/`).
-        labels: labels shown, the same number of each class; null shows all that the data set has.
+        labels: labels shown, the same number of each class; null shows all that the data set has. Left out, it is
+            five of each class, or all that there are where the data have unlabelled images of their own.
         draw: seed of the draw of labels.
         out: folder of the run.
         resume: go on with a stopped run.
         image_size: side to which the images of a folder are resized [pixels].
+        test_fraction: share of the labelled images that is held out for the test where your data have no test split; 0
+            trains on all of them and measures no test error; a fifth where left out.
     """
     run = RunFolder(out)
     if not resume and (run.summary.exists() or run.stages()):
         raise UserError(
             f"{out} already holds a run: add --resume to go on with it, or choose another folder with --out"
         )
-    task = make_task(data, labels, draw, draws=run.path / "draws", image_size=image_size)
+    task = make_task(data, labels, draw, draws=run.path / "draws", image_size=image_size, test_fraction=test_fraction)
     shape = " x ".join(map(str, task.data.event_shape))
     print(
         f"{task.data.name} ({task.data.source}): {len(task.x)} images of {shape}, {task.labels} labelled, "
-        f"{len(task.data.test_x)} for test",
+        f"{len(task.data.test_x) if task.scored else 'none'} for test",
         flush=True,
     )
     fit_and_report(method, task, run, resume=resume)
@@ -65,6 +65,11 @@ def fit_and_report(
     A run that has ended already is not fitted again.
     """
     settings = configuration() or {"method": type(estimator).__name__, **_plain(estimator)}
+    if "labels" in settings:
+        settings["labels"] = task.asked["labels"]  # the number that "auto" stands for
+    if isinstance(settings.get("method"), dict):  # the parser may give a class by the package that exports it
+        kind = type(estimator)
+        settings["method"] = {**settings["method"], "class_path": f"{kind.__module__}.{kind.__qualname__}"}
     if resume:
         check_same_run(run, settings)
     if resume and run.summary.exists():
@@ -95,9 +100,11 @@ def fit_and_report(
     draw_figures(estimator, task, predicted, run)
     write_run_report(run, summary, title=title)
     run.write_summary(summary)  # last: it says that the run has ended
+    scored = f"test error {outcome.error_percent:.2f} % ({outcome.errors} of {outcome.n_test})"
+    if not task.scored:
+        scored = "no test error, since no image was held out"
     print(
-        f"{summary['method']} with {task.labels} labels: test error {outcome.error_percent:.2f} % "
-        f"({outcome.errors} of {outcome.n_test}), {outcome.seconds:.0f} s; {run.report}",
+        f"{summary['method']} with {task.labels} labels: {scored}, {outcome.seconds:.0f} s; {run.report}",
         flush=True,
     )
     return summary
@@ -122,7 +129,7 @@ def check_same_run(run: RunFolder, settings: dict[str, Any]) -> None:
         f"{name.replace('init_args.', '').replace('method.class_path', 'method')} "
         f"({there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here)"
         for name in sorted({**there, **here})
-        if there.get(name) != here.get(name)
+        if there.get(name, "None") != here.get(name, "None")  # an option may be younger than the run
     ]
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
@@ -146,54 +153,3 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, str]:
 def _plain(estimator: SemiSupervisedClassifier) -> dict[str, Any]:
     values = estimator.get_params(deep=False)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def demo(out: str = "runs/demo", data: str = "auto", draw: int = 0, threads: int | None = None) -> None:
-    """Trains M1+M2 and its supervised baseline on a handful of labels, in minutes, and compares them.
-
-    Args:
-        out: folder of the run; what stands there from an earlier call is kept and only completed.
-        data: mnist, digits, or auto: MNIST where its files are found or can be fetched, else the 8 x 8 digits that
-            come with scikit-learn.
-        draw: seed of the draw of labels.
-        threads: CPU threads.
-    """
-    if data not in ("auto", "mnist", "digits"):
-        raise UserError(f"expected data to be auto, mnist or digits, got {data!r}")
-    if data == "auto":
-        try:
-            load("mnist")
-            data = "mnist"
-        except NoSourceError as error:
-            print(f"MNIST is out of reach ({error}); using the 8 x 8 digits instead", file=sys.stderr)
-            data = "digits"
-    labels = 100 if data == "mnist" else 50
-    root = Path(out)
-    task = make_task(data, labels, draw, draws=root / "draws")
-    print(f"data: {task.data.name} ({task.data.source}), {len(task.x)} training images, {labels} labels shown")
-    found: dict[str, dict[str, Any]] = {}
-    for row, name in (("NN", "demo_nn"), ("M1+M2", "demo_m1_m2")):
-        spec = specification(find_method(row), labels, data, preset=name)
-        estimator = build(spec)
-        shown: dict[str, Any] = {"threads": threads, "verbose": True}
-        if not multiplies_in_bfloat16(resolve_device("auto")):
-            shown["precision"] = "32-true"  # else it would not be done in minutes
-        estimator.set_params(**{k: v for k, v in shown.items() if k in estimator.get_params()})
-        run = RunFolder(root / ("baseline" if row == "NN" else "m1_m2"))
-        summary = fit_and_report(estimator, task, run, resume=True)
-        assert summary is not None  # the demo sets no time limit
-        found[row] = summary
-    write_demo_page(root, found)
-
-
-def write_demo_page(root: Path, found: dict[str, dict[str, Any]]) -> None:
-    """Writes and prints the comparison."""
-    from .report import write_comparison
-
-    write_comparison(root / "report.html", found, figures=root / "m1_m2" / "figures", whose="M1+M2")
-    width = max(map(len, found))
-    first = next(iter(found.values()))
-    print(f"\ntest error on {first['data']} with {first['labels']} labels, of {first['n_test']} images:")
-    for row, summary in found.items():
-        print(f"  {row:<{width}}  {summary['test_error_percent']:6.2f} %   {summary['seconds']:.0f} s")
-    print(f"report: {root / 'report.html'}")

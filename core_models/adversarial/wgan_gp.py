@@ -123,6 +123,7 @@ class WassersteinLoss(Objective):
         critic_steps: steps of the critic to one of the generator.
     """
 
+    compiles = False
     step: Tensor
 
     def __init__(self, model: WGANGP, *, penalty: float = 10.0, critic_steps: int = 5) -> None:

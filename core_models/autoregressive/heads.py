@@ -62,6 +62,12 @@ class Head(nn.Module, ABC):
             before: levels of the channels before c, (*pixels, c): their number says which channel is asked for.
         """
 
+    def channel_at(
+        self, parameters: Float[Tensor, "*pixels outputs"], before: Before, levels: Int[Tensor, "*pixels some"]
+    ) -> Float[Tensor, "*pixels some"]:
+        """Returns log p(channel c = each of some levels | channels before c) [nats]."""
+        return self.channel(parameters, before).gather(-1, levels)
+
     def scores(self, parameters: Float[Tensor, "*pixels outputs"], before: Before) -> Float[Tensor, "*pixels levels"]:
         """Returns what `channel` does, up to a constant for each pixel: all that an argmax needs."""
         return self.channel(parameters, before)
@@ -166,13 +172,16 @@ class LogisticMixtureHead(Head):
 
     def channel(self, parameters: Tensor, before: Before) -> Tensor:
         """Returns log p(channel c = each level | channels before c) [nats]."""
+        levels = torch.arange(self.levels, device=parameters.device)
+        return self.channel_at(parameters, before, levels.expand(*parameters.shape[:-1], self.levels))
+
+    def channel_at(self, parameters: Tensor, before: Before, levels: Tensor) -> Tensor:
+        """Returns log p(channel c = each of some levels | channels before c) [nats], without going through all."""
         parts = self._split(parameters)
         c = before.shape[-1]
         weights = self._weights(parts, before).log_softmax(-1)
         mean = self._mean(parts[1], parts[3], before)[..., None, :]
         scale = parts[2][..., c, None, :]
-        levels = torch.arange(self.levels, device=parameters.device)
-        levels = levels.expand(*parameters.shape[:-1], self.levels)
         found = self._component_log_probs(mean, scale, levels)
         return torch.logsumexp(weights[..., None, :] + found, -1)
 

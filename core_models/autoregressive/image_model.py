@@ -20,6 +20,7 @@ from torch.distributions import Categorical, Distribution
 from ..base import Autoregressive, Events, GenerativeModel, Labels, PerExample
 from ..data.advice import shape_advice
 from ..errors import UserError
+from ..layers.networks import wrong_labels
 from ..layers.row_scan import RowScan
 from .heads import HeadName, head
 from .scan import PixelScan
@@ -133,7 +134,7 @@ class CausalImageModel(GenerativeModel, Autoregressive):
         if y is None:
             raise UserError(f"{type(self).__name__} is conditioned on {self.classes} classes: give y")
         if tuple(y.shape) != (n,) or (n and (int(y.min()) < 0 or int(y.max()) >= self.classes)):
-            raise UserError(f"expected {n} classes from 0 to {self.classes - 1}, got y of shape {tuple(y.shape)}")
+            raise wrong_labels(y, n, self.classes)
         return y
 
     def features(self, levels: Levels, y: Labels | None = None) -> Float[Tensor, "n height width features"]:
@@ -170,13 +171,14 @@ class CausalImageModel(GenerativeModel, Autoregressive):
         parameters = self.head.parameters_of(self.own_row(inputs, self.rows_above(inputs, y, None), y, None))
         found = torch.zeros_like(moving[..., 0])
         for c in range(levels.shape[-1]):
-            scores = self.head.channel(parameters, moving[..., :c])
             at = levels[..., c, None]
             above, below = (at + 1).clamp(max=top), (at - 1).clamp(min=0)
-            slope = (scores.gather(-1, above) - scores.gather(-1, below)).detach() / (above - below)
+            three = self.head.channel_at(parameters, moving[..., :c], torch.cat([at, above, below], -1))
+            score, upper, lower = three.split(1, -1)
+            slope = (upper - lower).detach() / (above - below)
             # zero, and with the slope as its gradient
             moved = (moving[..., c, None] - moving[..., c, None].detach()) * slope
-            found = found + (scores.gather(-1, at) + moved).squeeze(-1)
+            found = found + (score + moved).squeeze(-1)
         return found.flatten(1).sum(1)
 
     def conditionals(self, x: Events, y: Labels | None = None) -> Distribution:

@@ -2,7 +2,7 @@
 
 from .catalogue import digest, load, names, require_own_name
 from .dataset import UNLABELLED, DataSet, Split
-from .pixels import Binarisation, binarise, dequantise, quantise
+from .pixels import Binarisation, binarise, dequantise, quantise, to_floats
 from .sources import NoSourceError, user_cache
 from .splits import balanced_draw, holdout, kept_draw
 from .user import Examples, load_folder, load_npz, read_examples
@@ -27,5 +27,6 @@ __all__ = [
     "quantise",
     "read_examples",
     "require_own_name",
+    "to_floats",
     "user_cache",
 ]

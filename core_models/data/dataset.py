@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Size, Tensor
 
 from ..errors import UserError
+from .pixels import to_floats
 
 Split = Literal["train", "valid", "test"]
 # a leading _: the splits differ in n, and DataSet itself says in words where their shapes do not fit
@@ -47,7 +47,7 @@ class DataSet:
     valid_x: ByteImages | None = None
     valid_y: ClassLabels | None = None
     train_paths: tuple[str, ...] = ()
-    """The file of each training image, where the user gave a folder."""
+    """The file of each training image, where the user gave a folder; its row, where they gave a .npz of x alone."""
     test_paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class DataSet:
         x = getattr(self, f"{split}_x")
         if x is None:
             raise UserError(f"{self.name} has no {split} split: use train or test")
-        return x.to(torch.float32).div_(self.levels - 1)
+        return to_floats(x, self.levels)
 
     def labels(self, split: Split) -> ClassLabels:
         """Returns the labels of a split, -1 where there is none."""

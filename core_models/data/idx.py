@@ -97,18 +97,13 @@ def load_idx(where: str) -> DataSet:
     their names. Files of EMNIST, known by their name, are turned: they hold each image with rows and columns swapped.
     """
     path = Path(where)
-    folder, start = (path, "") if path.is_dir() else (path.parent, path.name)
-    if not folder.is_dir():
+    if not path.is_dir() and not path.parent.is_dir():
         raise UserError(f"expected idx:FOLDER with a folder of IDX files, got {where}, which is none")
+    files = idx_files(where)
     arrays = []
     for wanted in NAMES:
         parts = (("train",) if wanted.startswith("train") else ("t10k", "test"), wanted.split("-")[1])
-        fitting = [
-            file
-            for file in sorted(folder.glob("*"))
-            if file.name.startswith(start) and parts[1] in file.name and any(part in file.name for part in parts[0])
-            if "idx" in file.name and file.is_file()
-        ]
+        fitting = [file for file in files if parts[1] in file.name and any(part in file.name for part in parts[0])]
         if len({file.name.removesuffix(".gz") for file in fitting}) != 1:
             names = ", ".join(file.name for file in fitting) or "none"
             raise UserError(
@@ -127,6 +122,17 @@ def load_idx(where: str) -> DataSet:
     arrays[1], arrays[3] = np.searchsorted(values, arrays[1]), np.searchsorted(values, arrays[3])
     name = path.name or path.resolve().name
     return _assemble(name, arrays, tuple(map(str, values)), f"{where}, with no known digests to check against")
+
+
+def idx_files(where: Path | str) -> list[Path]:
+    """Returns the IDX files of a folder, or those in it that begin alike, by name; `where` is as in `load_idx`."""
+    path = Path(where)
+    folder, start = (path, "") if path.is_dir() else (path.parent, path.name)
+    return [
+        file
+        for file in sorted(folder.glob("*"))
+        if file.name.startswith(start) and "idx" in file.name and file.is_file()
+    ]
 
 
 def parse_idx(content: bytes, where: Path | str) -> UInt8[np.ndarray, "..."]:

@@ -59,7 +59,7 @@ def read_images(
             (h, w), (own_h, own_w) = arrays[0].shape[:2], arrays[-1].shape[:2]
             raise UserError(
                 f"expected images of one size, got {h} x {w} ({paths[0].name}) and {own_h} x {own_w} ({path.name}): "
-                f"resize them, or give image_size (for instance {min(h, own_h, w, own_w)})"
+                f"resize them, or give image_size (for instance {min(h, own_h, w, own_w)}), which verbs that train take"
             )
     if (channels or (1 if grey else 3)) == 1:
         stacked = np.stack(arrays)[:, None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Generator, Tensor
 
 from ..errors import UserError
@@ -22,8 +22,9 @@ threshold: x > 0.5."""
 Pixels = Float[Tensor, "n ..."]
 
 STATIC_STREAM = 1 << 31
-"""Added to the seed of a static draw, so that it shares no noise with whatever else the same seed starts. Below 2^32:
-torch's CPU generator ignores the higher bits of a seed."""
+"""Added to the seed of a static draw, so that it shares no noise with whatever else the same seed starts; other static
+draws from the same seed do share it, so image i of the training images and image i of the test images meet the same
+uniforms. Below 2^32: torch's CPU generator ignores the higher bits of a seed."""
 
 
 def binarise(x: Pixels, how: Binarisation, generator: Generator | None = None, *, seed: int = 0) -> Pixels:
@@ -61,6 +62,14 @@ def dequantise(x: Pixels, levels: int = 256, generator: Generator | None = None)
     return ((x * (levels - 1)).round_() + noise).div_(levels).clamp_(max=below_one)
 
 
+def to_floats(x: UInt8[Tensor, "n ..."], levels: int) -> Float32[Tensor, "n ..."]:
+    """Returns bytes, 0 to levels - 1, as pixels in [0, 1]: level / (levels - 1)."""
+    return x.to(torch.float32).div_(levels - 1)
+
+
 def quantise(x: Pixels, levels: int = 256) -> UInt8[Tensor, "n ..."]:
-    """Returns the nearest level, 0 to levels - 1, of pixels in [0, 1]; undoes `x = level / (levels - 1)` exactly."""
-    return (x * (levels - 1)).round_().to(torch.uint8)
+    """Returns the nearest level, 0 to levels - 1, of pixels in [0, 1]; undoes `x = level / (levels - 1)` exactly.
+
+    Values outside of [0, 1] become the first or the last level.
+    """
+    return (x * (levels - 1)).round_().clamp_(0, levels - 1).to(torch.uint8)

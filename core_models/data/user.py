@@ -8,7 +8,7 @@ strings; -1 and "" mean that there is none, and so does "-1", which is what nump
 A folder holds one sub-folder of images per class, and possibly `unlabelled/`; or `train/` and `test/`, each laid out
 so.
 
-Where there is no test split, a fifth of each class is held out by a fixed seed (`splits.holdout`).
+Where there is no test split, a share of each class, by default a fifth, is held out by a fixed seed (`splits.holdout`).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Part:
         )
 
 
-def load_npz(path: Path | str) -> DataSet:
-    """Loads the user's .npz for training; see the module for its keys.
+def load_npz(path: Path | str, *, test_fraction: float | None = None) -> DataSet:
+    """Loads the user's .npz for training; see the module for its keys, and `catalogue.load` for `test_fraction`.
 
     Raises:
         UserError: when the file can't be read, or its arrays are not images and labels as described.
@@ -71,11 +71,13 @@ def load_npz(path: Path | str) -> DataSet:
     arrays = _open(path)
     train = _part(path, arrays, "train_x" if "train_x" in arrays else "x")
     test = _part(path, arrays, "test_x") if "test_x" in arrays else None
-    return _data_set(path, train, test)
+    return _data_set(path, train, test, test_fraction)
 
 
-def load_folder(path: Path | str, *, image_size: int | tuple[int, int] | None = None) -> DataSet:
-    """Loads the user's folder of images for training; the paths of the files are kept.
+def load_folder(
+    path: Path | str, *, image_size: int | tuple[int, int] | None = None, test_fraction: float | None = None
+) -> DataSet:
+    """Loads the user's folder of images for training; the paths of the files are kept. See `catalogue.load`.
 
     Raises:
         UserError: when the folder is empty or has no class folders, or an image can't be read or is of another size.
@@ -90,7 +92,7 @@ def load_folder(path: Path | str, *, image_size: int | tuple[int, int] | None = 
         names = tuple(file.relative_to(path).as_posix() for file in files)
         parts.append(_Part(x[start : start + len(files)], np.array(labels), names))
         start += len(files)
-    return _data_set(path, parts[0], parts[1] if len(parts) == 2 else None)
+    return _data_set(path, parts[0], parts[1] if len(parts) == 2 else None, test_fraction)
 
 
 def read_examples(
@@ -190,7 +192,7 @@ def _part(path: Path, arrays: dict[str, np.ndarray], key: str) -> _Part:
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: expected bytes in {labels} to be UTF-8 ({error}): store strings") from error
         y = np.where(y == str(UNLABELLED), "", y)
-    return _Part(x, y)
+    return _Part(x, y, tuple(map(str, range(len(x)))) if key == "x" else ())  # rows: some are held out for the test
 
 
 def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
@@ -213,17 +215,25 @@ def _class_folders(folder: Path) -> tuple[list[Path], list[str]]:
     return files, labels
 
 
-def _data_set(path: Path, train: _Part, test: _Part | None) -> DataSet:
+def _data_set(path: Path, train: _Part, test: _Part | None, test_fraction: float | None) -> DataSet:
     source = f"the user's {path.name}"
     none = "" if train.y.dtype.kind == "U" else UNLABELLED
     names = np.unique(train.y[train.y != none])
-    if test is None:
+    if test is not None and test_fraction is not None:
+        raise UserError(f"{path}: expected no test split to go with test_fraction, found one: leave test_fraction out")
+    if test is None and test_fraction == 0:
+        test = _Part(train.x, np.full(len(train.x), none), train.paths)
+        source += ", none held out for a test"
+    elif test is None:
         codes = np.where(train.y == none, UNLABELLED, np.searchsorted(names, train.y))
-        kept, held = holdout(codes, seed=SEED)
+        kept, held = holdout(codes, 0.2 if test_fraction is None else test_fraction, seed=SEED)
         if not len(held):
-            raise UserError(f"{path}: expected at least two images of a class, to hold one out for the test: add some")
+            raise UserError(
+                f"{path}: expected at least two images of a class, to hold one out for the test: add some, or hold "
+                "none out (test_fraction 0, where that is an option)"
+            )
         train, test = train.at(kept), train.at(held)
-        source += ", a fifth held out for the test"
+        source += f", {'a fifth' if test_fraction is None else test_fraction} held out for the test"
     elif len(names) and (train.y.dtype.kind == "U") != (test.y.dtype.kind == "U"):
         raise UserError(
             f"{path}: expected labels of one kind, got {train.y.dtype} for training and {test.y.dtype} for test"

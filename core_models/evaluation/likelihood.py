@@ -21,6 +21,7 @@ from torch import Generator, Size, Tensor
 from ..base import Events, ExactLikelihood, GenerativeModel, Labels, PerExample, Variational
 from ..errors import UserError
 from ..latent.iwae import iwae
+from ..modes import evaluating
 
 Estimator = str
 """'exact', 'elbo' or 'iwae-k' with a whole k, for instance 'iwae-5000'."""
@@ -102,19 +103,14 @@ def per_event(
     if batch_size < 1:
         raise UserError(f"expected a batch size of at least 1, got {batch_size}")
     estimate = estimator_for(model, estimator)
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
     # float64: the running sums of 10,000 events would lose the fourth decimal in single precision
     values = torch.empty(len(x), dtype=torch.float64)
-    try:
+    with evaluating(model):
         for start in range(0, len(x), batch_size):
             stop = min(start + batch_size, len(x))
             values[start:stop] = -estimate(x[start:stop], None if y is None else y[start:stop], generator)
             if on_batch:
                 on_batch(stop, float(values[:stop].mean()))
-    finally:
-        for part, mode in modes:
-            part.training = mode
     return values
 
 

@@ -107,9 +107,10 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
 
     @torch.no_grad()
     def sample(self, n: int, y: Labels | None = None, *, generator: Generator | None = None) -> Events:
-        """Draws n events."""
+        """Draws n events; pixels, where there is a margin, within [0, 1]: the map itself reaches a little farther."""
         zero = self.get_buffer("_zero")
-        return self.decode(torch.empty_like(zero.expand(n, -1)).normal_(generator=generator))
+        drawn = self.decode(torch.empty_like(zero.expand(n, -1)).normal_(generator=generator))
+        return drawn.clamp_(0, 1) if self.config.margin else drawn
 
     def _to_line(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], PerExample]:
         margin = self.config.margin

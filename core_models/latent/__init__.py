@@ -7,7 +7,7 @@ from .iwae import iwae as iwae
 from .likelihoods import DiscretisedLogistic as DiscretisedLogistic
 from .likelihoods import Likelihood as Likelihood
 from .objectives import NegativeELBO as NegativeELBO
-from .uncertainty_autoencoder import RecoveryError as RecoveryError
+from .uncertainty_autoencoder import SquaredRecoveryError as SquaredRecoveryError
 from .uncertainty_autoencoder import UAEConfig as UAEConfig
 from .uncertainty_autoencoder import UncertaintyAutoencoderModel as UncertaintyAutoencoderModel
 from .vae import VAE as VAE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, Independent, Normal
+
+from ..seeding import seeded
 
 
 def draw(distribution: Distribution, n: int, generator: Generator | None = None) -> Tensor:
@@ -24,16 +23,3 @@ def draw(distribution: Distribution, n: int, generator: Generator | None = None)
     # any other draws from torch's global generator: it is seeded from ours for the length of the call
     with seeded(int(torch.randint(2**62, (), generator=generator, device=generator.device)), generator.device):
         return sample(Size((n,)))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global generators of the CPU and of a device for a block; afterwards they are as they were."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        # only those generators that are given back: torch.manual_seed would seed every GPU's
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

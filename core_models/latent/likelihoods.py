@@ -22,7 +22,7 @@ from ..errors import UserError
 
 LikelihoodName = Literal["bernoulli", "gaussian", "discretised-logistic"]
 
-LOG_SCALE_BOUND = 7.0  # of log-variances and log-scales: exp stays finite in any precision, no bound is ever met
+LOG_SCALE_BOUND = 7.0  # of log-scales, twice as much of log-variances: exp stays finite in any precision
 
 
 class DiscretisedLogistic(Distribution):
@@ -72,6 +72,31 @@ class DiscretisedLogistic(Distribution):
         """Maps uniforms to levels by the inverse of the logistic's distribution function."""
         x = self.loc + torch.exp(self.log_scale) * (torch.log(u) - torch.log1p(-u))  # u = 0 gives the first level
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+
+class _ReturningClamp(Function):
+    """A clamp to [-bound, bound] that passes a gradient outside as well, where a step against it leads back inside.
+
+    A clamp's own gradient is zero there: a scale once pushed past its bound, by a value that is the same in nearly all
+    events, would stay there whatever else comes.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, bound: float) -> Tensor:
+        return x.clamp(-bound, bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        x, ctx.bound = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        passes = ((x >= -ctx.bound) | (grad < 0)) & ((x <= ctx.bound) | (grad > 0))
+        return torch.where(passes, grad, 0.0), None
 
 
 class _BernoulliLogProb(Function):
@@ -148,14 +173,17 @@ class Likelihood(nn.Module):
             return _BernoulliEvents(Bernoulli(logits=center, validate_args=False), dims, validate_args=False)
         log_scale = own_log_scale if self.log_scale is None else self.log_scale.to(center.dtype).expand_as(center)
         if self.name == "gaussian":
-            scale = torch.exp(0.5 * log_scale.clamp(-2 * LOG_SCALE_BOUND, 2 * LOG_SCALE_BOUND))
+            scale = torch.exp(0.5 * self._bounded(log_scale, 2 * LOG_SCALE_BOUND))
             return Independent(Normal(center, scale, validate_args=False), dims, validate_args=False)
         # centred on mid-grey with a scale of about e^-2 when the decoder says 0
         logistic = DiscretisedLogistic(
-            center + 0.5, (log_scale - (2.0 if self.own_scale else 0.0)).clamp(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
-            self.levels,
-        )  # fmt: skip
+            center + 0.5, self._bounded(log_scale - (2.0 if self.own_scale else 0.0), LOG_SCALE_BOUND), self.levels
+        )
         return Independent(logistic, dims, validate_args=False)
+
+    def _bounded(self, log_scale: Tensor, bound: float) -> Tensor:
+        # only what is trained goes down its gradient; a search in evaluation mode may go either way
+        return _ReturningClamp.apply(log_scale, bound) if self.training else log_scale.clamp(-bound, bound)
 
     def draw(self, distribution: Distribution, generator: torch.Generator | None = None) -> Tensor:
         """Draws events with a generator, which torch's own distributions do not take."""

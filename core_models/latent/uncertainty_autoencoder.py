@@ -103,8 +103,10 @@ class UncertaintyAutoencoderModel(GenerativeModel):
         raise UserError("an uncertainty autoencoder has no samples of its own: it recovers signals from measurements")
 
 
-class RecoveryError(Objective):
+class SquaredRecoveryError(Objective):
     """Mean squared error of the signals recovered from freshly noisy measurements."""
+
+    __qualname__ = "RecoveryError"  # by which checkpoints of runs from before know it
 
     def __init__(self, model: UncertaintyAutoencoderModel) -> None:
         super().__init__()
@@ -113,7 +115,6 @@ class RecoveryError(Objective):
     def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
         """Returns the loss, summed over pixels, of a batch with signals "x" in [0, 1]."""
         x = batch["x"]
-        x = x.float() / 255 if x.dtype == torch.uint8 else x
         found = self.model.decode_measurements(self.model.measure(x, generator))
         squared = (found - x).square().flatten(1)
         return squared.sum(1).mean(), {"mse": squared.mean().detach()}

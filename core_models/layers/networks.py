@@ -39,6 +39,13 @@ def activation(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+def wrong_labels(y: Tensor, n: int, classes: int) -> UserError:
+    """Says what is wrong with labels that are not one class for each of n events."""
+    shape = tuple(y.shape)
+    got = f"y of shape {shape}" if shape != (n,) else f"y from {y.min().item()} to {y.max().item()}"
+    return UserError(f"expected {n} classes from 0 to {classes - 1}, got {got}: give each event its class")
+
+
 class ConditionalNetwork(nn.Module):
     """head(stem(x) + R_y), with a cheap way to try every class.
 
@@ -57,13 +64,29 @@ class ConditionalNetwork(nn.Module):
         self.rows = nn.Parameter(torch.empty(classes, width).uniform_(-bound, bound)) if classes else None
 
     def forward(self, x: Float[Tensor, "n ..."], y: Labels | None = None) -> Float[Tensor, "n out"]:
-        """Returns the output for inputs x (n, ...) of classes y (n,)."""
+        """Returns the output for inputs x (n, ...) of classes y (n,).
+
+        Raises:
+            UserError: when there is not one class for each input or, on a CPU, one is out of range.
+        """
         hidden = self.stem(x)
         if self.rows is not None:
             if y is None:
                 raise UserError("expected a label for each input of a class-conditional network, got none: give y")
-            hidden = hidden + self.rows[y]
+            hidden = hidden + self._rows_of(y, len(hidden))
         return self.head(hidden)
+
+    def _rows_of(self, y: Labels, n: int) -> Float[Tensor, "n width"]:
+        """Returns the rows of weights of classes y (n,)."""
+        assert self.rows is not None
+        if tuple(y.shape) != (n,):
+            raise wrong_labels(y, n, self.classes)
+        # -1, which stands for no label, would be the last class; on a GPU the check would cost every step two kernels
+        found = torch.where(y < 0, self.classes, y) if y.device.type == "cpu" else y
+        try:
+            return self.rows[found]
+        except IndexError as error:
+            raise wrong_labels(y, n, self.classes) from error
 
     def every_class(self, x: Tensor, *, per_class: bool = False) -> Float[Tensor, "k n out"]:
         """Returns the outputs (k, n, out) under each of the k classes.

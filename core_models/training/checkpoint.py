@@ -124,7 +124,10 @@ def remove_leftovers(path: Path) -> None:
 
 
 def describe(objective: nn.Module) -> dict[str, str]:
-    """Returns what identifies an objective: its class, its settings and its models', the shapes of its weights."""
+    """Returns what identifies an objective: its class, its settings and its models', the shapes of its weights.
+
+    Those of objectives that it holds but not as parts of itself are in its attribute `held_settings`.
+    """
     settings = {
         name: str(value)
         for name, value in vars(objective).items()
@@ -137,7 +140,8 @@ def describe(objective: nn.Module) -> dict[str, str]:
         if is_dataclass(getattr(module, "config", None))
         for one in fields(module.config)
     }
-    return {"class": type(objective).__qualname__, **settings, **models, **shapes}
+    held = {f"{MODEL}{name}": value for name, value in getattr(objective, "held_settings", {}).items()}
+    return {"class": type(objective).__qualname__, **settings, **models, **held, **shapes}
 
 
 def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -96,7 +96,8 @@ class TrainingConfig:
     threads: int | None = None
     """CPU threads for the duration of the run; torch's own choice when left out."""
     compile: bool = False
-    """Whether to compile the objective's forward pass with torch.compile: same numbers up to rounding."""
+    """Whether to compile the objective's forward pass with torch.compile: same numbers up to rounding. Not for
+    what differentiates a gradient (a GAN with gradient penalty)."""
     time_limit: float | None = None
     """Time after which to save and stop [s], counted from the start of this call."""
 

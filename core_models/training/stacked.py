@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from ..base import Metrics, Objective, Scalar
 from ..errors import UserError
 from .batches import Batches
+from .checkpoint import MODEL, describe
 
 
 class StackableObjective(Objective):
@@ -54,10 +55,11 @@ class Stacked(Objective):
     """Members trained as one.
 
     Args:
-        members: objectives of one class and one shape; `unstack` gives them their weights back.
+        members: objectives of one class, one shape and the same settings, whose state is in their parameters alone;
+            `unstack` gives them their weights back.
 
     Raises:
-        UserError: when there is no member, or they differ in shape.
+        UserError: when there is no member, they differ in shape or settings, or have state in buffers.
     """
 
     def __init__(self, members: Sequence[StackableObjective]) -> None:
@@ -65,6 +67,20 @@ class Stacked(Objective):
         shapes = {tuple((name, tuple(p.shape)) for name, p in member.state_dict().items()) for member in members}
         if len(shapes) != 1:
             raise UserError(f"expected objectives of one shape to stack, got {len(shapes)} shapes")
+        # all are trained by the loss of the first, and a run that goes on must have the same one
+        self.held_settings, *others = [_settings(member) for member in members]
+        for other in others:
+            if other != self.held_settings:
+                key = next(k for k in {**self.held_settings, **other} if self.held_settings.get(k) != other.get(k))
+                raise UserError(
+                    f"expected objectives of the same settings to stack, got {key} {self.held_settings.get(key)} and "
+                    f"{other.get(key)}: train them one by one"
+                )
+        if state := sorted(dict(members[0].named_buffers()).keys() & members[0].state_dict().keys()):
+            raise UserError(
+                f"expected objectives with no state but parameters to stack, got the buffer {state[0]}: train them one "
+                "by one"
+            )
         self._members = list(members)  # a plain list: their parameters are not this module's
         parameters, buffers = stack_module_state([_Loss(member) for member in members])
         # a parameter's name may hold no point
@@ -88,7 +104,8 @@ class Stacked(Objective):
         def one(weights: Any, buffers: Any, batch: Any, noise: Any) -> tuple[Tensor, Metrics]:
             return functional_call(self._skeleton[0], (weights, buffers), (batch, noise))
 
-        losses, metrics = vmap(one)(weights, buffers, dict(batch), noise)
+        drawn = tree_map(lambda value: None if value is None else 0, noise)  # None has no members to go over
+        losses, metrics = vmap(one, in_dims=(0, 0, 0, drawn))(weights, buffers, dict(batch), noise)
         named = {name: value.mean() for name, value in metrics.items()}
         named |= {f"loss_of_member_{i}": losses[i].detach() for i in range(count)}
         return losses.sum(), named
@@ -99,6 +116,12 @@ class Stacked(Objective):
         for name, stacked in self.weights.items():
             for member, value in zip(self._members, stacked, strict=True):
                 member.get_parameter(name.replace("/", ".").removeprefix("objective.")).copy_(value)
+
+
+def _settings(member: StackableObjective) -> dict[str, str]:
+    """Returns what `describe` tells of a member, but for the shapes of its weights."""
+    described = describe(member).items()
+    return {f"each.{key.removeprefix(MODEL)}": value for key, value in described if not key.startswith("weights ")}
 
 
 class StackedBatches:

@@ -11,7 +11,7 @@ from ..errors import UserError
 
 
 class NonFiniteLoss(UserError):
-    """The loss, its gradient or the weights became NaN or infinite.
+    """The loss, its gradient, the weights, a buffer or the optimiser's moments became NaN or infinite.
 
     Attributes:
         step: the first bad step, counted from 1.
@@ -22,14 +22,14 @@ class NonFiniteLoss(UserError):
         self, what: str, value: float, step: int, epoch: int, saved_step: int | None, checkpoint: Path | None
     ) -> None:
         words = {"loss": f"the loss is {value}", "gradient_norm": f"the norm of the gradient is {value}"}
+        said = words.get(what, f"{what} is NaN or infinite")
         kept = "no state is kept, since there is no run folder"
         if checkpoint is not None:
             kept = f"the last good state, of step {saved_step}, is kept in {checkpoint}"
         if saved_step is None and checkpoint is not None:
             kept, checkpoint = "no state was saved before", None
         super().__init__(
-            f"{words.get(what, 'a weight is NaN or infinite')} at step {step} (epoch {epoch}); {kept}: "
-            "begin again with a lower learning_rate, or with clip_norm"
+            f"{said} at step {step} (epoch {epoch}); {kept}: begin again with a lower learning_rate, or with clip_norm"
         )
         self.step = step
         self.checkpoint = checkpoint

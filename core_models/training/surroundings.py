@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..seeding import seeded
 from .batches import seed_of
 from .config import TrainingConfig
 
@@ -18,13 +19,7 @@ def surroundings(config: TrainingConfig, device: torch.device, stage: str) -> It
     """Seeds torch's global generators, for what draws from them (dropout), and gives the caller's back at the end."""
     threads = torch.get_num_threads()
     deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device.index] if cuda else []):
-        seed = seed_of(config.seed, "global", stage)
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    with seeded(seed_of(config.seed, "global", stage), device):
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

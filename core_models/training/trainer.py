@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import Objective
 from ..errors import UserError
+from ..modes import evaluating, modes_kept, train_unfrozen
 from .batches import Batches, seed_of
 from .checkpoint import (
     Checkpoint,
@@ -93,7 +94,7 @@ class Trainer:
             if ended == "early" or (ended == "finished" and self.state.step == self.total):
                 self.load_result(checkpoint)
                 return ended
-        with _modes_kept(self.objective):
+        with modes_kept(self.objective):
             self.set_up(checkpoint)
             if self.path is not None:
                 remove_leftovers(self.path)
@@ -168,9 +169,17 @@ class Trainer:
         self.trained = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
         if not self.trained:
             raise UserError(f"expected parameters to train, {type(self.objective).__name__} has none")
+        # what is infinite from the first is meant to be: a mask of logits
+        self.finite_buffers = [
+            name
+            for name, tensor in self.objective.state_dict().items()
+            if name not in self.trained and bool(tensor.isfinite().all())
+        ]
         optimizer = build_optimizer(config, self.trained.values())
         if config.compile:
             require_compiler()
+            if not self.objective.compiles:
+                raise UserError(f"compile: {type(self.objective).__name__} can't be compiled: leave compile out")
         module: Any = torch.compile(self.objective) if config.compile else self.objective
         self.forward, self.optimizer = self.fabric.setup(module, optimizer)
         self.generator = torch.Generator(device).manual_seed(seed_of(config.seed, "objective", self.stage))
@@ -192,7 +201,7 @@ class Trainer:
     def train(self, shown: Progress) -> Ending:
         """Takes steps until the end, the time limit or Ctrl-C."""
         state, every = self.state, self.config.checkpoint_every_seconds
-        self.objective.train()
+        train_unfrozen(self.objective)
         next_save = time.monotonic() + every
         deadline = self.began + (self.config.time_limit or math.inf)
         while state.step < self.total:
@@ -286,8 +295,7 @@ class Trainer:
         random = random_tensors(self.generator)
         averaged = self.ema.applied() if self.ema is not None else nullcontext()
         try:
-            with _modes_kept(self.objective), torch.no_grad(), averaged:
-                self.objective.eval()
+            with evaluating(self.objective), torch.no_grad(), averaged:
                 results = {name: float(value) for name, value in validate(self.objective).items()}
                 if self.improved(results):
                     self.best = {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}
@@ -323,9 +331,16 @@ class Trainer:
             raise self.non_finite(bad)
 
     def check_weights(self) -> None:
-        """Stops if a finite loss had a gradient that was not."""
-        if not torch.stack([p.detach().isfinite().all() for p in self.trained.values()]).all():
-            raise self.non_finite(NonFinite(self.state.step, "weights", math.nan))
+        """Stops if a finite loss left something that is not: by its gradient, or in statistics that no loss shows."""
+        buffers = self.objective.state_dict()
+        watched = {
+            "a weight": self.trained.values(),
+            "a buffer": [buffers[name] for name in self.finite_buffers],
+            "a moment of the optimiser": optimizer_tensors(self.optimizer.optimizer, self.trained).values(),
+        }
+        for what, tensors in watched.items():
+            if not all(bool(tensor.detach().isfinite().all()) for tensor in tensors):
+                raise self.non_finite(NonFinite(self.state.step, what, math.nan))
 
     def non_finite(self, bad: NonFinite) -> NonFiniteLoss:
         """Says where the numbers ended, and what is left."""
@@ -378,14 +393,3 @@ class Trainer:
             self.objective.load_state_dict(self.best)
         elif self.ema is not None:
             self.ema.copy_to_module()
-
-
-@contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
-    """Puts every part of a module back into the mode it is in now: a frozen part may be in another than the whole."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

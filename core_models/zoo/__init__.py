@@ -5,11 +5,10 @@ A model of the zoo is named `zoo:NAME` wherever the folder of a trained model is
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, suggestion
 
 __all__ = ["card", "folder", "load", "located", "names"]
 
@@ -30,8 +29,7 @@ def folder(name: str) -> Path:
     """
     name = name.removeprefix(PREFIX)
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = suggestion(name, names())
         raise UserError(f"expected a model of the zoo among {', '.join(names())}, got {name!r}{hint}")
     return _HERE / name
 

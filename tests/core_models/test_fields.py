@@ -50,7 +50,7 @@ def test_values_are_made_to_fit():
     ("values", "why"),
     [
         ({}, "Config needs a value for 'size', got none: give it"),
-        ({"size": 1, "nam": "b"}, "Config has no field 'nam'; did you mean 'name'?"),
+        ({"size": 1, "nam": "b"}, "Config has no field 'nam'; did you mean name?"),
         ({"size": 1, "zzz": "b"}, "Config has no field 'zzz'; it has size, name, rate"),
         ({"size": "many"}, "Config.size: expected a whole number, got 'many'"),
         ({"size": 1.5}, "Config.size: expected a whole number, got 1.5"),
@@ -64,7 +64,7 @@ def test_values_are_made_to_fit():
         ({"size": 1, "hidden": [4, "b"]}, "Config.hidden: expected a whole number, got 'b'"),
         ({"size": 1, "pair": [1.0]}, "Config.pair: expected tuple[float, str], got [1.0]"),
         ({"size": 1, "maybe": "b"}, "Config.maybe: expected int | None, got 'b'"),
-        ({"size": 1, "part": {"rat": 1}}, "Part has no field 'rat'; did you mean 'rate'?"),
+        ({"size": 1, "part": {"rat": 1}}, "Part has no field 'rat'; did you mean rate?"),
     ],
 )
 def test_mistakes_name_the_field_the_rule_and_the_value(values, why):

@@ -1,8 +1,11 @@
 """Models to and from folders."""
 
 import errno
+import hashlib
 import json
 import os
+import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from core_models.base import Classifier, GenerativeModel
 from core_models.classifiers import ResNet, ResNetConfig
 from core_models.errors import UserError
 from core_models.latent import VAE, VAEConfig
+from core_models.persistence import fingerprint
 
 SMALL = VAEConfig(event_shape=(1, 2, 2), latent=2, hidden=(3,))
 
@@ -81,6 +85,14 @@ def test_a_classifier_comes_back_and_is_told_from_a_generative_model(folder, tmp
         core_models.load(folder, Classifier)
 
 
+def test_what_load_would_not_take_is_not_saved(tmp_path):
+    net = torch.nn.Linear(2, 2)
+    net.config = {"in_features": 2, "out_features": 2}
+    with pytest.raises(UserError, match=r"Linear can't be saved: .*base.GenerativeModel or core_models.base.Classif"):
+        core_models.save(net, tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
 def test_a_full_disk_leaves_the_model_that_was_there(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -134,7 +146,10 @@ def test_weights_of_another_model(folder, config, name):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"class_path": "collections.OrderedDict"}, "expected a subclass of core_models.base.GenerativeModel"),
+        (
+            {"class_path": "collections.OrderedDict"},
+            "expected a subclass of core_models.base.GenerativeModel or core_models.base.Classifier, got 'coll",
+        ),
         ({"class_path": "gone.Model"}, "expected a class path that can be imported, got 'gone.Model'"),
         ({"class_path": 3}, "names no class_path: it is not a model's description"),
         ({"config": {"latnt": 2}}, "VAEConfig has no field 'latnt'"),
@@ -153,3 +168,37 @@ def test_a_description_that_is_none(folder, text):
     (folder / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"model.json"):
         core_models.load(folder)
+
+
+def test_a_fingerprint_is_of_names_types_shapes_and_bytes_after_what_is_put_before_them():
+    net = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+        net.bias.fill_(-2.0)
+    parts = [b'["bias", "torch.float32", [1]]', struct.pack("<f", -2), b'["weight", "torch.float32", [1, 1]]']
+    said = b"".join([*parts, struct.pack("<f", 1)])
+    assert fingerprint(net) == hashlib.sha256(said).hexdigest()
+    assert fingerprint(net, "Linear") == hashlib.sha256(b"Linear" + said).hexdigest()
+
+
+def test_weights_are_not_loaded_with_the_description_of_others(folder, monkeypatch):
+    """A kill between the two files leaves the new weights beside the old description, of the same shapes."""
+    other = VAE(replace(SMALL, activation="tanh"))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("core_models.persistence.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            core_models.save(other, folder)
+    with pytest.raises(UserError, match=r"weights that were saved with another model.json: .* save the model again"):
+        core_models.load(folder)
+    core_models.save(other, folder)
+    assert core_models.load(folder).config.activation == "tanh"
+
+
+def test_weights_that_say_nothing_of_their_description_are_loaded(folder):
+    """As those that were saved before they did."""
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    assert core_models.load(folder).config == SMALL

@@ -67,7 +67,7 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path):
 
 
 def test_samples_follow_the_density():
-    """Two values: the density, integrated over a grid, is 1, and its moments are those of samples."""
+    """Two values: the density, integrated over a grid, is 1, and its mean and covariance are those of samples."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = RealNVP(RealNVPConfig(event_shape=(2,), couplings=2, hidden=(6,), margin=0.0)).double().eval()
@@ -79,7 +79,18 @@ def test_samples_follow_the_density():
         mass = model.log_prob(grid).exp() * 0.04**2
         assert float(mass.sum()) == pytest.approx(1, abs=1e-3)
         samples = model.sample(40_000, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(samples.mean(0), (mass[:, None] * grid).sum(0), rtol=0, atol=0.03)
+    mean = (mass[:, None] * grid).sum(0)
+    torch.testing.assert_close(samples.mean(0), mean, rtol=0, atol=0.03)
+    away = grid - mean
+    torch.testing.assert_close(samples.T.cov(), (mass[:, None] * away).T @ away, rtol=0.03, atol=0.03)
+
+
+def test_samples_are_what_draws_from_the_prior_decode_to(model):
+    z = torch.empty(5, model.event_shape.numel(), dtype=torch.float64)
+    z.normal_(generator=torch.Generator().manual_seed(3))
+    wanted = model.decode(z).detach()
+    wanted = wanted.clamp(0, 1) if model.config.margin else wanted
+    torch.testing.assert_close(model.sample(5, generator=torch.Generator().manual_seed(3)), wanted)
 
 
 def test_the_first_batch_starts_the_normalisation_once():
@@ -105,3 +116,16 @@ def test_the_first_batch_starts_the_normalisation_once():
 def test_mistakes_are_named(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_samples_of_pixels_are_pixels():
+    """The inverse of the logit with a margin reaches beyond [0, 1]; what isn't pixels may be anything."""
+    for margin in (0.05, 0.0):
+        model = RealNVP(RealNVPConfig(event_shape=(1, 2, 2), couplings=1, hidden=(3,), margin=margin))
+        with torch.no_grad():
+            model.last.log_scale.fill_(-2.0)  # samples far out on the line
+        drawn = model.sample(200, generator=torch.Generator().manual_seed(0))
+        z = torch.empty(200, 4).normal_(generator=torch.Generator().manual_seed(0))
+        decoded = model.decode(z).detach()
+        assert decoded.min() < 0 and decoded.max() > 1
+        assert torch.equal(drawn, decoded.clamp(0, 1) if margin else decoded)

@@ -19,6 +19,7 @@ from core_models.errors import UserError
 from core_models.files import read_json, write_json
 from core_models.training.progress import Progress
 
+from ..options import at_least
 from .images_out import ImagesOut
 from .records import Records, one_line
 from .sources import Batch, ImageSource, Levels
@@ -76,8 +77,7 @@ class Job:
         description: str,
         file_name: str = "images.csv",
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"--batch_size: expected at least 1, got {batch_size}")
+        at_least(1, batch_size=batch_size)
         if out.resolve().is_relative_to(source.path.resolve()):
             raise UserError(f"expected --out outside of the images in {source.path}, got {out}: choose another folder")
         self.source, self.out = source, out

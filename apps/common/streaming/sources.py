@@ -72,14 +72,16 @@ class FolderSource(ImageSource):
     Args:
         path: the folder.
         event_shape: channels, height and width [pixels] that the images must have; grey images serve for 3 channels.
+        resize: whether images of other sizes are cut, around their middle, and resized, as `read_images` does it; None
+            where that isn't offered.
 
     Raises:
         UserError: when there is no image, or of those that can be read at least half are of another shape or have 16
             bits per channel.
     """
 
-    def __init__(self, path: Path | str, event_shape: Sequence[int]) -> None:
-        self.path, self.event_shape = Path(path), _image_shape(event_shape)
+    def __init__(self, path: Path | str, event_shape: Sequence[int], resize: bool | None = None) -> None:
+        self.path, self.event_shape, self.resize = Path(path), _image_shape(event_shape), resize
         found = image_files(self.path, recursive=True)
         if not found:
             raise UserError(f"{path}: expected PNG, JPEG or WebP images, found none: put the images there")
@@ -102,7 +104,8 @@ class FolderSource(ImageSource):
             for place, name in enumerate(names):
                 try:
                     self._fits(name)
-                    image = read_images([self.path / name], channels=self.event_shape[0])
+                    wanted = self.event_shape[1:] if self.resize else None
+                    image = read_images([self.path / name], wanted, channels=self.event_shape[0])
                     self._check_size(name, (image.shape[2], image.shape[3]))
                     images.append(image)
                 except UserError as error:
@@ -115,7 +118,8 @@ class FolderSource(ImageSource):
         digest = hashlib.sha256()
         for name in self._names:
             digest.update(f"{name}\0{(self.path / name).stat().st_size}\0".encode(errors="surrogateescape"))
-        return {"images": len(self), "files": digest.hexdigest()[:16]}
+        told = {"images": len(self), "files": digest.hexdigest()[:16]}
+        return {**told, "resize": True} if self.resize else told
 
     def _check(self) -> None:
         fitting, odd = 0, 0
@@ -144,15 +148,17 @@ class FolderSource(ImageSource):
                 f"{self.path / name}: expected a grey image, as the model was trained on, got one in colour: "
                 "convert it to grey"
             )
-        self._check_size(name, size)
+        if not self.resize:
+            self._check_size(name, size)
         return True
 
     def _check_size(self, name: str, size: tuple[int, int]) -> None:
         height, width = self.event_shape[1:]
         if size != (height, width):
+            how = "resize it" if self.resize is None else "add --resize true"
             raise UserError(
                 f"{self.path / name}: expected an image of {height} x {width} pixels, as the model was trained on, "
-                f"got {size[0]} x {size[1]}: resize it or take it out"
+                f"got {size[0]} x {size[1]}: {how} or take it out"
             )
 
 
@@ -201,15 +207,22 @@ class NpzSource(ImageSource):
         return {"images": len(self), "dtype": str(self.member.dtype), "crc": self.member.crc}
 
 
-def open_source(path: Path | str, event_shape: Sequence[int]) -> ImageSource:
+def open_source(path: Path | str, event_shape: Sequence[int], resize: bool | None = None) -> ImageSource:
     """Opens a folder of images or a .npz.
+
+    Args:
+        path: of either.
+        event_shape: channels, height and width [pixels] that the images must have.
+        resize: whether a folder's images are resized to that; None where that isn't offered.
 
     Raises:
         UserError: when it is neither, or its images don't fit the model.
     """
     path = Path(path)
     if path.is_dir():
-        return FolderSource(path, event_shape)
+        return FolderSource(path, event_shape, resize)
+    if resize:
+        raise UserError(f"--resize: expected a folder of images beside it, got {path}: leave it out")
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise UserError(f"expected a folder of images or a .npz, got a single image {path}: give its folder")
     if not path.is_file():

@@ -15,15 +15,16 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from core_models.base import Decodable
 from core_models.errors import UserError
+from core_models.modes import steady
 
 from ..operators import LinearOperator
 from ..operators.base import Measurements
 from ..recovery import Recovered, Recovery, in_precision_of
-from .latent_search import Found, LearningRate, Search, frozen, search
+from .latent_search import Found, LearningRate, Search, search
 
 HALVING = ((0.05, 0.5), (0.15, 0.3), (0.4, 0.1))
 """Early dropping: half the restarts from a twentieth of the steps on, and so on. One of ten is left; where measurements
@@ -39,7 +40,8 @@ class CSGM(Recovery):
     Args:
         operator: what made the measurements.
         noise: standard deviation of each measurement's noise; only `acquire` asks for it.
-        prior: a model with `decode`, `latent_shape` and `event_shape`.
+        prior: a model with `decode`, `latent_shape` and `event_shape`, of signals in the range of those measured;
+            `Prior` makes one of any module.
         penalty: lambda.
         steps: of Adam, or iterations of L-BFGS.
         restarts: starts from the prior, of which the least loss is kept.
@@ -66,7 +68,7 @@ class CSGM(Recovery):
     def _recover(self, y: Measurements, first: int) -> Recovered:
         prior, operator = checked_prior(self.prior, self.measuring), self.measuring
         parts = []
-        with frozen(prior):
+        with steady(prior):
             for start in range(0, len(y), self.batch):
                 own = y[start : start + self.batch]
                 found = self._search(own, first + start)
@@ -88,7 +90,7 @@ class CSGM(Recovery):
             first: place of the first signal among all, which decides its starts.
         """
         y, parts = in_precision_of(self.prior, y), []
-        with frozen(self.prior):
+        with steady(self.prior):
             for start in range(0, len(y), self.batch):
                 rows = slice(start, start + self.batch)
                 own = None
@@ -148,14 +150,29 @@ def checked_prior(prior: Any, operator: LinearOperator) -> Any:
     """
     if prior is None:
         raise UserError("expected a generative prior, got none: give prior=..., e.g. core_models.zoo.load(NAME)")
-    module: Any = prior if isinstance(prior, torch.nn.Module) else None
-    if module is None or not callable(getattr(module, "decode", None)):
-        raise UserError(f"expected a prior that decodes latents, such as a VAE, got {type(prior).__name__}")
-    if not hasattr(prior, "latent_shape") or not hasattr(prior, "event_shape"):
-        raise UserError(f"{type(prior).__name__}: expected latent_shape and event_shape, one is missing")
-    if tuple(module.event_shape) != tuple(operator.signal_shape):
+    require_decodable(prior)
+    if tuple(prior.event_shape) != tuple(operator.signal_shape):
         raise UserError(
             f"expected a prior of signals {tuple(operator.signal_shape)}, as the operator measures, got one of "
-            f"{tuple(module.event_shape)}"
+            f"{tuple(prior.event_shape)}"
         )
-    return module
+    return prior
+
+
+def require_decodable(prior: Any, where: str = "") -> None:
+    """Holds a prior to what methods ask of it.
+
+    Args:
+        prior: a module with `decode`, `latent_shape` and `event_shape`.
+        where: it was named, as a message begins.
+
+    Raises:
+        UserError: when it is no module, or lacks one of the three.
+    """
+    missing = [name for name in ("decode", "latent_shape", "event_shape") if getattr(prior, name, None) is None]
+    if missing or not isinstance(prior, nn.Module):
+        lacks = f"without {' and '.join(missing)}" if missing else "which is no nn.Module"
+        raise UserError(
+            f"{where}expected a model that decodes latents, with decode, latent_shape and event_shape, got "
+            f"{type(prior).__name__} {lacks}: apps.compressed_sensing.Prior makes one of any module"
+        )

@@ -19,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core_models.errors import UserError
+from core_models.modes import steady
 
 from ..operators import LinearOperator
 from ..operators.base import Measurements
 from ..recovery import Recovered, Recovery
 from .csgm import CSGM, HALVING, checked_prior
-from .latent_search import LearningRate, Search, frozen, search
+from .latent_search import LearningRate, Search, search
 
 
 class IntermediateLayers(Recovery):
@@ -72,14 +73,14 @@ class IntermediateLayers(Recovery):
         for start in range(0, len(y), self.batch):
             own = y[start : start + self.batch]
             h = alone.search_latents(own, first=first + start)
-            with frozen(prior):
+            with steady(prior):
                 loss = own.new_zeros(len(own))
                 for stage, radius in enumerate(self.radii, 1):
                     with torch.no_grad():
                         centre = prior.stages[stage - 1](h)
                     h, loss = self._stage(own, centre, stage, radius * centre[0].numel())
-            with torch.no_grad():
-                x = prior.decode_from(h, len(self.radii))
+                with torch.no_grad():
+                    x = prior.decode_from(h, len(self.radii))
             parts.append((x, loss, (own - operator(x)).norm(dim=1)))
         x, loss, error = (torch.cat(part) for part in zip(*parts, strict=True))
         return Recovered(x, None, {"loss": loss, "measurement_error": error})

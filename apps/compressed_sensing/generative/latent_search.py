@@ -14,14 +14,13 @@ Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparamet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, cos, pi
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from core_models.errors import UserError
 
@@ -84,19 +83,6 @@ class Found:
     all_variables: list[Float[Tensor, "batch restarts ..."]]
     """Those of every restart that was never dropped."""
     all_losses: Float[Tensor, "batch restarts"]
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Keeps the gradients of weights from being computed: only the latents move."""
-    before = [(p, p.requires_grad) for module in modules for p in module.parameters()]
-    for parameter, _ in before:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, needed in before:
-            parameter.requires_grad_(needed)
 
 
 def search(

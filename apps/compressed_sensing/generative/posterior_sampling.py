@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from core_models.modes import steady
 from core_models.training import seed_of
 
 from ..operators import LinearOperator
 from ..operators.base import Measurements
 from ..recovery import Recovered
-from .latent_search import frozen
 from .residual_covariance import ResidualCovariance, ResidualPosterior
 from .sequential_monte_carlo import Latents, Sampler, sample_posterior
 
@@ -98,7 +98,7 @@ class PosteriorSampling(ResidualCovariance):
         plan = Sampler(self.particles, self.leapfrog_steps, self.effective)
         white = residual.whiten(y)
         generators = [_generator(self.random_state, first + i, "latents") for i in range(len(y))]
-        with frozen(self.prior):
+        with steady(self.prior):
             energy = _Misfit(self.prior, residual, white, self.low_precision)
             found = sample_posterior(energy, prod(self.prior.latent_shape), plan, generators, white.device)
             with torch.no_grad():

@@ -26,13 +26,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core_models.errors import UserError
+from core_models.modes import evaluating, steady
 
 from ..gaussian import factor_of, mean_and_covariance
 from ..operators import LinearOperator
 from ..operators.base import Measurements, Signals
 from ..recovery import Recovered, Recovery, in_precision_of, require_matrices
 from .csgm import checked_prior, starts
-from .latent_search import Found, LearningRate, Search, frozen, search
+from .latent_search import Found, LearningRate, Search, search
 
 
 class ResidualCovariance(Recovery):
@@ -77,7 +78,7 @@ class ResidualCovariance(Recovery):
         if not callable(getattr(prior, "encode", None)):
             raise UserError(f"{type(prior).__name__} doesn't encode signals: hand its residuals to fit_residuals")
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(prior):
             for own in in_precision_of(prior, X).split(1000):
                 parts.append((own - prior.decode(prior.encode(own).mean)).flatten(1))
         return self.fit_residuals(torch.cat(parts))
@@ -97,7 +98,7 @@ class ResidualCovariance(Recovery):
     def _recover(self, y: Measurements, first: int) -> Recovered:
         posterior, operator, prior = self._residual(), self.measuring, self.prior
         parts = []
-        with frozen(prior):
+        with steady(prior):
             for start in range(0, len(y), self.batch):
                 own = y[start : start + self.batch]
                 parts.append(self._part(posterior, own, self._search(posterior, own, first + start)))

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core_models.errors import UserError
+from core_models.modes import steady
 
 from ..bases import build_basis
 from ..operators import LinearOperator
@@ -27,7 +28,7 @@ from ..operators.base import Measurements
 from ..recovery import Recovered, Recovery, require_matrices
 from ..solvers.fista import shrink
 from .csgm import checked_prior, starts
-from .latent_search import LearningRate, Search, frozen, search
+from .latent_search import LearningRate, Search, search
 
 REFINE_STEPS = 500
 
@@ -63,6 +64,11 @@ class SparseGen(Recovery):
         self.restarts, self.learning_rate, self.drop, self.batch = restarts, learning_rate, drop, batch
         self.low_precision, self.random_state = low_precision, random_state
 
+    @property
+    def bounded(self) -> bool:
+        """Signals are held in [0, 1], always."""
+        return True
+
     def _recover(self, y: Measurements, first: int) -> Recovered:
         prior, operator = checked_prior(self.prior, self.measuring), self.measuring
         if not self.sparsity >= 0 or not self.penalty >= 0:
@@ -73,7 +79,7 @@ class SparseGen(Recovery):
         basis = build_basis(self.basis, operator.signal_shape).columns(A)
         lipschitz = 2 / operator.m * float(torch.linalg.matrix_norm(A.double(), 2)) ** 2
         parts = []
-        with frozen(prior):
+        with steady(prior):
             if self.steps < self.steps_alone:
                 raise UserError(
                     f"steps: expected at least the {self.steps_alone} of steps_alone, which search latents only, got "

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from core_models.errors import UserError
-from core_models.latent import RecoveryError, UAEConfig
+from core_models.latent import SquaredRecoveryError, UAEConfig
 from core_models.latent import UncertaintyAutoencoderModel as UncertaintyAutoencoderModel
-from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit
+from core_models.seeding import seeded
+from core_models.training import Batches, PixelBatches, RunFolder, TensorBatches, TrainingConfig, fit
 
 from ..operators import Matrix
 from ..operators.base import Measurements, Signals
@@ -40,8 +43,9 @@ class UncertaintyAutoencoder(Recovery):
         self.clip, self.random_state = clip, random_state
 
     def fit(
-        self, X: Signals | None = None, y: Any = None, *, run: RunFolder | None = None, resume: bool = False
-    ) -> Self:
+        self, X: Signals | UInt8[Tensor, "batch ..."] | None = None, y: Any = None, *, run: RunFolder | None = None,
+        resume: bool = False,
+    ) -> Self:  # fmt: skip
         """Trains encoder and decoder on signals (n, *event_shape), in [0, 1] or 8-bit.
 
         Raises:
@@ -50,12 +54,12 @@ class UncertaintyAutoencoder(Recovery):
         if X is None or len(X) == 0:
             raise UserError("expected signals to learn from, got none")
         config = self.config or UAEConfig(event_shape=tuple(X.shape[1:]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
+        with seeded(self.random_state):
             self.model_ = UncertaintyAutoencoderModel(config)
         training = self.training or TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")
-        batches = TensorBatches({"x": X}, min(self.batch_size, len(X)), training.seed)
-        self.history_ = fit(RecoveryError(self.model_), batches, training, run=run, resume=resume)
+        tensors = TensorBatches({"x": X}, min(self.batch_size, len(X)), training.seed)
+        batches: Batches = PixelBatches(tensors, 256) if X.dtype == torch.uint8 else tensors
+        self.history_ = fit(SquaredRecoveryError(self.model_), batches, training, run=run, resume=resume)
         self.model_.cpu().eval()
         return self
 

@@ -41,7 +41,7 @@ class LinearOperator(nn.Module, ABC):
 
     @abstractmethod
     def _apply_to(self, x: Signals) -> Measurements:
-        """Returns A x, (batch, m)."""
+        """Returns A x, (batch, m), differentiably by PyTorch: priors are searched through it."""
 
     @abstractmethod
     def _adjoint_of(self, y: Measurements) -> Signals:
@@ -51,7 +51,7 @@ class LinearOperator(nn.Module, ABC):
         """Returns the measurements (batch, m) of signals (batch, *signal_shape), without noise.
 
         Raises:
-            UserError: when the signals have another shape.
+            UserError: when the signals have another shape, or their gradient is asked for and lost.
         """
         if x.shape[1:] != self.signal_shape:
             wanted, got = (", ".join(map(str, shape)) for shape in (self.signal_shape, x.shape))
@@ -59,7 +59,13 @@ class LinearOperator(nn.Module, ABC):
         own = next((buffer.dtype for buffer in self.buffers() if buffer.is_floating_point()), None)
         if own is not None and torch.float64 in (x.dtype, own):
             x = x.to(own)  # products of single and double precision are refused
-        return self._apply_to(x)
+        y = self._apply_to(x)
+        if x.requires_grad and torch.is_grad_enabled() and not y.requires_grad:  # a search would ignore y, unnoticed
+            raise UserError(
+                f"{type(self).__name__}: expected measurements that PyTorch can differentiate, their gradient is lost: "
+                "use Callables(function, adjoint, ...), which takes the adjoint for it"
+            )
+        return y
 
     def adjoint(self, y: Measurements) -> Signals:
         """Returns A^T y, (batch, *signal_shape), of measurements (batch, m).

@@ -9,14 +9,13 @@ Source: Tachella et al., "DeepInverse: a Python package for solving imaging inve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
 from .callable import Callables
 
@@ -91,7 +90,5 @@ def _class_of(name: str) -> Any:
             "pip install 'genapps[deepinv]'"
         ) from error
     if not isinstance(getattr(known, name, None), type):
-        near = get_close_matches(name, dir(known), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"expected a class of deepinv.physics, got {name!r}{hint}")
+        raise UserError(f"expected a class of deepinv.physics, got {name!r}{suggestion(name, dir(known))}")
     return getattr(known, name)

@@ -28,7 +28,8 @@ class Matrix(LinearOperator):
 
     def __init__(self, weight: Float[Tensor, "m n"], signal_shape: Sequence[int] | None = None) -> None:
         if weight.ndim != 2 or not weight.is_floating_point():
-            raise UserError(f"expected a real matrix (m, n), got {weight.dtype} of shape {tuple(weight.shape)}")
+            hint = ": stack both parts, torch.cat([A.real, A.imag]), and those of y" if weight.is_complex() else ""
+            raise UserError(f"expected a real matrix (m, n), got {weight.dtype} of shape {tuple(weight.shape)}{hint}")
         if not bool(torch.isfinite(weight).all()):
             raise UserError("expected a matrix of finite numbers, got NaN or infinity")
         if not bool(weight.any()):

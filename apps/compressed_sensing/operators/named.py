@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 
 from .base import LinearOperator
 from .dense import Scaling, bernoulli, gaussian
@@ -36,6 +37,8 @@ def build_operator(
     scaling: Scaling = "unit",
     width: float = 1.0,
     factor: int = 2,
+    mask: Bool[Tensor, "..."] | None = None,
+    kernel: Float[Tensor, "height width"] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LinearOperator:
     """Builds an operator and tests its adjoint.
@@ -48,12 +51,21 @@ def build_operator(
         scaling: of gaussian and bernoulli.
         width: of the blur [pixels].
         factor: of super-resolution.
+        mask: what mask and fourier keep, instead of m that are drawn: values (*signal_shape) or pixels (height, width),
+            or frequencies (height, width).
+        kernel: of the blur, instead of a normal density.
         dtype: precision.
 
     Raises:
         UserError: when there is none of that name, or m is missing or doesn't fit.
     """
-    if name in _WITH_M:
+    if name == "mask" and mask is not None:
+        made: LinearOperator = Mask.of_pixels(signal_shape, mask, dtype)
+    elif name == "fourier" and mask is not None:
+        made = SubsampledFourier.of_frequencies(signal_shape, mask, dtype=dtype)
+    elif name == "blur" and kernel is not None:
+        made = Blur(signal_shape, kernel.to(dtype))
+    elif name in _WITH_M:
         if m is None:
             raise UserError(f"{name}: expected the number of measurements, got none: give m")
         options = {"scaling": scaling} if name in ("gaussian", "bernoulli") else {}
@@ -65,9 +77,7 @@ def build_operator(
     elif name == "super-resolution":
         made = SuperResolution(signal_shape, factor, dtype)
     else:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"expected an operator ({', '.join(NAMES)}), got {name!r}{hint}")
+        raise UserError(f"expected an operator ({', '.join(NAMES)}), got {name!r}{suggestion(name, NAMES)}")
     if m is not None and made.m != m:
         raise UserError(f"{name}: it makes {made.m} measurements of signals {tuple(signal_shape)}, got m = {m}")
     made.check_adjoint()

@@ -42,6 +42,20 @@ class Mask(LinearOperator):
         mask[torch.randperm(n, generator=Generator().manual_seed(seed))[:m]] = True
         return cls(mask.reshape(tuple(signal_shape)), dtype)
 
+    @classmethod
+    def of_pixels(
+        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "..."], dtype: torch.dtype = torch.float32
+    ) -> Mask:
+        """Returns a mask of values (*signal_shape), or of pixels (height, width), the same in all channels.
+
+        Raises:
+            UserError: when it fits neither.
+        """
+        shape = tuple(signal_shape)
+        if tuple(mask.shape) not in (shape, shape[-2:]):
+            raise UserError(f"expected a mask of shape {shape} or {shape[-2:]}, like signals, got {tuple(mask.shape)}")
+        return cls(mask.expand(shape), dtype)
+
     def _like(self) -> Tensor:
         return self.get_buffer("_precision")
 

@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from scipy.fft import dct
 from torch import Generator, Tensor
 
@@ -65,6 +66,34 @@ class SubsampledFourier(LinearOperator):
         self.register_buffer("place", (own + offset).flatten())
         self.register_buffer("weight", weight.to(dtype).repeat(channels))
         self.register_buffer("imaginary", imaginary.repeat(channels))
+
+    @classmethod
+    def of_frequencies(
+        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "height width"], *, dtype: torch.dtype = torch.float32
+    ) -> SubsampledFourier:
+        """Returns the operator that keeps what a mask does, in every channel.
+
+        Args:
+            signal_shape: of one signal.
+            mask: of frequencies, in the order of `numpy.fft.fft2`, 0 first: `numpy.fft.ifftshift` brings a centred one
+                there. Of a frequency and its negative, which a real image ties to each other, one is enough.
+            dtype: precision.
+
+        Raises:
+            UserError: when the mask has another shape, or keeps nothing.
+        """
+        plane = tuple(signal_shape[-2:])
+        if mask.dtype != torch.bool or tuple(mask.shape) != plane:
+            raise UserError(f"expected a mask of frequencies, true or false, of shape {plane}, got {mask.dtype} of "
+                            f"shape {tuple(mask.shape)}")  # fmt: skip
+        if not bool(mask.any()):
+            raise UserError("expected a mask that keeps at least one frequency, it keeps none")
+        either = mask | mask.flip(0, 1).roll((1, 1), (0, 1))  # itself or its negative
+        place, _, _ = _independent(*mask.shape)
+        kept = either.flatten()[place].repeat(prod(signal_shape[:-2])).nonzero().squeeze(1)
+        made = cls(signal_shape, len(kept), dtype=dtype)
+        made.register_buffer("kept", kept)
+        return made
 
     def _like(self) -> Tensor:
         return self.get_buffer("weight")

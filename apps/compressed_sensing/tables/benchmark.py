@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from difflib import get_close_matches
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Generator, Tensor
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
+from apps.common.options import at_least, known_names
 from apps.common.provenance import command_line, device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
@@ -34,10 +34,11 @@ from core_models.files import hash_of, read_json, write_json
 from core_models.training.progress import Progress
 
 from ..diagnosis import UNCERTAIN, coverage
+from ..fitting import fitted_values
 from ..metrics import errors, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
-from ..splits import SORTED, places
+from ..splits import SORTED, kept_images, places
 from ..splits import training as _training
 from .rows import CHOSEN, MEASUREMENTS, ROWS, chosen, known_by, prior_for, rows_for
 
@@ -78,7 +79,7 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
-    _check_counts(m=min(m, default=0), seeds=len(seeds), images=images, group=group)
+    at_least(1, m=min(m, default=0), seeds=len(seeds), images=images, group=group)
     known = prior_of or data
     for row in _known(methods, data, known):
         for number in m:
@@ -109,7 +110,7 @@ def tune(
         threads: CPU threads.
     """
     set_threads(threads)
-    _check_counts(m=min(m, default=0), images=images)
+    at_least(1, m=min(m, default=0), images=images)
     train, held = _training(data)
     x = train[held[places(data, len(held))[:images]]]
     table: dict[str, Any] = read_json(out) if out.is_file() else {}
@@ -219,14 +220,9 @@ def _recovered(
             operator = gaussian(tuple(x.shape[1:]), m, seed=number)
             method = own.kind(operator, noise=NOISE, **options)
             if own.fits:
-                if fitted is None:
-                    train, held = _training(data)
-                    kept = torch.ones(len(train), dtype=torch.bool)
-                    kept[held] = False
-                    fitted = method.fit(train[kept])
-                for name, value in vars(fitted).items():
-                    if name.endswith("_"):
-                        setattr(method, name, value)
+                fitted = fitted or method.fit(kept_images(data))
+                for name, value in fitted_values(fitted).items():
+                    setattr(method, name, value)
             batch = x[first : first + group]
             y = measure(operator, batch, NOISE, Generator().manual_seed(number))
             parts.append(method.recover(y, first))
@@ -260,20 +256,10 @@ def _hash_of_prior(name: str) -> str:
 
 
 def _known(methods: list[str] | None, data: str, known: str) -> list[str]:
-    for row in methods or []:
-        if row not in ROWS:
-            near = get_close_matches(row, ROWS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"--methods: expected some of {'; '.join(ROWS)}; got {row!r}{hint}")
+    for row in known_names("methods", methods or [], ROWS):
         if known != data and ROWS[row].prior is None:
             raise UserError(f"--methods: {row} has no prior, which --prior_of could exchange: leave that out")
     return methods or [row for row in rows_for(known) if known == data or ROWS[row].prior]
-
-
-def _check_counts(**options: int) -> None:
-    for name, value in options.items():
-        if value < 1:
-            raise UserError(f"--{name}: expected at least 1, got {value}")
 
 
 __all__ = ["MEASUREMENTS", "benchmark", "tune"]

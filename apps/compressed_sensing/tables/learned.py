@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,8 +39,9 @@ from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
-from core_models.files import hash_of
-from core_models.latent import RecoveryError, UAEConfig, UncertaintyAutoencoderModel
+from core_models.files import hash_of, read_json
+from core_models.latent import SquaredRecoveryError, UAEConfig, UncertaintyAutoencoderModel
+from core_models.seeding import seeded
 from core_models.training import RunFolder, TensorBatches, TrainingConfig, fit, resolve_device, seed_of
 from core_models.training.progress import Progress
 
@@ -49,10 +50,12 @@ from ..generative.posterior_sampling import PosteriorSampling
 from ..metrics import errors, summary
 from ..operators import Matrix
 from ..recovery import Recovered
-from ..splits import places
-from ..splits import training as _training
+from ..splits import kept_images, places
 from .rows import PRIORS, STRONG
 
+Decoder = Callable[[Tensor], Tensor]
+Found = list[tuple[float, dict[str, Any]]]
+"""The values of a row's cells, each with what is told beside it."""
 APP, PROTOCOL = "compressed_sensing", "1"
 NOISE = 0.1
 TRAINING = TrainingConfig(epochs=100, learning_rate=1e-3, schedule="cosine")
@@ -119,18 +122,17 @@ def learned(
         again: Measure again what stands.
     """
     set_threads(threads)
-    sampled = [f"{row}, {SAMPLED}" for row in ("UAE", PCA)] if table == "learned_acquisition" else []
-    known = [*KEPT] if table == "transfer" else [*UAES, PCA, *sampled]
-    for row in methods or known:
-        if row not in known:
-            raise UserError(f"--methods: expected some of {'; '.join(known)}; got {row!r}")
     if table == "transfer" and data not in OTHER:
         raise UserError(f"--data: expected {' or '.join(OTHER)} for the table of transfer, got {data!r}")
+    known = _rows(table, data)
+    for name in methods or known:
+        if name not in known:
+            raise UserError(f"--methods: expected some of {'; '.join(known)}; got {name!r}")
     options = _Options(work, training, batch_size, examples, results, again)
-    for row in methods or known:
+    for name in methods or known:
         for number in m:
             for seed in seeds:
-                _cells(data, row, number, table, seed, options)
+                _cells(data, known[name], number, table, seed, options)
 
 
 @dataclass(frozen=True)
@@ -145,22 +147,47 @@ class _Options:
     again: bool
 
 
-def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options) -> None:
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table, as it is asked for."""
+
+    name: str
+    encoder: str
+    """What measures: one of `UAES` or of `KEPT`, or `PCA`."""
+    titles: Sequence[str]
+    """Of its cells."""
+    measure: Callable[[str, Tensor, Decoder, int, int], Found]
+    """From data set, encoder, decoder, seed and number of examples to what each cell holds."""
+    unit: str = "mean squared error of a pixel"
+    better: Literal["lower", "higher"] = "lower"
+
+
+def _rows(table: str, data: str) -> dict[str, _Row]:
+    """Returns the rows that a table knows, by their names."""
+    plain = [*UAES, PCA]
+    if table == "transfer":
+        rows = [_Row(name, name, [f"{name}, {OTHER[data]} -> {data}"], _recovery) for name in KEPT]
+    elif table == "downstream":
+        titles = {name: [f"{classifier}, {name}" for classifier in CLASSIFIERS] for name in plain}
+        rows = [_Row(name, name, titles[name], _accuracies, "% right", "higher") for name in plain]
+    else:
+        sampled = {f"{name}, {SAMPLED}": name for name in ("UAE", PCA)}
+        rows = [_Row(name, name, [name], _recovery) for name in plain]
+        rows += [_Row(name, encoder, [name], _sampled) for name, encoder in sampled.items()]
+    return {row.name: row for row in rows}
+
+
+def _cells(data: str, row: _Row, m: int, table: str, seed: int, options: _Options) -> None:
     training, batch_size, examples, results = options.training, options.batch_size, options.examples, options.results
-    rows = [row] if table != "downstream" else [f"{name}, {row}" for name in CLASSIFIERS]
     settings: dict[str, Any] = {
-        "data": data, "row": row, "m": m, "noise": NOISE, "batch_size": batch_size,
+        "data": data, "row": row.name, "m": m, "noise": NOISE, "batch_size": batch_size,
         "epochs": training.epochs, "learning_rate": training.learning_rate, "schedule": training.schedule,
-        "settings": {name: repr(value) for name, value in UAES.get(row, {}).items()},
+        "settings": {name: repr(value) for name, value in UAES.get(row.name, {}).items()},
         "examples": examples if table == "downstream" else None,
     }  # fmt: skip
-    named, row, by_samples = row, row.removesuffix(f", {SAMPLED}"), row.endswith(SAMPLED)
-    if by_samples:
-        rows = [f"{row}, {SAMPLED}"]
+    if row.measure is _sampled:
         settings["sampled"] = {"images": SAMPLED_IMAGES, "prior": PRIORS[STRONG][data]}
-    if row in KEPT:
-        rows = [f"{row}, {OTHER[data]} -> {data}"]
-    column = str(m) if data == "mnist" or row in KEPT else f"{data} {m}"
+    column = str(m) if data == "mnist" or table == "transfer" else f"{data} {m}"
     # of a training of other settings than the table's
     own = replace(training, seed=0).numbers()
     other = {k: v for k, v in own.items() if k not in settings and v != TRAINING.numbers().get(k)}
@@ -171,27 +198,24 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
     if not options.again:
         standing = [
             told_to_stand(
-                results, f"{name}, m = {column}, seed {seed}", row=name, **place, config_hash=config_hash,
+                results, f"{title}, m = {column}, seed {seed}", row=title, **place, config_hash=config_hash,
                 protocol=PROTOCOL,
             )
-            for name in rows
+            for title in row.titles
         ]  # fmt: skip
         if all(standing) or any(cell and not cell.is_of(config_hash, PROTOCOL) for cell in standing):
             return
-    start = time.monotonic()
-    if row == PCA:
+    trained, start = 0.0, time.monotonic()
+    if row.encoder == PCA:
         encoder, decode = _pca(data, m, seed)
     else:
-        model = _transferred(data, row, m, seed, options) if row in KEPT else _autoencoder(data, row, m, seed, options)
-        encoder, decode = model.encoder().detach(), model.decode_measurements
-    if by_samples:
-        found = [_sampled(data, encoder, seed)]
-    elif table != "downstream":
-        found = [_recovery(data, encoder, decode, seed)]
-    else:
-        found = _accuracies(data, encoder, examples, seed)
-    seconds = time.monotonic() - start
-    words = ["genapps compressed-sensing learned", f"--data {data}", f"--methods {shlex.quote(json.dumps([named]))}"]
+        make = _transferred if row.encoder in KEPT else _autoencoder
+        model, trained = make(data, row.encoder, m, seed, options)
+        encoder, decode, start = model.encoder().detach(), model.decode_measurements, time.monotonic()
+    found = row.measure(data, encoder, decode, seed, examples)
+    seconds = trained + time.monotonic() - start
+    words = ["genapps compressed-sensing learned", f"--data {data}"]
+    words += [f"--methods {shlex.quote(json.dumps([row.name]))}"]
     words += [f"--m '[{m}]'", f"--table {table}", f"--seeds '[{seed}]'", f"--training.epochs {training.epochs}"]
     words += [f"--training.learning_rate {training.learning_rate:g}", f"--batch_size {batch_size}"]
     if training.schedule != TRAINING.schedule:
@@ -203,48 +227,56 @@ def _cells(data: str, row: str, m: int, table: str, seed: int, options: _Options
         "gaussian_norm": float(encoder.numel() ** 0.5),
         "settings": settings,
     }
-    device = device_words("cpu" if row == PCA else resolve_device(training.device), training.threads)
-    better, unit = ("lower", "mean squared error of a pixel") if len(rows) == 1 else ("higher", "% right")
-    for name, (value, told) in zip(rows, found, strict=True):
+    device = device_words("cpu" if row.encoder == PCA else resolve_device(training.device), training.threads)
+    for title, (value, told) in zip(row.titles, found, strict=True):
         write_cell(
             results,
             Cell(
-                row=name, **place, value=value, unit=unit, better=better, seed=seed,  # type: ignore[arg-type]
+                row=title, **place, value=value, unit=row.unit, better=row.better, seed=seed,
                 config_hash=config_hash, protocol=PROTOCOL, device=device, seconds=seconds,
                 command=" ".join(words), extra={**extra, **told},
             ),
         )  # fmt: skip
-        print(f"{name}, m = {column}, seed {seed}: {value:.5g}", flush=True)
+        print(f"{title}, m = {column}, seed {seed}: {value:.5g}", flush=True)
 
 
-def _autoencoder(data: str, row: str, m: int, seed: int, options: _Options) -> UncertaintyAutoencoderModel:
-    """Returns a trained autoencoder, from its run folder or trained into it."""
+def _autoencoder(
+    data: str, row: str, m: int, seed: int, options: _Options
+) -> tuple[UncertaintyAutoencoderModel, float]:
+    """Returns a trained autoencoder, from its run folder or trained into it, and the time that training took [s]."""
     run = _run(f"{row}_{data}_{m}_{seed}", options)
-    if (run.path / "model.json").exists():
-        found: UncertaintyAutoencoderModel = core_models.load(run.path)
-        return found
-    config = UAEConfig(tuple(_kept_images(data).shape[1:]), m, noise=NOISE, **UAES[row])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "initial weights"))
+    if run.model_config.exists():
+        return _standing(run)
+    config = UAEConfig(tuple(kept_images(data).shape[1:]), m, noise=NOISE, **UAES[row])
+    with seeded(seed_of(seed, "initial weights")):
         model = UncertaintyAutoencoderModel(config)
     return _trained(model, data, seed, run, options)
 
 
-def _transferred(data: str, row: str, m: int, seed: int, options: _Options) -> UncertaintyAutoencoderModel:
-    """Returns an autoencoder one half of which the other data set taught and which was kept, the other half new."""
+def _transferred(
+    data: str, row: str, m: int, seed: int, options: _Options
+) -> tuple[UncertaintyAutoencoderModel, float]:
+    """Returns an autoencoder one half of which the other data set taught and which was kept, the other half new.
+
+    With it the time that both trainings took [s].
+    """
     run = _run(f"{row}_{OTHER[data]}_{data}_{m}_{seed}", options)
-    if (run.path / "model.json").exists():
-        found: UncertaintyAutoencoderModel = core_models.load(run.path)
-        return found
-    taught = _autoencoder(OTHER[data], "UAE", m, seed, options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "initial weights"))
+    if run.model_config.exists():
+        return _standing(run)
+    taught, before = _autoencoder(OTHER[data], "UAE", m, seed, options)
+    with seeded(seed_of(seed, "initial weights")):
         model = UncertaintyAutoencoderModel(taught.config)
     for (name, own), (_, kept) in zip(model.named_parameters(), taught.named_parameters(), strict=True):
         if (name == "raw") == (KEPT[row] == "encoder"):
             own.data.copy_(kept.data)
             own.requires_grad_(False)
-    return _trained(model, data, seed, run, options)
+    return _trained(model, data, seed, run, options, before)
+
+
+def _standing(run: RunFolder) -> tuple[UncertaintyAutoencoderModel, float]:
+    """Returns a trained autoencoder and the time that its training took [s], 0 in a folder that doesn't say."""
+    model: UncertaintyAutoencoderModel = core_models.load(run.path)
+    return model, float(read_json(run.summary)["seconds"]) if run.summary.exists() else 0.0
 
 
 def _run(name: str, options: _Options) -> RunFolder:
@@ -255,29 +287,23 @@ def _run(name: str, options: _Options) -> RunFolder:
 
 
 def _trained(
-    model: UncertaintyAutoencoderModel, data: str, seed: int, run: RunFolder, options: _Options
-) -> UncertaintyAutoencoderModel:
-    images = _kept_images(data)
+    model: UncertaintyAutoencoderModel, data: str, seed: int, run: RunFolder, options: _Options, before: float = 0.0
+) -> tuple[UncertaintyAutoencoderModel, float]:
+    images = kept_images(data)
     batches = TensorBatches({"x": images}, min(options.batch_size, len(images)), seed)
     training = replace(options.training, seed=seed)
-    history = fit(RecoveryError(model), batches, training, run=run, resume=run.checkpoint().exists())
+    history = fit(SquaredRecoveryError(model), batches, training, run=run, resume=run.checkpoint().exists())
     if history.stopped == "time limit":
         raise UserError(f"{run.path}: stopped by the time limit at step {history.steps:,}: the same command goes on")
+    # before the model, which is what says that a run ended
+    run.write_summary({"seconds": before + history.seconds, "steps": history.steps})
     core_models.save(model.cpu().requires_grad_(True).eval(), run.path)
-    return model
+    return model, before + history.seconds
 
 
-def _kept_images(data: str) -> Tensor:
-    """Returns the training images that aren't held out."""
-    images, held = _training(data)
-    kept = torch.ones(len(images), dtype=torch.bool)
-    kept[held] = False
-    return images[kept]
-
-
-def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Decoder]:
     """Returns the leading principal directions, (m, n), normed as a Gaussian matrix, and the best linear decoder."""
-    images = _kept_images(data)
+    images = kept_images(data)
     x = images.flatten(1).double()
     if m > x.shape[1]:
         raise UserError(f"--m {m}: expected at most the {x.shape[1]} principal directions that there are")
@@ -291,25 +317,22 @@ def _pca(data: str, m: int, seed: int) -> tuple[Tensor, Callable[[Tensor], Tenso
     return encoder, lambda measured: (measured @ weights[:-1] + weights[-1]).unflatten(1, shape)
 
 
-def _recovery(
-    data: str, encoder: Tensor, decode: Callable[[Tensor], Tensor], seed: int
-) -> tuple[float, dict[str, Any]]:
+def _recovery(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
     x = load_data(data).images("test")
     with torch.no_grad():
         parts = [decode(own).clamp(0, 1) for own in _measured(x, encoder, seed, "test").split(1000)]
     told = {name: summary(values) for name, values in errors(torch.cat(parts), x).items()}
-    return told["mse"]["mean"], {"errors": told, "n_test": len(x)}
+    return [(told["mse"]["mean"], {"errors": told, "n_test": len(x)})]
 
 
-def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, Any]]:
+def _sampled(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
     """Recovers test images by samples of the posterior, whose residuals are fitted to training images."""
     x = load_data(data).images("test")
     x = x[places(data, len(x))[:SAMPLED_IMAGES]]
     operator = Matrix(encoder, tuple(x.shape[1:]))
     prior = core_models.load(PRIORS[STRONG][data]).eval()
-    method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed).fit(
-        _kept_images(data)
-    )
+    method = PosteriorSampling(operator, prior, noise=NOISE, low_precision=True, random_state=seed)
+    method.fit(kept_images(data))
     y = _measured(x, encoder, seed, "test")
     with Progress(f"samples of the posterior, m = {operator.m}", len(x)) as bar:
         parts = []
@@ -319,10 +342,10 @@ def _sampled(data: str, encoder: Tensor, seed: int) -> tuple[float, dict[str, An
     found = Recovered(torch.cat([p.x for p in parts]), torch.cat([p.std for p in parts if p.std is not None]))
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     shares = {str(level): share for level, share in coverage(found, x).items()}
-    return told["mse"]["mean"], {"errors": told, "n_test": len(x), "coverage": shares}
+    return [(told["mse"]["mean"], {"errors": told, "n_test": len(x), "coverage": shares})]
 
 
-def _accuracies(data: str, encoder: Tensor, examples: int, seed: int) -> list[tuple[float, dict[str, Any]]]:
+def _accuracies(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
     data_set = load_data(data)
     shown = places(data, len(data_set.train_x))[:examples]
     train = _measured(data_set.images("train")[shown], encoder, seed, "classifiers").numpy()

@@ -54,10 +54,15 @@ def check_consistency(fields: Mapping[str, Any]) -> None:
     """
     lengths = fields["lengths"]
     _check_lengths(lengths)
-    rows = int(lengths.sum())
+    rows, trajectories = int(lengths.sum()), len(lengths)
     for name, array in _by_row(fields):
-        _check_length(name, array, rows, f"one for each of the {rows} rows that lengths adds up to")
-    trajectories = len(lengths)
+        more = name.startswith("observations") and array.ndim and len(array) == rows + trajectories
+        hint = (
+            ", one more for each trajectory: what was seen after its last action goes into final_observations "
+            "(Demonstrations.from_trajectories splits it off)"
+        )
+        why = f"one for each of the {rows} rows that lengths adds up to"
+        _check_length(name, array, rows, why, hint if more else "")
     for name, array in _by_trajectory(fields):
         _check_length(name, array, trajectories, f"one for each of the {trajectories} trajectories")
     for name in ("rewards", *PER_TRAJECTORY):
@@ -142,10 +147,10 @@ def _check_lengths(lengths: np.ndarray) -> None:
         )
 
 
-def _check_length(name: str, array: np.ndarray, wanted: int, why: str) -> None:
+def _check_length(name: str, array: np.ndarray, wanted: int, why: str, hint: str = "") -> None:
     got = len(array) if array.ndim else "a single number"
     if got != wanted:
-        raise UserError(f"expected {wanted} entries in {name}, {why}, got {got}")
+        raise UserError(f"expected {wanted} entries in {name}, {why}, got {got}{hint}")
 
 
 def _check_final(seen: Any, final: Any) -> None:

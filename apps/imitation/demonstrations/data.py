@@ -7,7 +7,7 @@ episode, while the figure to reach stays the return of the episode that was run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from core_models.errors import UserError
 from .consistency import as_arrays, check_consistency
 from .files import read_npz, write_npz
 from .subsampling import kept_rows, rows_of
+from .trajectories import fields_of
 
 Observations = np.ndarray | dict[str, np.ndarray]
 """One array, or one for each key of a Dict space (an image and auxiliary values)."""
@@ -218,6 +219,22 @@ class Demonstrations:
             return cls(**fields)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_trajectories(cls, trajectories: Iterable[Any], environment: str, **more: Any) -> Demonstrations:
+        """Returns trajectories that hold one observation more than actions, as those of the `imitation` library do.
+
+        Args:
+            trajectories: each an object with `obs` (steps + 1, ...), one array or a dict of arrays, `acts` (steps, ...)
+                and `terminal`, whether the episode ended with the last step; where they are there too, `rews` (steps,)
+                and `infos`, whose last one says by `TimeLimit.truncated` that it was a time limit that ended it.
+            environment: its gymnasium id.
+            **more: other fields: `environment_kwargs`, `codes`, `card`.
+
+        Raises:
+            UserError: when one has not one observation more than actions, or as the constructor.
+        """
+        return cls(environment=environment, **{**fields_of(list(trajectories)), **more})
 
     def _of(self, trajectories: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> Demonstrations:
         def picked(array: np.ndarray | None) -> np.ndarray | None:

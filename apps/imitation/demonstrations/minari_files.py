@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from core_models.errors import UserError
+from core_models.files import atomic_folder
 
 from .checking import check_spaces
 from .consistency import single_precision
@@ -129,7 +128,7 @@ def write_minari(
     if target.exists():
         raise UserError(f"expected a new data set, {target} is there already: choose another name or version")
     storage_class = minari.dataset.minari_storage.MinariStorage
-    with _whole_folder(target) as temporary:
+    with atomic_folder(target) as temporary:
         storage = storage_class.new(temporary / "data", *spaces, _in_json(spec), jpeg_encoding=False)
         metadata: dict[str, Any] = {"dataset_id": name, "minari_version": minari.__version__}
         metadata[OURS] = {"id": made, "kwargs": demonstrations.environment_kwargs}
@@ -279,27 +278,3 @@ def _episodes(demonstrations: Demonstrations) -> Iterator[Any]:
             truncations=last & ~terminated[i],
             infos=code,
         )
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder that takes a name only when the block ends well."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise UserError(f"could not write {target}: {error.strerror or error}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(target)
-    except OSError as error:
-        raise UserError(f"could not write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

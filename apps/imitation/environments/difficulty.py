@@ -19,6 +19,7 @@ from torch import nn
 
 from apps.imitation.demonstrations import Demonstrations
 from core_models.errors import UserError
+from core_models.seeding import seeded
 
 from .modes import matched_accuracy
 
@@ -86,8 +87,7 @@ def train_classifier(
     """Returns a small convolutional network trained on labelled frames; torch's own generator stays as it was."""
     order = np.random.default_rng(seed)
     height, width = images.shape[1] // 8, images.shape[2] // 8
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = nn.Sequential(
             nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
             nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Flatten(),

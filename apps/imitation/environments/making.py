@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from apps.common.building import working_folder_importable
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.demonstrations.checking import check_spaces
+from apps.imitation.demonstrations.identity import plain_id
 from core_models.errors import UserError
 
 from .side_by_side import SideBySide
@@ -41,9 +42,12 @@ OTHERS = {
 }
 """Well-known environments that other packages register: the beginning of their ids, what to install and to import."""
 
+Maker = str | Callable[..., gymnasium.Env[Any, Any]]
+"""A gymnasium id, or what returns a new environment at each call: its class, or a function."""
+
 
 def make_env(
-    env_id: str,
+    env_id: Maker,
     kwargs: Mapping[str, Any] | None = None,
     *,
     render_mode: str | None = None,
@@ -52,17 +56,34 @@ def make_env(
     """Returns a new environment, with the time limit that it is registered with.
 
     Args:
-        env_id: its gymnasium id; `package:Id-v0` imports the package that registers it first.
-        kwargs: what its constructor is given, or `max_episode_steps`.
-        render_mode: for instance `rgb_array`.
+        env_id: its gymnasium id; `package:Id-v0` imports the package that registers it first. Or its class, or a
+            function that returns it: these put no time limit round it but their own.
+        kwargs: what its constructor is given, or, by an id, `max_episode_steps`.
+        render_mode: for instance `rgb_array`; given to a class or a function too.
         demonstrations: held against its spaces, where given.
 
     Raises:
         UserError: when there is no such environment, something that it needs is not installed, it doesn't take these
             kwargs, or the demonstrations are of an environment with other spaces.
     """
-    spec = _spec(env_id)
     given = dict(kwargs or {}) | ({} if render_mode is None else {"render_mode": render_mode})
+    env = _registered(env_id, given) if isinstance(env_id, str) else env_id(**given)
+    if demonstrations is not None:
+        try:
+            check_spaces(demonstrations, env.observation_space, env.action_space, name_of(env_id))
+        except UserError:
+            env.close()
+            raise
+    return env
+
+
+def name_of(env_id: Maker) -> str:
+    """Returns what messages call an environment: its id without the package, or the name of its class or function."""
+    return plain_id(env_id) if isinstance(env_id, str) else getattr(env_id, "__name__", type(env_id).__name__)
+
+
+def _registered(env_id: str, given: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    spec = _spec(env_id)
     try:
         with _quiet(spec):
             env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, disable_env_checker=True, **given)
@@ -73,17 +94,11 @@ def make_env(
         raise _unknown_kwarg(spec, unknown.group(1)) from error
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise UserError(f"expected everything installed that {spec.id} needs: {_what_to_install(error)}") from error
-    if demonstrations is not None:
-        try:
-            check_spaces(demonstrations, env.observation_space, env.action_space, spec.id)
-        except UserError:
-            env.close()
-            raise
     return env
 
 
 def vector_env(
-    env_id: str,
+    env_id: Maker,
     kwargs: Mapping[str, Any] | None = None,
     *,
     environments: int = 1,
@@ -120,7 +135,7 @@ def vector_env(
     return envs
 
 
-def _monitored(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def _monitored(env_id: Maker, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     return Monitor(make_env(env_id, kwargs))
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import log, pi
-from typing import Self
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -32,7 +32,14 @@ from core_models.errors import UserError, require_numbers
 
 from ..demonstrations import Demonstrations
 from ..networks.encoder import Observed, rows
-from ..policies import normaliser_of, policy_name, policy_settings, sees_images, without_environment
+from ..policies import (
+    normaliser_of,
+    policy_name,
+    policy_settings,
+    sees_images,
+    warn_of_flattened,
+    without_environment,
+)
 from ..spaces_as_json import Spaces, space_to_json
 from .base import expert_pairs
 from .on_policy.rollouts import AT_A_TIME
@@ -58,6 +65,7 @@ class BC(OverSB3):
         validation: Share of the rows that choose the weights; 0 keeps the last ones.
         patience: Epochs without a better validation after which it ends; 0 never ends early.
         normalise: The vector observations, by the demonstrations.
+        policy_kwargs: Other arguments of SB3's policy, which win: a features_extractor_class of your own, say.
         seed: Of weights, split and batches.
         device: As SB3's.
 
@@ -79,6 +87,7 @@ class BC(OverSB3):
         validation: float = 0.3,
         patience: int = 0,
         normalise: bool = True,
+        policy_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -96,8 +105,12 @@ class BC(OverSB3):
         )  # fmt: skip
         own = env if isinstance(env, Spaces) else Spaces(*_spaces_of(env))
         self.learning_rate = learning_rate or (3e-4 if sees_images(own.observation_space) else 1e-3)
-        settings = policy_settings(own.observation_space, self.hidden, normalise=normalise)
+        if policy_kwargs:  # saved only where it is given: what cells were hashed by knows no such setting
+            self.policy_kwargs = dict(policy_kwargs)
+        if own is not env and "features_extractor_class" not in (policy_kwargs or {}):
+            warn_of_flattened(own.observation_space)
         with refusals("BC"):
+            settings = policy_settings(own.observation_space, self.hidden, normalise=normalise, **policy_kwargs or {})
             self.generator = without_environment(
                 TRPO, policy_name(own.observation_space), *own, policy_kwargs=settings, seed=seed, device=device
             )

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from core_models.errors import UserError
 from core_models.training.checkpoint import (
@@ -27,13 +26,14 @@ from core_models.training.checkpoint import (
 )
 
 from ..demonstrations import Demonstrations
-from .on_policy.info_gail import InfoGAIL, Trajectory
 from .on_policy.learner import OnPolicyLearner
 from .over_sb3 import constructor_settings
 from .spaces import describe_env
 
 MONITORED = ("r", "l", "t")
 """What SB3's Monitor tells of an episode: return, length, time."""
+UPDATES = "algorithm/updates"
+"""Name of the tensor of how many updates SB3's algorithm has done."""
 
 
 def identity(learner: OnPolicyLearner) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def save_state(learner: OnPolicyLearner, path: Path) -> None:
     tensors["random/numpy place"] = torch.tensor([place, has_gauss, gauss], dtype=torch.float64)
     episodes = [[float(episode[key]) for key in MONITORED] for episode in algorithm.ep_info_buffer or ()]
     tensors["episodes/monitored"] = torch.tensor(episodes, dtype=torch.float64).reshape(-1, len(MONITORED))
-    if isinstance(learner, InfoGAIL):
-        tensors |= _past(learner)
-    state = TrainingState(step=learner.num_timesteps, metrics=learner.history, ema_updates=algorithm._n_updates)
+    tensors[UPDATES] = torch.tensor(algorithm._n_updates)
+    tensors |= learner._more_state()
+    state = TrainingState(step=learner.num_timesteps, metrics=learner.history)
     save_checkpoint(path, Checkpoint(identity(learner), state, tensors))
 
 
@@ -87,10 +87,13 @@ def restore_state(learner: OnPolicyLearner, path: Path) -> None:
     """Makes a learner what it was, and begins new episodes as it did then.
 
     Raises:
-        UserError: when the state is of another run, or damaged.
+        UserError: when the state is of another run, or damaged, or the learner has no `reseed_every`; the learner is
+            then what it was.
     """
     found = load_checkpoint(path)
     check_same(path, found.identity, identity(learner))
+    if not learner.reseed_every:
+        raise UserError("expected reseed_every to be set: the environments' states are in no file")
     algorithm = learner.generator
     learner._set_weights({name: t for name, t in found.tensors.items() if name.split("/")[0] in ("policy", "reward")})
     learner._good = learner._weights()
@@ -98,16 +101,14 @@ def restore_state(learner: OnPolicyLearner, path: Path) -> None:
         restore_optimizer(optimizer, parameters, found.group(name))
     learner.history = [dict(record) for record in found.state.metrics]
     algorithm.num_timesteps = found.state.step
-    algorithm._n_updates = found.state.ema_updates
+    updates = found.tensors.get(UPDATES)
+    algorithm._n_updates = found.state.ema_updates if updates is None else int(updates)  # older files have it there
     told = found.tensors["episodes/monitored"].tolist()
     algorithm.ep_info_buffer = deque(
         [dict(zip(MONITORED, episode, strict=True)) for episode in told], maxlen=algorithm._stats_window_size
     )
     algorithm.ep_success_buffer = deque(maxlen=algorithm._stats_window_size)
-    if isinstance(learner, InfoGAIL):
-        _restore_past(learner, found.tensors)
-    if not learner.reseed_every:
-        raise UserError("expected reseed_every to be set: the environments' states are in no file")
+    learner._restore_more(found.tensors)
     learner._begin_anew()
     place, has_gauss, gauss = found.tensors["random/numpy place"].tolist()
     keys = found.tensors["random/numpy"].numpy().astype(np.uint32)
@@ -127,30 +128,3 @@ def _optimizers(learner: OnPolicyLearner) -> list[tuple[str, torch.optim.Optimiz
         (name, optimizer, [names[id(p)] for group in optimizer.param_groups for p in group["params"]])
         for name, optimizer in every.items()
     ]
-
-
-def _past(learner: InfoGAIL) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    if not learner.past:
-        return tensors
-    observations, actions, _ = learner._replayed()
-    tensors["past/actions"] = actions
-    tensors["past/lengths"] = torch.tensor([len(t.actions) for t in learner.past])
-    tensors["past/codes"] = torch.tensor([t.code for t in learner.past])
-    if isinstance(observations, dict):
-        return tensors | {f"past observations/{key}": part for key, part in observations.items()}
-    return tensors | {"past observations/": observations}
-
-
-def _restore_past(learner: InfoGAIL, tensors: dict[str, Tensor]) -> None:
-    learner.past.clear()
-    if "past/actions" not in tensors:
-        return
-    device = learner.generator.device
-    lengths = tensors["past/lengths"].tolist()
-    kept = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("past observations/")}
-    parts = {key: part.to(device).split(lengths) for key, part in kept.items()}
-    actions = tensors["past/actions"].to(device).split(lengths)
-    for i, code in enumerate(tensors["past/codes"].tolist()):
-        own: Any = {key: part[i] for key, part in parts.items()}
-        learner.past.append(Trajectory(own[""] if set(own) == {""} else own, actions[i], int(code)))

@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         action_normaliser: of actions that are vectors.
 
     Raises:
-        UserError: for spaces of other kinds.
+        UserError: for spaces of other kinds, or images of fewer than 8 pixels a side.
     """
 
     def __init__(
@@ -145,6 +145,11 @@ class _Image(nn.Module):
     def __init__(self, space: spaces.Box) -> None:
         super().__init__()
         channels, height, width = space.shape
+        if min(height, width) < 8:
+            raise UserError(
+                f"expected images of 8 x 8 pixels or more for what judges steps, got {height} x {width}: enlarge or "
+                "flatten them by a wrapper (gymnasium's ResizeObservation, FlattenObservation)"
+            )
         layers: list[nn.Module] = []
         for out in (32, 64, 128):
             layers += [nn.Conv2d(channels, out, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]

@@ -15,7 +15,6 @@ import os
 import shlex
 import time
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,20 +22,21 @@ import numpy as np
 
 from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
+from apps.common.options import at_least, known_names
 from apps.common.provenance import device_words
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import hash_of, require_writable
 from core_models.training.progress import Progress
 
 from ..demonstrations import Demonstrations
 from ..environments.demonstrating import expert_demonstrations
 from ..environments.making import vector_env
-from ..evaluation import returns_of
+from ..evaluation import fraction_of_expert, returns_of
 from ..learners import AIRL, BC, DAC, FEM, GAIL, GTAL, Learner, OnPolicyLearner
 from ..learners.off_policy.learner import OffPolicyLearner
 from ..learners.over_sb3 import constructor_settings
 from ..shipped import FOLDER
-from .random_returns import fraction_of_expert, random_return
+from .random_returns import random_return
 
 APP, TABLE, PROTOCOL = "imitation", "gail", "1"
 UNIT = "fraction of expert"
@@ -152,8 +152,8 @@ def benchmark(
         again: Measure again what stands.
     """
     set_threads(threads)
-    at_least(1, trajectories=min(trajectories or [1]), episodes=1 if episodes is None else episodes)
-    at_least(0, seeds=min(seeds, default=0), steps=steps or 0)  # cells of BC, which takes none, are made by --steps 0
+    at_least(1, trajectories=min(trajectories or [1]), episodes=episodes)
+    at_least(0, seeds=min(seeds, default=0), steps=steps)  # cells of BC, which takes none, are made by --steps 0
     require_writable(results / "cell.json")
     if expert == "own" and demonstrations is not None:
         raise UserError(
@@ -162,7 +162,7 @@ def benchmark(
     if random_signs and not no_demonstrations:
         raise UserError("--random_signs: expected --no_demonstrations true beside it, which is the control")
     missing = 0
-    for title in _known("--environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
+    for title in known_names("environments", environments or ["CartPole", "Acrobot", "MountainCar"], TASKS):
         task = TASKS[title]
         found = _expert(title, max(trajectories or task.trajectories[:1]), expert, demonstrations)
         if found is None:
@@ -170,7 +170,7 @@ def benchmark(
             continue
         shown, origin = found
         for number in trajectories or task.trajectories[:1]:
-            for method in _known("--methods", methods or ["BC", "GAIL"], METHODS):
+            for method in known_names("methods", methods or ["BC", "GAIL"], METHODS):
                 for seed in seeds:
                     _cell(
                         title, method, shown, number, seed, origin, whole=whole, own=expert == "own",
@@ -316,15 +316,6 @@ def without_meaning(rows: Demonstrations, seed: int, *, signs: bool = False) -> 
             raise UserError("--random_signs: expected continuous observations and actions, got whole numbers")
         states, actions = (a * rng.choice([-1, 1], a.shape).astype(a.dtype) for a in (states, actions))
     return replace(rows, observations=states.reshape(rows.observations.shape), actions=actions)
-
-
-def _known(option: str, names: list[str], known: dict[str, Any]) -> list[str]:
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{option}: expected some of {', '.join(known)}, got {name!r}{hint}")
-    return names
 
 
 def find_demonstrations(env_id: str, folder: Path | None = None, *, own: bool = False) -> Path | None:

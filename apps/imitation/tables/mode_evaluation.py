@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from core_models.errors import UserError
+from core_models.seeding import seeded
 
 from ..codes import one_hot, with_code
 from ..demonstrations import Demonstrations
@@ -78,8 +79,7 @@ def roll_out(
     observations, infos = [seen for seen, _ in begun], [[info] for _, info in begun]
     paths = [[_place(env_id, seen, info)] for seen, info in begun]
     totals, going = np.zeros(len(envs)), list(range(len(envs)))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         while going:
             batch = _stack([observations[i] for i in going])
             batch = batch if see is None else see(batch)

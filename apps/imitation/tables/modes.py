@@ -28,8 +28,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
+from apps.common.options import at_least, known_names
 from apps.common.provenance import device_words
-from core_models.errors import UserError, at_least
+from core_models.errors import UserError
 from core_models.files import hash_of
 from core_models.training.progress import Progress
 
@@ -40,7 +41,6 @@ from ..environments.making import vector_env
 from ..learners import BC, GAIL, InfoGAIL, OnPolicyLearner
 from ..learners.base import Learner
 from ..learners.over_sb3 import OverSB3
-from .gail import _known
 from .mode_evaluation import (
     ModeRollout,
     See,
@@ -101,14 +101,13 @@ def modes(
     if not seeds:
         raise UserError("--seeds: expected one or more, got none")
     at_least(0, seeds=min(seeds))
-    if steps is not None:
-        at_least(1, steps=steps)
+    at_least(1, steps=steps)
     shared: dict[tuple[str, int], Features] = {}
     frames: dict[tuple[str, int], tuple[Difficulty, float]] = {}
-    for title in _known("--environments", environments or ["Circles"], SCENES):
+    for title in known_names("environments", environments or ["Circles"], SCENES):
         known = dict.fromkeys(METHODS[title])
         for seed in seeds:
-            for method in _known("--methods", methods or list(known), known):
+            for method in known_names("methods", methods or list(known), known):
                 if method in TOLD:
                     _told(title, method, seed, results, again, frames)
                 else:
@@ -197,12 +196,13 @@ def settings_of(scene: Scene, method: str) -> tuple[type[OverSB3], dict[str, Any
 
 
 def default_settings(kind: type[Learner]) -> dict[str, Any]:
-    """Returns the defaults of a learner's constructor, without the seed."""
+    """Returns the defaults of a learner's constructor, without the seed and what cells were hashed without."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         if issubclass(base, Learner) and "__init__" in vars(base):
             found |= {n: p.default for n, p in inspect.signature(base).parameters.items() if p.default is not p.empty}
-    return {name: value for name, value in found.items() if name not in ("seed", "tensorboard_log", "verbose")}
+    left_out = ("seed", "tensorboard_log", "verbose", "policy_kwargs")
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 def trained(

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
+from core_models.seeding import seeded
 
 from ..demonstrations import Demonstrations
 from ..environments.road import FRAME, SHARPEST, TOP_SPEED
@@ -162,8 +163,7 @@ def train_features(
     images = np.concatenate([shown.images, wandered.images])
     (turned, trusted), (done, known) = _both(dead_reckoning, shown, wandered), neighbouring_actions(shown)
     generator = Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = Features(images.shape[1], images.shape[2], size)
         told = nn.Linear(size, len(UNITS) + done[0].numel())
     both = [*network.parameters(), *told.parameters()]

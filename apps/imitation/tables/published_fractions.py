@@ -21,7 +21,8 @@ from pathlib import Path
 from apps.common.cli import run_cli
 from core_models.files import write_atomic
 
-from .random_returns import fraction_of_expert, shipped
+from ..evaluation import fraction_of_expert
+from .random_returns import shipped
 
 RETURNS = "imitation_gail_returns.csv"
 SOURCE = (

@@ -27,8 +27,9 @@ from apps.common.cli import run_cli
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
-from ..demonstrations import RandomPolicy, record
+from ..demonstrations import RandomPolicy
 from ..environments.making import make_env
+from ..evaluation import returns_of
 
 SHIPPED = "imitation_random_returns.csv"
 EPISODES, SEED = 100, 0
@@ -67,13 +68,12 @@ ENVIRONMENTS = (
 
 
 def measure(of: RandomReturn) -> RandomReturn:
-    """Returns the same environment with its figures."""
+    """Returns the same environment with its figures; one episode after the other, as they were measured first."""
     with closing(make_env(of.environment, of.environment_kwargs)) as env:
-        runs = record(RandomPolicy(env.action_space, of.seed), env, of.episodes, seed=of.seed)
-    returns = runs.needed("returns", "were recorded")
+        found = returns_of(RandomPolicy(env.action_space, of.seed), env, episodes=of.episodes, seed=of.seed)
     return RandomReturn(
-        of.name, of.environment, of.environment_kwargs, round(float(returns.mean()), 4),
-        round(float(returns.std()), 4), of.episodes, of.seed, int(runs.lengths.max()),
+        of.name, of.environment, of.environment_kwargs, round(float(found.values.mean()), 4),
+        round(float(found.values.std()), 4), of.episodes, of.seed, int(found.lengths.max()),
     )  # fmt: skip
 
 
@@ -103,17 +103,7 @@ def random_return(environment: str, environment_kwargs: dict[str, Any] | None = 
     raise UserError(f"expected an environment whose random return is known ({known}), got {environment}")
 
 
-def fraction_of_expert(value: float, random: float, expert: float) -> float:
-    """Returns how much of the way from a random policy to the expert a return is.
-
-    Example:
-        >>> fraction_of_expert(-100.0, random=-200.0, expert=-75.0)
-        0.8
-    """
-    return (value - random) / (expert - random)
-
-
-def random_returns(out: Path | None = None, only: list[str] | None = None, episodes: int = EPISODES) -> None:
+def write_random_returns(out: Path | None = None, only: list[str] | None = None, episodes: int = EPISODES) -> None:
     """Measures the returns of random actions and prints them as CSV.
 
     Args:
@@ -140,7 +130,7 @@ def random_returns(out: Path | None = None, only: list[str] | None = None, episo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
-    return run_cli(random_returns, prog="python -m apps.imitation.tables.random_returns", argv=argv)
+    return run_cli(write_random_returns, prog="python -m apps.imitation.tables.random_returns", argv=argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from . import (  # noqa: F401 - each registers its own
     library,
     random_noise,
 )
-from .registry import Attack, attack, describe, find, names, register
+from .registry import Attack, attack, describe, find, named, names, register
 from .strongest import Strongest, correct, strongest
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "correct",
     "describe",
     "find",
+    "named",
     "names",
     "register",
     "strongest",

@@ -1,9 +1,7 @@
-"""What an attack is given, looked at once for all of them, and the state in which it leaves a classifier."""
+"""What an attack is given, looked at once for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -11,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core_models.data.advice import range_advice, shape_advice
+from core_models.data.advice import shape_advice
 from core_models.errors import UserError
 
+from ..normalised import unit_advice
 from .box import LEVELS, Images, Labels
 
 # images that are shown to a classifier to see what it answers
@@ -48,7 +47,7 @@ def check_images(x: Any) -> Images:
         raise UserError("expected images in [0, 1], got NaN: leave those images out")
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
-        raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {range_advice(low, high)}")
+        raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {unit_advice(low, high)}")
     levels = x.detach().to(torch.float32) * LEVELS
     if float((levels - levels.round()).abs().max()) > 1e-2:
         raise UserError("expected 8-bit images, multiples of 1/255, got values between them: round them first")
@@ -120,22 +119,3 @@ def check_positive(**values: float) -> None:
 def device_of(module: nn.Module, default: torch.device) -> torch.device:
     """Returns where a module's parameters are, or the default where it has none."""
     return next((tensor.device for tensor in chain(module.parameters(), module.buffers())), default)
-
-
-@contextmanager
-def steady(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Puts modules in evaluation mode, their parameters asking for no gradients; afterwards each is as it was."""
-    parts = [part for module in modules for part in module.modules()]
-    training = [part.training for part in parts]
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    asked = [parameter.requires_grad for parameter in parameters]
-    try:
-        for module in modules:
-            module.eval()
-            module.requires_grad_(False)
-        yield
-    finally:
-        for part, mode in zip(parts, training, strict=True):
-            part.training = mode
-        for parameter, ask in zip(parameters, asked, strict=True):
-            parameter.requires_grad_(ask)

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, nn
 
 from core_models.errors import UserError
-from core_models.latent.draws import seeded
+from core_models.seeding import seeded
 
 from .box import LEVELS, Images, Labels, rounded_to_fool
 from .checks import check_positive

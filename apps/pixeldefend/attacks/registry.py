@@ -10,19 +10,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, get_type_hints
 
 import torch
 from torch import Generator, Tensor, nn
 
-from core_models.errors import UserError
+from core_models.errors import UserError, suggestion
 from core_models.fields import checked
-from core_models.latent.draws import seeded
+from core_models.modes import steady
+from core_models.seeding import seeded
 from core_models.training import seed_of
 
 from .box import LEVELS, Images, Labels, rounded
-from .checks import check_classifier, check_eps, check_images, check_labels, device_of, steady
+from .checks import check_classifier, check_eps, check_images, check_labels, device_of
 
 Derived = Mapping[str, Callable[[float, Mapping[str, Any]], Any]]
 
@@ -116,6 +117,9 @@ def register(
         any_batch_size: see `Attack`.
         revision: see `Attack`.
 
+    Raises:
+        UserError: when what is decorated is no such function.
+
     Example:
         >>> import torch
         >>> @register("darken", title="Darken", source="nobody")
@@ -129,6 +133,13 @@ def register(
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        taken = inspect.signature(function).parameters if callable(function) else ()
+        missing = [key for key in HANDED if key not in taken]
+        if missing:
+            raise UserError(
+                f"expected an attack as a function of (classifier, x, y, *, eps, generator), got "
+                f"{getattr(function, '__name__', function)!r}, which takes no {missing[0]}"
+            )
         _ATTACKS[name] = Attack(
             name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, revision
         )
@@ -153,12 +164,36 @@ def find(name: str) -> Attack:
     Raises:
         UserError: when there is none of that name.
     """
-    key = name.lower().replace("_", "-") if isinstance(name, str) else name
-    if key in _ATTACKS:
-        return _ATTACKS[key]
-    near = get_close_matches(str(key), _ATTACKS, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"expected an attack among {', '.join(names())}, got {name!r}{hint}")
+    hyphened = str(name).lower().replace("_", "-")
+    for key in (name, hyphened) if isinstance(name, str) else ():
+        if key in _ATTACKS:
+            return _ATTACKS[key]
+    raise UserError(f"expected an attack among {', '.join(names())}, got {name!r}{suggestion(hyphened, _ATTACKS)}")
+
+
+def named(name: str) -> str:
+    """Returns the name that an attack is registered by, after importing the user's own where its path is given.
+
+    Args:
+        name: one of `names()`, or "module.function" ("module:function") of a function as `register` takes it; it may be
+            decorated already.
+
+    Raises:
+        UserError: when there is no such attack, module or function, or the function is none as `register` takes it.
+    """
+    module, _, function = name.replace(":", ".").rpartition(".")
+    if not module or name in _ATTACKS:
+        return find(name).name
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: a path that begins with a dot
+        raise UserError(
+            f"expected an attack among {', '.join(names())}, or module.function of your own, got {name!r} ({error})"
+        ) from error
+    known = [one.name for one in _ATTACKS.values() if one.function is found]
+    if not known:
+        register(name, title=function, source=module)(found)
+    return known[0] if known else name
 
 
 def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str, Any]:
@@ -230,7 +265,12 @@ def attack(
     modules = [classifier, *(value for value in values.values() if isinstance(value, nn.Module))]
     # whatever the caller is in the middle of, gradients are needed here; what a classifier draws from torch's global
     # state are other numbers than the attack's own
-    with torch.inference_mode(False), torch.enable_grad(), steady(modules), seeded(seed_of(seed, "classifier"), device):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        steady(*modules),
+        seeded(seed_of(seed, "classifier"), device),
+    ):
         check_classifier(classifier, x, y)
         done = []
         for start in range(0, len(x), batch_size):

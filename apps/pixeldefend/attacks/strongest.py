@@ -14,9 +14,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from core_models.errors import UserError
+from core_models.modes import evaluating
 
 from .box import Images, Labels
-from .checks import device_of, steady
+from .checks import device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ def correct(classifier: nn.Module, x: Images, y: Labels, *, batch_size: int = 25
         batch_size: images at a time.
     """
     device = device_of(classifier, x.device)
-    with steady([classifier]):
+    with evaluating(classifier):
         found = [classifier(part.to(device)).argmax(1).to(x.device) for part in x.split(batch_size)]
     return torch.cat(found) == y.to(x.device)
 

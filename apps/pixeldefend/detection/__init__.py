@@ -4,8 +4,10 @@ A score is a number per image that is larger the more suspicious the image is. `
 each of `TESTS` turns one of them into a p-value.
 """
 
+from core_models.persistence import fingerprint
+
 from .by_name import TESTS, Test, p_value
-from .calibration import Calibration, calibrate, fingerprint
+from .calibration import Calibration, calibrate
 from .complexity import codecs, compressed_bits, input_complexity
 from .controls import controls
 from .likelihood_ratio import likelihood_ratio, mutate

@@ -7,20 +7,19 @@ against the training split, the paper's way, come out too small for clean images
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from apps.common.streaming.npz import BROKEN
 from core_models.errors import UserError
 from core_models.files import atomic
+from core_models.persistence import fingerprint
 
 from .complexity import codecs as available_codecs
 from .scores import SCORES, scores_of
@@ -29,16 +28,6 @@ FILE_NAME = "calibration.npz"
 """What the calibration of a model is called beside its weights."""
 
 _ABOUT = ("data", "split", "fingerprint", "background", "codecs")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Returns the SHA-256 of a model's weights: names, types, shapes and bytes, on whatever device they lie."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

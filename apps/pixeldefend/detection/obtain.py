@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from apps.common.options import at_least
+from apps.common.training import load_as_trained
 from core_models.data import Split, digest
-from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.training.progress import Progress
 
@@ -48,7 +49,7 @@ def obtain_calibration(
     if file is not None and data is not None:
         raise UserError("expected --calibration or --calibration_data, got both: give one")
     if data is not None:
-        return _scored(density, data, split, images, background, batch_size, keep)
+        return _scored(density, model_folder, data, split, images, background, batch_size, keep)
     beside = model_folder / FILE_NAME
     if file is None and not beside.is_file():
         return None
@@ -70,6 +71,7 @@ def described(calibration: Calibration | None) -> dict[str, Any] | None:
 
 def _scored(
     density: nn.Module,
+    model_folder: Path,
     data: str,
     split: Split,
     images: int,
@@ -77,9 +79,8 @@ def _scored(
     batch_size: int,
     keep: Path | None,
 ) -> Calibration:
-    if images < 1:
-        raise UserError(f"--calibration_images: expected at least 1, got {images}")
-    data_set = load_data(data)
+    at_least(1, calibration_images=images)
+    data_set = load_as_trained(data, model_folder)
     shape = tuple(getattr(density, "event_shape", data_set.event_shape))
     if tuple(data_set.event_shape) != shape:
         raise UserError(

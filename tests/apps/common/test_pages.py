@@ -30,6 +30,16 @@ def test_a_table_without_a_marker_is_added_once():
     assert fill(once, blocks, name="p.md") == once
 
 
+def test_columns_that_no_part_shows_are_added():
+    blocks = {"table:a": "whole", "table:a:8": "eight", "table:a:25": "twenty-five", "table:a:Normal": "normal"}
+    columns = {"table:a": ["Normal 8", "Normal 25", "Other 8"], "table:a:8": ["Normal 8", "Other 8"],
+               "table:a:25": ["Normal 25"], "table:a:Normal": ["Normal 8", "Normal 25"]}  # fmt: skip
+    page = "# p\n\n<!-- table:a:8 -->\n<!-- end -->\n"
+    filled = fill(page, blocks, name="p.md", columns=columns)
+    assert filled.endswith("eight\n<!-- end -->\n\n## a: 25\n\n<!-- table:a:25 -->\ntwenty-five\n<!-- end -->\n")
+    assert fill(filled, blocks, name="p.md", columns=columns) == filled
+
+
 @pytest.mark.parametrize(
     ("page", "why"),
     [

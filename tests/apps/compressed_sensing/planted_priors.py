@@ -4,6 +4,7 @@ import torch
 from torch import Size, nn
 from torch.distributions import Independent, Normal
 
+from apps.compressed_sensing import Prior
 from core_models.base import Decodable, GenerativeModel
 
 
@@ -30,3 +31,38 @@ class LinearPrior(GenerativeModel, Decodable):
 
     def sample(self, n, y=None, *, generator=None):
         return self.decode(torch.randn(n, *self.latent_shape, generator=generator)).detach()
+
+
+class Generator(nn.Module):
+    """A user's GAN: flat images from -1 to 1 out of latents (3, 1, 1), with batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 16), nn.BatchNorm1d(16)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)))
+            self.linear.bias.zero_()
+
+    def forward(self, z):
+        return torch.tanh(self.norm(self.linear(z.flatten(1))))
+
+
+class OnlyDecodes(Generator):
+    """Another's prior, which doesn't say what shapes it has."""
+
+    def decode(self, z):
+        return self(z)
+
+
+class FromMinusOne(Prior):
+    """The GAN as a prior, of which its maker forgot the range."""
+
+    def __init__(self):
+        super().__init__(Generator(), (3, 1, 1), (1, 4, 4))
+
+
+class FromZero(Prior):
+    """The GAN as a prior of images in [0, 1]."""
+
+    def __init__(self):
+        super().__init__(Generator(), (3, 1, 1), (1, 4, 4), low=-1, high=1)

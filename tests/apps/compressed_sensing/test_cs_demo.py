@@ -10,6 +10,7 @@ import torch
 
 import apps.compressed_sensing
 import core_models
+from apps.common import demo_data
 from apps.common.report import write_report
 from apps.compressed_sensing import demo
 from apps.compressed_sensing.lasso import LASSO
@@ -71,7 +72,7 @@ def test_without_mnist_it_takes_the_small_digits_and_says_so(tmp_path, call, mon
             raise NoSourceError("no network")
         return load(name)
 
-    monkeypatch.setattr(demo, "load_data", out_of_reach)
+    monkeypatch.setattr(demo_data, "load", out_of_reach)
     status, told, error = call("demo", "--out", "out", "--images", 3)
     assert status == 0 and "MNIST is out of reach (no network)" in error and "data: digits" in told
     assert summary_of(tmp_path / "out")["m"] == demo.MEASUREMENTS["digits"]

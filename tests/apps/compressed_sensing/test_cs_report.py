@@ -261,7 +261,7 @@ def test_some_methods_of_a_table_in_their_order(call, filed, plotted):
         (["--table", "omniglot", "--figures", "f", "--results", "results"], "expected cells of the table omniglot"),
         (["--table", "mnist", "--figures", "f", "--results", "results", "--methods", "[Wienr]"], "got 'Wienr'"),
         (["--run", "nowhere"], "expected a finished run of genapps compressed-sensing recover in nowhere"),
-        (["--run", "nowhere", "--images", 0], "--images: expected at least 1"),
+        (["--run", "nowhere", "--images", 0], "--images: expected 1 or more"),
     ],
 )
 def test_mistakes_are_one_line(refused, filed, options, words):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from planted_priors import LinearPrior
@@ -42,6 +43,21 @@ def test_s_rec_of_a_linear_prior_lies_between_its_singular_values_and_reaches_ne
     singular = scale * torch.linalg.svdvals(operator.matrix() @ q)
     assert float(singular.min()) - 1e-6 <= told["least"] <= 1.02 * float(singular.min())
     assert told["mean"] <= float(singular.max())
+
+
+def test_s_rec_is_told_of_all_pairs_by_its_least_its_1st_percentile_and_its_mean():
+    prior, operator = LinearPrior(latent=4), gaussian(SHAPE, 4)
+    told = s_rec(prior, operator, pairs=PAIRS + 70, generator=torch.Generator().manual_seed(4))
+    generator, W, parts = torch.Generator().manual_seed(4), prior.weight.detach(), []
+    for pairs in (PAIRS, 70):
+        z = torch.randn(2, pairs, 4, generator=generator)
+        away = (z[0] - z[1]) @ W.T
+        parts.append((away @ operator.matrix().T).norm(dim=1) / away.norm(dim=1))
+    ratio = (torch.cat(parts) * (16 / operator.matrix().square().sum()).sqrt()).numpy()
+    assert told["least"] == pytest.approx(ratio.min(), rel=1e-4)
+    assert told["percentile_1"] == pytest.approx(np.percentile(ratio, 1), rel=1e-4)
+    assert told["mean"] == pytest.approx(ratio.mean(), rel=1e-4)
+    assert ratio.min() < 0.99 * np.percentile(ratio, 1) < 0.9 * ratio.mean()  # three numbers, not one
 
 
 def test_s_rec_is_0_where_the_operator_is_blind():

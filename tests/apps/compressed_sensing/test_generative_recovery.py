@@ -132,7 +132,7 @@ def test_a_search_at_low_precision_ends_at_the_same_signals_and_takes_its_last_s
     method = kind(
         gaussian(SHAPE, 5), prior, steps=400, restarts=3, **({"steps_alone": 200} if kind is SparseGen else {})
     )
-    y = method.acquire(signals(prior))
+    y = method.measuring(signals(prior))
     full = method.reconstruct(y)
     assert not any(seen)
     seen.clear()

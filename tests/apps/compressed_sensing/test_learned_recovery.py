@@ -25,3 +25,10 @@ def test_once_fitted_an_autoencoder_measures_and_recovers_by_what_it_has_just_le
     torch.testing.assert_close(method.operator.matrix(), fresh.operator.matrix())
     y = method.operator(x)
     torch.testing.assert_close(method.reconstruct(y), fresh.reconstruct(y))
+
+
+def test_signals_of_8_bits_teach_what_they_teach_as_shares_of_255():
+    levels = torch.randint(256, (20, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    settings = {"config": UAEConfig(SHAPE, measurements=3, hidden=(6,)), "training": TrainingConfig(epochs=2)}
+    first, second = (UncertaintyAutoencoder(batch_size=5, **settings).fit(x).fitted for x in (levels, levels / 255))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -1,5 +1,7 @@
 """The tables of learnt acquisition, tiny, on the digits that scikit-learn carries."""
 
+import json
+
 import pytest
 import torch
 from sklearn.naive_bayes import GaussianNB
@@ -7,12 +9,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import core_models
 from apps.common.cells import read_cells
+from apps.compressed_sensing import splits
 from apps.compressed_sensing.tables import learned as table
 from core_models.data import load
 from core_models.errors import UserError
 from core_models.training import TrainingConfig
 
 QUICK = TrainingConfig(epochs=30, learning_rate=3e-3, schedule="cosine", threads=1)
+ONCE = TrainingConfig(epochs=1, threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +28,7 @@ def small(monkeypatch):
 
 def fill(tmp_path, **options):
     settings = {"data": "digits", "methods": ["UAE", "PCA"], "m": [4], "training": QUICK, "work": tmp_path / "work"}
-    table.learned(**settings, results=tmp_path / "results", **options)
+    table.learned(**{**settings, **options}, results=tmp_path / "results")
     return {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
 
 
@@ -44,9 +48,34 @@ def test_an_autoencoder_is_trained_once_and_recovers_better_than_the_mean_image(
     assert capsys.readouterr().out.count("stands") == 2
 
 
+def test_the_seconds_of_a_cell_are_those_of_its_training_too_where_the_autoencoder_stood(tmp_path):
+    first = fill(tmp_path, training=ONCE)
+    (run,) = (tmp_path / "work").iterdir()
+    told = json.loads((run / "summary.json").read_text())
+    assert 0 < told["seconds"] <= first["UAE"].seconds
+    (run / "summary.json").write_text(json.dumps(told | {"seconds": 1000.0}))
+    again = fill(tmp_path, training=ONCE, table="downstream")
+    assert 1000 < again["kNN, UAE"].seconds < 1100 and again["kNN, PCA"].seconds < 100
+    (run / "summary.json").unlink()  # as runs have none that ended before the time was kept
+    assert fill(tmp_path, training=ONCE, again=True)["UAE"].seconds < 100
+
+
+def test_transfer_counts_the_training_of_both_halves(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "OTHER", {"digits": "digits"})
+    run = tmp_path / "work"
+    table.learned(data="digits", methods=["UAE"], m=[4], training=ONCE, work=run, results=tmp_path / "results")
+    (taught,) = run.iterdir()
+    (taught / "summary.json").write_text(json.dumps({"seconds": 1000.0}))
+    options = {"data": "digits", "methods": ["UAE, encoder kept"], "table": "transfer", "m": [4], "training": ONCE}
+    for _ in range(2):  # trained now, and found standing
+        table.learned(**options, work=run, results=tmp_path / "results", again=True)
+        (cell,) = (c for c in read_cells(tmp_path / "results") if c.table == "transfer")
+        assert 1000 < cell.seconds < 1100
+
+
 def test_pca_is_the_best_linear_map_of_the_leading_directions():
     encoder, decode = table._pca("digits", 6, 0)
-    images, held = table._training("digits")
+    images, held = splits.training("digits")
     kept = torch.ones(len(images), dtype=torch.bool)
     kept[held] = False
     x = images[kept].flatten(1).double()
@@ -75,9 +104,8 @@ def test_classifiers_learn_from_measurements(tmp_path):
 def test_in_transfer_one_half_stays_as_the_other_data_set_taught_it(tmp_path, monkeypatch, half):
     whole = load("digits").images("train")
     monkeypatch.setattr(table, "OTHER", {"digits": "upright"})
-    plain = table._training
-    images, held = plain("digits")
-    monkeypatch.setattr(table, "_training", lambda data: plain(data) if data == "digits" else (images.flip(2), held))
+    kept = splits.kept_images("digits")
+    monkeypatch.setattr(table, "kept_images", lambda data: kept if data == "digits" else kept.flip(2))
     row = f"UAE, {half} kept"
     options = {"data": "digits", "m": [4], "training": QUICK, "work": tmp_path / "work"}
     table.learned(methods=[row], table="transfer", results=tmp_path / "results", **options)

@@ -1,5 +1,7 @@
 """Demonstrations in memory: rows, trajectories, thinning, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from demonstrations_made import counted, pictured
@@ -101,7 +103,43 @@ def test_thinned_demonstrations_do_not_know_what_came_next():
         made.subsampled(0, seed=0)
 
 
+def test_trajectories_that_hold_their_last_observation_are_taken_apart():
+    made = pictured([3, 1, 2])
+    seen, final = made.observations, made.final_observations
+    cut = [{"TimeLimit.truncated": False}, {"TimeLimit.truncated": True}]
+    whole = []
+    for i, (start, length) in enumerate(zip(made.row_starts(), made.lengths, strict=True)):
+        rows = slice(start, start + length)
+        parts = {key: np.concatenate([seen[key][rows], final[key][i : i + 1]]) for key in seen}
+        whole.append(SimpleNamespace(
+            obs=parts["state"], acts=made.actions[rows], rews=made.rewards[rows], terminal=i != 1,
+            infos=None if i < 2 else cut, parts=parts,
+        ))  # fmt: skip
+    found = Demonstrations.from_trajectories(whole, "Counted-v0", environment_kwargs={"wind": 2})
+    np.testing.assert_array_equal(found.next_observations(), made.next_observations()["state"])
+    np.testing.assert_array_equal(found.observations, seen["state"])
+    np.testing.assert_array_equal(found.actions, made.actions)
+    assert found.lengths.tolist() == [3, 1, 2] and found.returns.tolist() == [3, 1, 2]
+    assert found.terminated.tolist() == [True, False, False]  # a fragment has no end, and a time limit's is none
+    assert (found.environment, found.environment_kwargs) == ("Counted-v0", {"wind": 2})
+    for own in whole:  # of a Dict the library has a class of its own; rewards may be missing
+        own.obs = SimpleNamespace(unwrap=lambda parts=own.parts: parts)
+        del own.rews
+    found = Demonstrations.from_trajectories(whole, "Counted-v0")
+    np.testing.assert_array_equal(found.final_observations["image"], final["image"])
+    assert found.rewards is None and found.observations["image"].dtype == np.uint8
+    whole[1].parts["state"] = whole[1].parts["state"][:-1]
+    with pytest.raises(UserError, match=r"one observation more than the 1 actions of trajectory 1.*got 1 in obs\['s"):
+        Demonstrations.from_trajectories(whole, "Counted-v0")
+    with pytest.raises(UserError, match="one or more trajectories, got none"):
+        Demonstrations.from_trajectories([], "Counted-v0")
+
+
 MISFITS = {
+    "last observations among the others": (
+        {"observations": np.zeros((9, 2))},
+        "expected 6 entries in observations.*got 9, .*goes into final_observations",
+    ),
     "actions too few": ({"actions": np.zeros(5, int)}, "expected 6 entries in actions.*got 5"),
     "rewards too many": ({"rewards": np.zeros(7)}, "expected 6 entries in rewards.*got 7"),
     "rewards of two numbers": ({"rewards": np.zeros((6, 2))}, "one number at a time in rewards"),

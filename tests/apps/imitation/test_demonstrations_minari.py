@@ -149,7 +149,7 @@ def test_what_minari_cannot_keep_is_refused(recorded, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(MinariStorage, "update_metadata", fails)
-    with pytest.raises(UserError, match=r"could not write .*random-v1: No space left"):
+    with pytest.raises(UserError, match=r"could not write .*random-v1: the disk is full"):
         write_minari(recorded, "CartPole/random-v1")
     assert [path.name for path in (folder / "CartPole").iterdir()] == ["random-v0"]
 

@@ -6,14 +6,16 @@ import zipfile
 
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from stable_baselines3 import A2C, PPO, SAC, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_environments import Line, Sides, Signs, demonstrate
 
 from apps.imitation import demonstrations
 from apps.imitation.__main__ import main
 from apps.imitation.environments.making import vector_env
 from apps.imitation.evaluate import Scale, group_words, over_runs
-from apps.imitation.evaluation import Returns, random_returns, returns_of
+from apps.imitation.evaluation import Returns, film, random_returns, returns_of
 from apps.imitation.learners import GAIL, InfoGAIL
 from apps.imitation.statistics import bootstrap, interquartile_mean, stratified_bootstrap
 from apps.imitation.trained import open_policy
@@ -68,6 +70,31 @@ def test_returns_are_those_of_the_episodes_that_would_be_recorded(episodes, envi
     np.testing.assert_array_equal(found.values, made.returns)
     np.testing.assert_array_equal(found.lengths, made.lengths)
     assert (found.values.dtype, found.lengths.dtype) == (np.float64, np.int64) and len(set(found.lengths)) > 2
+
+
+def test_environments_are_given_by_their_class_or_as_they_are_too():
+    def policy():
+        return demonstrations.RandomPolicy(Signs().action_space, 1)
+
+    kwargs = {"patience": 3}
+    expected = returns_of(policy(), "TinySigns-v0", kwargs, episodes=13, seed=5)
+    for made, more in ((Signs, kwargs), (lambda: Signs(patience=3), None)):
+        found = returns_of(policy(), made, more, episodes=13, seed=5)
+        np.testing.assert_array_equal(found.values, expected.values)
+        np.testing.assert_array_equal(found.lengths, expected.lengths)
+    env = Signs(patience=3)
+    env.close = lambda: pytest.fail("whoever made it closes it")
+    one_by_one = demonstrations.record(policy(), Signs(patience=3), 5, seed=5, environment="TinySigns-v0")
+    for own in (env, DummyVecEnv([lambda: env])):
+        np.testing.assert_array_equal(returns_of(policy(), own, episodes=5, seed=5).values, one_by_one.returns)
+    np.testing.assert_array_equal(random_returns(Signs).values, random_returns("TinySigns-v0").values)
+
+
+def test_a_film_of_an_environment_that_has_no_id(tmp_path):
+    film(demonstrations.RandomPolicy(CartPoleEnv().action_space, 0), tmp_path / "own.gif", CartPoleEnv, frames=2)
+    assert (tmp_path / "own.gif").read_bytes()[:3] == b"GIF"
+    with pytest.raises(UserError, match="Line can't be drawn: it has no render mode rgb_array"):
+        film(demonstrations.RandomPolicy(Line().action_space, 0), tmp_path / "line.gif", Line)
 
 
 def test_runs_one_by_one_and_together(runs, tmp_path, call):

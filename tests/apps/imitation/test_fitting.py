@@ -1,10 +1,13 @@
 """How `train` lets learners learn: how often a run is kept, what it had taken before, and where it was measured."""
 
+from dataclasses import replace
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.env_util import make_vec_env
-from tiny_environments import Line, demonstrate
+from tiny_environments import Line, Signs, demonstrate
 
 from apps.imitation import train
 from apps.imitation.__main__ import main
@@ -48,6 +51,32 @@ def test_the_verb_leaves_dac_its_own_checkpoints(more, kept, tmp_path, monkeypat
     given = ["train", "--learner", "DAC", "--learner.hidden", "[8]", "--demonstrations", str(tmp_path / "line.npz")]
     assert main([*given, "--steps", "40", "--out", str(tmp_path / "run"), *more]) == 0
     assert seen == [kept]
+
+
+def test_the_environment_is_made_with_what_is_given_and_else_as_the_demonstrations_were(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(train, "finish", lambda made, run, expert, *place: seen.append(place[:2]))
+    monkeypatch.setattr(train, "fit", lambda *_, **__: 0)
+    monkeypatch.setitem(gymnasium.registry, "Other-v0", replace(gymnasium.spec("TinyLine-v0"), id="Other-v0"))
+    replace(demonstrate(Signs(), 2), environment_kwargs={"patience": 3}).save(tmp_path / "signs.npz")
+    replace(demonstrate(Line(), 2), environment_kwargs={"wind": 2}).save(tmp_path / "line.npz")
+
+    def call(name, out, *more):
+        given = ["train", "--learner", "BC", "--learner.hidden", "[4]", "--demonstrations", str(tmp_path / name)]
+        return main([*given, "--out", str(tmp_path / out), *more])
+
+    assert call("signs.npz", "a") == 0
+    assert call("signs.npz", "b", "--environment", "tiny_environments:TinySigns-v0") == 0
+    assert call("signs.npz", "c", "--environment_kwargs", "{patience: 2}") == 0
+    assert call("line.npz", "d", "--environment", "Other-v0") == 0  # the wind is none of its arguments
+    assert seen == [
+        ("TinySigns-v0", {"patience": 3}), ("tiny_environments:TinySigns-v0", {"patience": 3}),
+        ("TinySigns-v0", {"patience": 2}), ("Other-v0", {}),
+    ]  # fmt: skip
+    (tmp_path / "c" / "summary.json").write_text("{}")  # it has ended
+    assert call("signs.npz", "c", "--environment_kwargs", "{patience: 2}", "--resume") == 0
+    assert call("signs.npz", "c", "--environment_kwargs", "{patience: 4}", "--resume") == 2
+    assert "its environment_kwargs was another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [DAC, GAIL])

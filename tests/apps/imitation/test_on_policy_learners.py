@@ -11,7 +11,7 @@ from tiny_environments import Colours, Line, Sides, Signs, demonstrate, score
 from apps.imitation.codes import Coded
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
-from apps.imitation.networks.discriminator import Discriminator, gradient_penalty, learnt_reward, logistic_loss
+from apps.imitation.networks.discriminator import Discriminator, learnt_reward, logistic_loss
 from apps.imitation.policies import sees_images
 from apps.imitation.spaces_as_json import Spaces
 from core_models.errors import UserError
@@ -155,23 +155,14 @@ def modes_of(learner):
     return found
 
 
-def info_gail(demonstrations, **more):
-    return trained(
-        InfoGAIL, Sides, steps=6000, demonstrations=demonstrations, critic="gan", judge_hidden=(32,), judge_batch=100,
-        critic_steps=5, posterior_steps=5, cloning_epochs=5, information=0.5, **more,
+def test_info_gail_separates_two_modes():
+    learner = trained(
+        InfoGAIL, Sides, steps=6000, critic="gan", judge_hidden=(32,), judge_batch=100, critic_steps=5,
+        posterior_steps=5, cloning_epochs=5, information=0.5,
     )  # fmt: skip
-
-
-def test_info_gail_separates_two_modes_and_never_sees_their_labels():
-    given = demonstrate(Sides())
-    learner = info_gail(given)
     places = sorted(modes_of(learner))
     assert places[0] < -0.7 < 0.7 < places[1]
     assert learner.history[-1]["posterior_accuracy"] > 75
-    other = {**vars(given), "codes": np.zeros(given.trajectories, dtype=int)}
-    unlabelled = info_gail(Demonstrations(**{k: v for k, v in other.items() if not k.startswith("_")}))
-    for name, weights in learner.policy.state_dict().items():
-        assert torch.equal(weights, unlabelled.policy.state_dict()[name]), name
 
 
 def test_the_critic_is_high_on_the_expert():
@@ -203,26 +194,6 @@ def test_the_discriminator_is_high_on_the_expert_and_the_rewards_are_of_it():
     torch.testing.assert_close(learnt_reward(logits, "positive"), -torch.log(1 - d))
     torch.testing.assert_close(learnt_reward(logits, "negative"), torch.log(d))
     torch.testing.assert_close(learnt_reward(logits, "logit"), torch.log(d) - torch.log(1 - d))
-
-
-def test_the_loss_is_the_likelihood_of_both_kinds_each_weighing_half():
-    expert, learner = torch.tensor([0.3, -1.0]), torch.tensor([2.0, 0.1, -0.5])
-    d_e, d_l = torch.sigmoid(expert).double(), torch.sigmoid(learner).double()
-    plain = -(torch.log(d_e).mean() + torch.log(1 - d_l).mean()) / 2
-    assert float(logistic_loss(expert, learner)) == pytest.approx(float(plain), rel=1e-6)
-    both = torch.cat([d_e, d_l])
-    entropy = -(both * torch.log(both) + (1 - both) * torch.log(1 - both)).mean()
-    assert float(logistic_loss(expert, learner, 0.25)) == pytest.approx(float(plain - 0.25 * entropy), rel=1e-6)
-
-
-def test_the_penalty_is_on_the_length_of_the_gradient():
-    env = Line()
-    network = Discriminator(env.observation_space, env.action_space, ())
-    with torch.no_grad():
-        network.head[0].weight.copy_(torch.tensor([[3.0, 4.0, 0.0]]))
-    a, b = torch.randn(8, 3), torch.randn(8, 3)
-    assert float(gradient_penalty(network, a, b).detach()) == pytest.approx(16.0, rel=1e-5)
-    assert float(gradient_penalty(network, a, b, target=0.0).detach()) == pytest.approx(25.0, rel=1e-5)
 
 
 def test_apprenticeship_weights_are_the_best_of_those_allowed():

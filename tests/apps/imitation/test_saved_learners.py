@@ -14,9 +14,10 @@ from tiny_environments import Colours, Line, Sides, Signs, demonstrate
 
 from apps.imitation.environments.making import vector_env
 from apps.imitation.learners import AIRL, BC, FEM, GAIL, GTAL, InfoGAIL
-from apps.imitation.learners.resuming import identity, restore_state, save_state
+from apps.imitation.learners.resuming import UPDATES, identity, restore_state, save_state
 from apps.imitation.spaces_as_json import space_from_json, space_to_json
 from core_models.errors import UserError
+from core_models.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = {"steps": 80, "hidden": (8,), "seed": 3}
 FEW = {"judge_hidden": (8,), "critic_steps": 2, "posterior_steps": 2, "judge_batch": 20, "cloning_epochs": 1}
@@ -100,6 +101,31 @@ def test_killed_and_resumed_is_never_killed(kind, env, more, tmp_path):
     for name, tensor in whole._weights().items():
         assert torch.equal(tensor, second._weights()[name]), name
     assert second.history == whole.history
+
+
+def test_updates_are_counted_on_from_where_they_were_and_in_older_files_too(tmp_path):
+    learner = made(GAIL, Signs, algorithm="ppo", reseed_every=80).learn(80)
+    save_state(learner, tmp_path / "state.safetensors")
+    found = load_checkpoint(tmp_path / "state.safetensors")
+    assert found.state.ema_updates == 0  # there is no moving average
+    again = made(GAIL, Signs, algorithm="ppo", reseed_every=80)
+    restore_state(again, tmp_path / "state.safetensors")
+    assert again.generator._n_updates == learner.generator._n_updates > 0
+    tensors = {name: tensor for name, tensor in found.tensors.items() if name != UPDATES}
+    older = replace(found, state=replace(found.state, ema_updates=7), tensors=tensors)
+    save_checkpoint(tmp_path / "state.safetensors", older)
+    restore_state(again, tmp_path / "state.safetensors")
+    assert again.generator._n_updates == 7
+
+
+def test_without_the_steps_to_begin_anew_at_nothing_is_restored(tmp_path):
+    save_state(made(GAIL).learn(80), tmp_path / "state.safetensors")
+    learner = made(GAIL)
+    before = learner._weights()
+    with pytest.raises(UserError, match="expected reseed_every to be set"):
+        restore_state(learner, tmp_path / "state.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner._weights().items())
+    assert learner.num_timesteps == 0 and not learner.history
 
 
 def test_a_state_of_another_run_is_refused(tmp_path):

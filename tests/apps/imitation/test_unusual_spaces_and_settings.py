@@ -4,9 +4,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from sb3_contrib import TRPO
 from stable_baselines3 import A2C
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tiny_environments import Line, Signs, demonstrate
+from torch import nn
 
 from apps.imitation.__main__ import main
 from apps.imitation.codes import coded_space
@@ -14,7 +17,9 @@ from apps.imitation.demonstrations import Demonstrations, RandomPolicy, record
 from apps.imitation.demonstrations.identity import plain_id
 from apps.imitation.demonstrations.saved_policy import algorithm_of, load_policy
 from apps.imitation.learners import AIRL, BC, GAIL, InfoGAIL
+from apps.imitation.learners.over_sb3 import constructor_settings
 from apps.imitation.spaces_as_json import Spaces
+from apps.imitation.tables.modes import default_settings
 from core_models.errors import UserError
 
 SMALL = {"steps": 40, "hidden": (4,)}
@@ -59,10 +64,83 @@ def test_airl_takes_discrete_observations():
     assert np.isfinite([record["true_return"] for record in learner.history]).all()
 
 
+class Shrunk(BaseFeaturesExtractor):
+    """What a user may see small images by."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 5)
+        self.layer = nn.Linear(int(np.prod(observation_space.shape)), 5)
+
+    def forward(self, observations):
+        return self.layer(observations.flatten(1))
+
+
+OWN = {"features_extractor_class": Shrunk}
+
+
+@pytest.mark.parametrize("side", [7, 32])
+def test_images_that_are_too_small_are_one_line_and_can_be_seen_by_layers_of_the_users_own(side, tmp_path):
+    small = Seen(spaces.Box(0, 255, (side, side, 3), np.uint8), spaces.Discrete(3))
+    rows = shown(small)
+    for kind in (BC, GAIL):
+        with pytest.raises(UserError, match=f"36 x 36 pixels.* got {side} x {side}.*, or give policy_kwargs a feat"):
+            kind(small, rows, hidden=(4,))
+    found = [BC(small, rows, hidden=(4,), policy_kwargs=OWN).learn(epochs=1)]
+    more = {**SMALL, "generator_settings": {"policy_kwargs": OWN}}
+    if side == 7:
+        with pytest.raises(UserError, match="8 x 8 pixels or more for what judges steps, got 7 x 7"):
+            GAIL(small, rows, **more)
+    else:
+        found.append(GAIL(small, rows, discriminator_hidden=(4,), **more).learn(40))
+    for learner in found:
+        assert type(learner.policy.features_extractor) is Shrunk
+        assert learner.policy.mlp_extractor.policy_net[0].out_features == 4  # of `hidden`
+        learner.save(tmp_path / "own.zip")
+        with pytest.raises(UserError, match="expected a class as features_extractor_class, got the text"):
+            type(learner).load(tmp_path / "own.zip")
+        again = {"policy_kwargs": OWN} if isinstance(learner, BC) else {"generator_settings": {"policy_kwargs": OWN}}
+        learner, seen = type(learner).load(tmp_path / "own.zip", **again), rows.observations.transpose(0, 3, 1, 2)
+        expected, _ = learner.predict(seen, deterministic=True)
+        np.testing.assert_array_equal(TRPO.load(tmp_path / "own.zip").predict(seen, deterministic=True)[0], expected)
+
+
+def test_arguments_of_the_policy_are_added_to_those_of_here():
+    learner = GAIL(Line(), demonstrate(Line(), 2), steps=40, generator_settings={"policy_kwargs": {"net_arch": [3]}})
+    assert learner.policy.mlp_extractor.policy_net[0].out_features == 3 and learner.normaliser is not None
+    apart = {"share_features_extractor": False}
+    for made in (
+        lambda: BC(Line(), None, policy_kwargs=apart),
+        lambda: GAIL(Line(), None, generator_settings={"policy_kwargs": apart}),
+    ):
+        with pytest.raises(UserError, match="share_features_extractor to be true where observations are normalised"):
+            made()
+    assert BC(Line(), None, policy_kwargs=apart, normalise=False).policy.share_features_extractor is False
+
+
+def test_a_setting_that_cells_were_hashed_without_is_told_only_where_it_is_given():
+    assert "policy_kwargs" not in constructor_settings(BC(Line(), None)) | default_settings(BC)
+    assert constructor_settings(BC(Line(), None, policy_kwargs={"net_arch": [3]}))["policy_kwargs"] == {"net_arch": [3]}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 1, (12, 10, 3), np.float32),
+        spaces.Box(0, 255, (4, 12, 10, 3), np.uint8),
+        spaces.Dict({"view": spaces.Box(0, 1, (12, 10, 3), np.float32)}),
+    ],
+)
+def test_images_that_are_not_seen_as_images_are_warned_of(space):
+    env = Seen(space, spaces.Discrete(2))
+    rows = shown(env)
+    for kind in (BC, GAIL):
+        with pytest.warns(UserWarning, match=r"are taken for vectors of [\d,]+ numbers; for images, make") as told:
+            kind(env, rows, hidden=(4,))
+        assert len(told) == 1 and "\n" not in str(told[0].message)
+    BC(Spaces(space, env.action_space), None, hidden=(4,))  # what is opened again was warned of
+
+
 def test_spaces_that_no_policy_can_be_built_for_are_one_line():
-    small = Seen(spaces.Box(0, 255, (7, 7, 3), np.uint8), spaces.Discrete(3))
-    with pytest.raises(UserError, match=r"BC refuses these settings: .*[Kk]ernel size"):
-        BC(small, shown(small))
     bits = Seen(spaces.MultiBinary(4), spaces.Discrete(2))
     with pytest.raises(UserError, match="kind Box, Discrete or Dict, got MultiBinary"):
         BC(bits, shown(bits))

@@ -143,7 +143,7 @@ def demonstrate(env: gymnasium.Env, trajectories: int = 10, *, seed: int = 0, at
     """Returns demonstrations of the right actions, or of random ones."""
     act = expert_of(env, seed)
     env.action_space.seed(seed)
-    observations, actions, rewards, finals, lengths, codes = [], [], [], [], [], []
+    observations, actions, rewards, finals, lengths, codes, ended = [], [], [], [], [], [], []
     for i in range(trajectories):
         observation, _ = env.reset(seed=seed * 1000 + i)
         over, n = False, 0
@@ -155,6 +155,7 @@ def demonstrate(env: gymnasium.Env, trajectories: int = 10, *, seed: int = 0, at
             rewards.append(reward)
             over, n = terminated or truncated, n + 1
         finals.append(observation)
+        ended.append(terminated)
         lengths.append(n)
         codes.append(i % 2)
     edges = np.cumsum([0, *lengths])
@@ -164,7 +165,7 @@ def demonstrate(env: gymnasium.Env, trajectories: int = 10, *, seed: int = 0, at
         rewards=np.array(rewards, np.float32),
         lengths=np.array(lengths),
         returns=np.array([np.sum(rewards[a:b]) for a, b in pairwise(edges)], np.float32),
-        terminated=np.zeros(trajectories, bool),
+        terminated=np.array(ended, bool),
         final_observations=np.stack(finals),
         environment=f"Tiny{type(env).__name__}-v0",
         codes=np.array(codes) if isinstance(env, Sides) else None,

@@ -274,10 +274,10 @@ def test_ones_own_images(model, refused, tmp_path):
     [
         (
             ["--model", "vea"],
-            "vae, wgan-gp or a class path, got 'vea'; did you mean 'vae'?",
+            "vae, wgan-gp or a class path, got 'vea'; did you mean vae?",
         ),
         (["--data", "minst"], "did you mean mnist?"),
-        (["--model_config.latnt", "2"], "VAEConfig has no field 'latnt'; did you mean 'latent'?"),
+        (["--model_config.latnt", "2"], "VAEConfig has no field 'latnt'; did you mean latent?"),
         (["--model_config.latent", "two"], "VAEConfig.latent: expected a whole number, got 'two'"),
         (
             ["--model_config.event_shape", "[1, 4, 4]"],

@@ -181,9 +181,9 @@ def test_a_conditional_model_is_given_its_labels(conditional, model):
     [
         (["--estimator", "iwae-0"], "expected an estimator exact, elbo or iwae-k with k of at least 1, got 'iwae-0'"),
         (["--estimator", "exact"], "VAE has no exact likelihood: use elbo or iwae-5000"),
-        (["--limit", "0"], "--limit: expected at least 1, got 0"),
-        (["--batch_size", "0"], "--batch_size: expected at least 1, got 0"),
-        (["--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["--limit", "0"], "--limit: expected 1 or more, got 0"),
+        (["--batch_size", "0"], "--batch_size: expected 1 or more, got 0"),
+        (["--threads", "0"], "--threads: expected 1 or more, got 0"),
         (["--split", "valid"], "digits has no valid split"),
         (["--split", "tset"], "--split"),
         (["--device", "tpu"], "device"),
@@ -232,7 +232,7 @@ def test_samples_of_a_class(conditional, model, refused, tmp_path):
     ("options", "why"),
     [
         (["--out", "x.jpg"], "--out: expected a name that ends in .png or .npz, got 'x.jpg'"),
-        (["--n", "0"], "--n: expected at least 1, got 0"),
+        (["--n", "0"], "--n: expected 1 or more, got 0"),
         (["--label", "3"], "--label: expected none, since vae has no classes, got"),
     ],
 )

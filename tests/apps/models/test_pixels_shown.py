@@ -1,32 +1,13 @@
 """From a data set to what a model is shown."""
 
-import pytest
 import torch
 
-from apps.models.pixels import Pixels, choose_binarisation, density_over, hold_out, prepare
+from apps.models.pixels import Pixels, hold_out, prepare
 from core_models.data import binarise, load
-from core_models.errors import UserError
 from core_models.latent import VAE, ConditionalVAE, ConditionalVAEConfig, VAEConfig
 
 DIGITS = load("digits")
 SHAPE = {"event_shape": (1, 8, 8), "latent": 2, "hidden": (4,)}
-
-
-@pytest.mark.parametrize(
-    ("likelihood", "kind"), [("bernoulli", "binary"), ("gaussian", "continuous"), ("discretised-logistic", "levels")]
-)
-def test_a_model_tells_by_its_likelihood_what_its_density_is_over(likelihood, kind):
-    assert density_over(VAE(VAEConfig(**SHAPE, likelihood=likelihood))) == kind
-    assert density_over(ConditionalVAE(ConditionalVAEConfig(**SHAPE, likelihood=likelihood))) == kind
-
-
-def test_binarisation_follows_the_density_where_it_is_not_given():
-    assert choose_binarisation(None, "binary", DIGITS) == "dynamic"
-    assert choose_binarisation(None, "levels", DIGITS) == "none"
-    assert choose_binarisation("static", "binary", DIGITS) == "static"
-    assert choose_binarisation("none", "unknown", DIGITS) == "none"
-    with pytest.raises(UserError, match="which is not over zeros and ones, got binarisation threshold"):
-        choose_binarisation("threshold", "continuous", DIGITS)
 
 
 def test_batches_of_bytes_are_the_images_of_the_data_set():

@@ -18,7 +18,7 @@ from core_models.base import Autoregressive, Classifier, GenerativeModel
 SHAPE = (1, 5, 4)
 VERBS = {
     "detect": Verb("apps.pixeldefend.detect:detect", "say which images are suspicious"),
-    "purify": Verb("apps.pixeldefend.purify:purify_images", "purify images"),
+    "purify": Verb("apps.pixeldefend.purifying:purify_images", "purify images"),
 }
 
 

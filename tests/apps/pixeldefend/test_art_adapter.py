@@ -1,7 +1,8 @@
-"""The purifier inside the Adversarial Robustness Toolbox; most of it runs where that is installed."""
+"""The purifier inside the Adversarial Robustness Toolbox, and inside the little of it that the adapter builds upon."""
 
 import importlib.util
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,17 +25,47 @@ def test_without_art_the_error_names_the_extra(monkeypatch):
         art_preprocessor(Purifier(LeftNeighbour()))
 
 
-@has_art
-@pytest.mark.filterwarnings("ignore")
-def test_it_purifies_and_passes_gradients_as_the_identity():
+class PreprocessorPyTorch:
+    """What the adapter asks of ART's class of this name, told from version 1.20."""
+
+    def __init__(self, device_type="gpu", is_fitted=False, apply_fit=True, apply_predict=True):
+        self.device_type = device_type
+        self.is_fitted, self.apply_fit, self.apply_predict = is_fitted, apply_fit, apply_predict
+
+    def __call__(self, x, y=None):
+        found, labels = self.forward(torch.from_numpy(x), y)
+        return found.detach().numpy(), labels
+
+    def estimate_gradient(self, x, gradient):
+        at = torch.from_numpy(x).requires_grad_()
+        self.estimate_forward(at).backward(torch.from_numpy(gradient))
+        return at.grad.numpy()
+
+
+@pytest.fixture(params=["stand-in", pytest.param("ART", marks=[has_art, pytest.mark.filterwarnings("ignore")])])
+def art(request, monkeypatch):
+    """ART itself where it is installed, and what stands in for it everywhere."""
+    if request.param == "stand-in":
+        module = ModuleType("art.defences.preprocessor.preprocessor")
+        module.PreprocessorPyTorch = PreprocessorPyTorch
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return request.param
+
+
+def test_it_purifies_and_passes_gradients_as_the_identity(art):
     x, _ = digits(n=6)
     purifier = Purifier(LeftNeighbour(), eps=12)
     defence = art_preprocessor(purifier)
     found, labels = defence(x.numpy(), np.arange(6))
     assert np.array_equal(found, purifier(x).numpy()) and np.array_equal(labels, np.arange(6))
+    assert not np.array_equal(found, x.numpy()) and torch.equal(defence.estimate_forward(x), purifier(x))
     gradient = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
     assert np.array_equal(defence.estimate_gradient(x.numpy(), gradient), gradient)
     assert defence.apply_predict and not defence.apply_fit and defence.is_fitted
+    other = art_preprocessor(purifier, apply_fit=True, apply_predict=False)
+    assert other.apply_fit and not other.apply_predict
+    if art == "stand-in":
+        assert (defence.device_type, defence.params) == ("cpu", ["apply_fit", "apply_predict"])
 
 
 @has_art

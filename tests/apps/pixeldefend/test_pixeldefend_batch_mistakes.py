@@ -87,8 +87,8 @@ def test_wrong_arguments_are_one_line_each(tmp_path, refused, models, call):
         "detect", *given, "--threshold", 3, "--test", "typicality"
     )
     assert "give --background" in refused("detect", *given, "--test", "ratio")
-    assert "batch_size: expected at least 1" in refused("detect", *given, "--batch_size", 0)
-    assert "--threads: expected at least 1" in refused("detect", *given, "--threads", 0)
+    assert "batch_size: expected 1 or more" in refused("detect", *given, "--batch_size", 0)
+    assert "--threads: expected 1 or more" in refused("detect", *given, "--threads", 0)
     assert "expected auto, cpu" in refused("detect", *given, "--device", "tpu")
     assert "expected a classifier, got the density" in refused("detect", *given, "--classifier", models / "density")
     core_models.save(Bright([3, 5, 4]), tmp_path / "colour")

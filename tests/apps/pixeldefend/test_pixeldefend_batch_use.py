@@ -11,7 +11,7 @@ from PIL import Image
 
 import core_models
 from apps.common.streaming import Records
-from apps.pixeldefend import purify as purify_module
+from apps.pixeldefend import purifying as purify_module
 from apps.pixeldefend.detection import Calibration, bits_per_dim, p_value, scores_of, threshold_at
 from apps.pixeldefend.purification import purify
 

@@ -154,7 +154,7 @@ def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
     # what stands is not measured again, and the command makes a cell again
     before = {path: path.read_text() for path in results.rglob("*.json")}
     status, out, _ = call(*benchmark(work, results, "--rows", json.dumps(titles)))
-    assert status == 0 and "Clean 24" not in out
+    assert status == 0 and "ResNet Normal, Clean 24: stands," in out and "%" not in out.split("2018)")[1]
     assert {path: path.read_text() for path in results.rglob("*.json")} == before
     assert "genapps pixeldefend benchmark" in cells["ResNet Normal", "BIM 24"].command
     assert "--rows '[\"ResNet Normal\"]'" in cells["ResNet Normal", "BIM 24"].command
@@ -333,8 +333,8 @@ def test_attack_takes_labels_as_the_classifier_counts_its_classes(work, call, tm
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--rows", '["ResNet Norml"]'], "did you mean 'ResNet Normal'"),
-        (["--attacks", '["FGMS"]'], "did you mean 'FGSM'"),
+        (["--rows", '["ResNet Norml"]'], "did you mean ResNet Normal"),
+        (["--attacks", '["FGMS"]'], "did you mean FGSM"),
         (["--eps", "[300]"], "from 1 to 255 levels, got 300"),
         (["--eps", "8/255"], "budgets are in 8-bit levels, write [8]"),
         (["--images", "100000"], "test images, got 100000"),
@@ -350,14 +350,15 @@ def test_mistakes_are_one_line(work, call, tmp_path, more, message):
     assert message in error
 
 
-def test_fewer_images_never_replace_more(work, call, tmp_path):
+def test_a_cell_of_other_settings_is_replaced_only_by_again(work, call, tmp_path):
     given = benchmark(work, tmp_path, "--rows", '["ResNet Normal"]', "--attacks", '["FGSM"]')
     assert call(*given)[0] == 0
-    status, _, error = call(*given, "--images", 20)
-    assert status == 2 and "measured on 60 images, and 20 were asked for" in error
-    assert len(error.strip().splitlines()) == 1
-    status, _, error = call(*given, "--images", 20, "--again", "true")
+    (before,) = read_cells(tmp_path, app="pixeldefend")
+    status, out, error = call(*given, "--images", 20)
     assert status == 0, error
+    assert "ResNet Normal, FGSM 24: one of other settings stands" in out and "--again true" in out
+    assert read_cells(tmp_path, app="pixeldefend") == [before]
+    assert call(*given, "--images", 20, "--again", "true")[0] == 0
     (cell,) = read_cells(tmp_path, app="pixeldefend")
     assert cell.extra["images"] == 20
 

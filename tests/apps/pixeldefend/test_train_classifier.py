@@ -162,9 +162,9 @@ def test_weights_follow_from_the_seed_alone():
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--network", "resnt"], "expected a model among resnet, vgg or a class path, got 'resnt'; did you mean 'res"),
+        (["--network", "resnt"], "expected a model among resnet, vgg or a class path, got 'resnt'; did you mean res"),
         (["--network", "core_models.latent.VAE"], "expected a subclass of core_models.base.Classifier, got "),
-        (["--network_config.width", "3"], "ResNetConfig has no field 'width'; did you mean 'widths'?"),
+        (["--network_config.width", "3"], "ResNetConfig has no field 'width'; did you mean widths?"),
         (["--network_config.classes", "3"], "expected a network for images of shape (1, 8, 8) and 10 classes, as dig"),
         (["--defence", "fgms"], "fgms"),
         (["--defence", "madry", "--eps", "300"], "expected eps and step_size from 1 to 255 levels"),

@@ -111,10 +111,17 @@ def test_the_verb_reports_and_fails_where_a_cell_does(app, capsys):
     assert "failed: exit status 3" in capsys.readouterr().out
 
 
+def test_a_command_takes_as_long_as_all_cells_that_it_makes(app, capsys):
+    for row in ("A", "B"):
+        write_cell("cells", cell(row, seconds=700.0, command="genapps made --both"))
+    assert main(["verify", "--folder", "cells", "--row", "A"]) == 0
+    assert "1 cells, 0 of them can be made again in 20 minutes each; 1 take longer" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--sample", "0"], "--sample: expected at least 1 cell, got 0"),
+        (["--sample", "0"], "--sample: expected 1 or more, got 0"),
         (["--folder", "nowhere"], "found none"),
         (
             ["--row", "Z", "--app", "imitation"],

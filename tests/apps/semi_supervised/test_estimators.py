@@ -204,6 +204,55 @@ def test_scaling_is_chosen_by_the_training_rows():
         Nearest(scale="log").fit(photos, y)
 
 
+def test_flat_bytes_are_pixels_and_other_whole_numbers_are_not():
+    rng = np.random.default_rng(0)
+    y = np.arange(20) % 2
+    rows = rng.integers(0, 256, (20, 16)).astype(np.float64)  # as fetch_openml gives MNIST
+    rows[0, :2] = 0, 255
+    assert np.allclose(Nearest().fit(rows, y).seen[0].numpy(), rows / 255)
+    for counts in (rows - 1, rows // 2, rows + 0.5 * (np.arange(16) == 3)):
+        assert Nearest().fit(counts, y).scale_ == "standard"
+
+
+BYTES = np.random.default_rng(0).integers(0, 256, (20, 16), dtype=np.uint8)
+BYTES[0, :2] = 0, 255
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (20, 1, 4, 4)], ids=["flat", "images"])
+@pytest.mark.parametrize(("trained", "given"), [(BYTES / 255, BYTES), (BYTES, BYTES / 255), (BYTES / 255, BYTES // 4)])
+def test_rows_in_other_units_than_those_of_training_bring_a_warning(trained, given, shape, tmp_path):
+    trained, given = trained.reshape(shape), given.reshape(shape)
+    model = Nearest().fit(trained, np.arange(20) % 2)
+    model.save(tmp_path)
+    for fitted in (model, load(tmp_path)):
+        with pytest.warns(UserWarning, match=r"expected rows in the units .* scale them alike") as caught:
+            fitted.predict(given)
+        assert len(caught) == 1
+        # none for the very rows, a black image, one that is nearly so, or a shift and a factor that may well be real
+        for rows in (trained, 0 * trained, trained // 16, 2 * trained, trained - trained.mean()):
+            fitted.predict(rows)
+
+
+def test_an_estimator_saved_without_the_range_of_its_training_rows_is_still_loaded(saved):
+    fitted = json.loads((saved / "estimator.json").read_text())["fitted"]
+    edit(saved, fitted={name: entry for name, entry in fitted.items() if name not in ("input_range_", "scale_")})
+    assert len(load(saved).predict(1e6 * np.ones((2, 2)))) == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_their_channels_last_are_refused(channels):
+    images = np.random.default_rng(0).random((6, 8, 7, channels))
+    y = np.arange(6) % 2
+    with pytest.raises(UserError, match=r"with the channels last: transpose it to \(n, c, h, w\)"):
+        Nearest().fit(images, y)
+    model = Nearest().fit(images.transpose(0, 3, 1, 2), y)
+    with pytest.raises(UserError, match="with the channels last"):
+        model.predict(images)
+    with pytest.raises(UserError, match=r"in training, got .*: transpose them to \(n, "):
+        model.predict(images.transpose(0, 3, 2, 1))
+    assert Nearest().fit(images[:, :, :1, :1].repeat(4, 1), y).event_shape_ == (32, 1, 1)  # features of a network
+
+
 def test_a_feature_that_never_varies_does_no_harm():
     X, y = blobs()
     X = np.c_[X, np.full(len(X), 0.1)]

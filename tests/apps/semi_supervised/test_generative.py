@@ -27,7 +27,7 @@ SMALL_M2 = {"latent": 2, "hidden": (32,), "epochs": 30, "learning_rate": 3e-2, "
 SMALL_M2 |= {"batch_size": 50, "labelled_batch_size": 50}
 ESTIMATORS = [
     M2(**{**SMALL_M2, "epochs": 12}),
-    M1M2(**{**SMALL_M2, **SMALL_M1}),
+    M1M2(**{**SMALL_M2, **SMALL_M1, "epochs": 15}),
     M1SVM(**{**SMALL_M1, "m1_epochs": 8}),
     M1TSVM(**{**SMALL_M1, "m1_epochs": 8}),
 ]
@@ -98,6 +98,14 @@ def test_data_in_other_units_come_back_in_them(digits):
     x, _, shown = digits
     model = small(M2, epochs=3).fit(x * 255, shown)
     assert model.sample(3, 4).max() > 2 and model.sample(3, 4).max() <= 255
+
+
+def test_flat_bytes_are_binarised_pixels_to_m2(digits):
+    x, _, shown = digits
+    rows = np.round(255 * x.reshape(len(x), 64))
+    model = small(M2, epochs=1).fit(rows, shown)
+    assert model.network_config_["likelihood"] == "bernoulli" and model.observation_ == "binarised"
+    assert 1 < model.sample(3, 4).max() <= 255
 
 
 def test_string_labels(digits):

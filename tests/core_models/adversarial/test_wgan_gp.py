@@ -6,7 +6,7 @@ import torch
 import core_models
 from core_models.adversarial import WGANGP, WassersteinLoss, WGANGPConfig
 from core_models.errors import UserError
-from core_models.training import TensorBatches, TrainingConfig, fit
+from core_models.training import TensorBatches, TrainingConfig, fit, trainer
 
 TINY = WGANGPConfig(event_shape=(1, 2, 2), latent=2, hidden=(8, 8))
 
@@ -33,17 +33,22 @@ def test_the_generator_moves_in_its_turn_only(model):
     assert moved(model, 3) == {"critic", "generator"}
 
 
-def test_each_players_gradient_is_that_of_its_own_loss(model):
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+def test_each_players_gradient_is_that_of_its_own_loss(model, penalty):
     x, generator = torch.rand(6, 1, 2, 2), torch.Generator().manual_seed(0)
-    WassersteinLoss(model, critic_steps=1, penalty=0.0)({"x": x}, generator)[0].backward()
+    WassersteinLoss(model, critic_steps=1, penalty=penalty)({"x": x}, torch.Generator().manual_seed(0))[0].backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    made = model.decode(torch.empty(6, 2).normal_(generator=torch.Generator().manual_seed(0)))
+    made = model.decode(torch.empty(6, 2).normal_(generator=generator))
     (-model.critic(made).mean()).backward()
     for name, p in model.stages.named_parameters():
         torch.testing.assert_close(found[f"stages.{name}"], p.grad)
     model.zero_grad()
-    (model.critic(made.detach()).mean() - model.critic(x).mean()).backward()
+    made = made.detach()
+    between = (x + torch.empty(6, 1, 1, 1).uniform_(generator=generator) * (made - x)).requires_grad_(True)
+    (slope,) = torch.autograd.grad(model.critic(between).sum(), between, create_graph=True)
+    steep = (slope.flatten(1).square().sum(1).sqrt() - 1).square().mean()
+    (model.critic(made).mean() - model.critic(x).mean() + penalty * steep).backward()
     for name, p in model.critic.named_parameters():
         torch.testing.assert_close(found[f"critic.{name}"], p.grad)
 
@@ -125,3 +130,11 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path):
     core_models.save(model, tmp_path)
     z = torch.randn(3, 2)
     torch.testing.assert_close(core_models.load(tmp_path).decode(z), model.decode(z))
+
+
+def test_it_is_not_compiled(model, monkeypatch):
+    """The penalty differentiates a gradient: torch.compile would fail in the first backward pass, with a traceback."""
+    monkeypatch.setattr(trainer, "require_compiler", lambda: None)
+    config = TrainingConfig(epochs=1, compile=True, threads=1, device="cpu")
+    with pytest.raises(UserError, match="compile: WassersteinLoss can't be compiled: leave compile out"):
+        fit(WassersteinLoss(model), TensorBatches({"x": torch.rand(8, 1, 2, 2)}, 8), config, progress=False)

@@ -87,3 +87,18 @@ def test_a_softmax_lets_later_channels_see_earlier_ones():
     for before in ([], [2], [2, 3]):
         scores, found = (f(parameters, torch.tensor(before).long()) for f in (head.scores, head.channel))
         torch.testing.assert_close(scores - scores[0], found - found[0])
+
+
+@pytest.mark.parametrize("make", [LogisticMixtureHead, SoftmaxHead])
+def test_some_levels_have_the_probabilities_that_they_have_among_all(make):
+    torch.manual_seed(0)
+    head = make(4, 3, LEVELS).double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    parameters = head.parameters_of(torch.randn(6, 4, dtype=torch.float64)).detach().requires_grad_()
+    before, levels = torch.randint(LEVELS, (6, 2)), torch.tensor([[0, LEVELS - 1, 2]]).repeat(6, 1)
+    found, wanted = head.channel_at(parameters, before, levels), head.channel(parameters, before).gather(-1, levels)
+    torch.testing.assert_close(found, wanted)
+    weight = torch.randn(6, 3, dtype=torch.float64)
+    slopes = [torch.autograd.grad((values * weight).sum(), parameters)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*slopes)

@@ -85,3 +85,18 @@ def test_a_name_tells_enough_and_nothing_has_no_digest(tmp_path, monkeypatch):
     assert [digest(name) for name in names()] == [None] * len(names())
     assert digest("absent.npz") is None and digest("idx:absent") is None
     assert digest(tmp_path / "mnist") is not None
+
+
+def test_a_digest_of_files_that_begin_alike_is_of_what_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for place, letters in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "emnist-letters-train-images-idx3-ubyte").write_bytes(letters)
+        found.append(digest(f"idx:{place}/emnist-letters"))
+        (tmp_path / place / "emnist-digits-train-images-idx3-ubyte").write_bytes(place.encode())
+        (tmp_path / place / "emnist-letters-mapping.txt").write_bytes(place.encode())  # no IDX file
+        assert digest(f"idx:{place}/emnist-letters") == found[-1]
+    assert None not in found and found[0] == found[1] != found[2]
+    assert digest("idx:a/emnist-letters") != digest("idx:a/emnist-digits") != digest("idx:b/emnist-digits")
+    assert digest("idx:a/kmnist") is None and digest("idx:none/emnist") is None

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Generator
 
-from core_models.data import binarise, dequantise, quantise
+from core_models.data import binarise, dequantise, quantise, to_floats
 from core_models.errors import UserError
 
 GREYS = torch.rand(4000, 1, 2, 2, generator=Generator().manual_seed(0))
@@ -40,6 +40,13 @@ def test_levels_survive_both_ways():
     assert torch.equal(quantise(torch.arange(17).float()[:, None] / 16, 17)[:, 0], torch.arange(17, dtype=torch.uint8))
 
 
+def test_bytes_become_pixels_and_stay_as_they_are():
+    levels = torch.arange(17, dtype=torch.uint8)[:, None]
+    x = to_floats(levels, 17)
+    assert x.dtype == torch.float32 and torch.equal(x[:, 0], torch.arange(17) / 16)
+    assert torch.equal(quantise(x, 17), levels) and levels[16] == 16
+
+
 def test_dequantised_pixels_fill_the_cell_of_their_level():
     levels = torch.arange(256).repeat(2000, 1)
     x = dequantise(levels / 255, 256, Generator().manual_seed(0))
@@ -55,3 +62,8 @@ def test_dequantised_pixels_fill_the_cell_of_their_level():
 def test_another_way_is_refused(monkeypatch):
     with pytest.raises((UserError, TypeError)):
         binarise(GREYS, "sometimes")  # type: ignore[arg-type]
+
+
+def test_what_lies_outside_of_the_pixels_range_is_the_level_at_its_end():
+    assert quantise(torch.tensor([[-3.0, -0.01, 0.0, 1.0, 1.01, 300.0]])).tolist() == [[0, 0, 0, 255, 255, 255]]
+    assert quantise(torch.tensor([[-0.1, 1.1]]), 17).tolist() == [[0, 16]]

@@ -193,7 +193,8 @@ def test_faults_of_a_folder_are_named(tmp_path):
         load_folder(tmp_path)
     photo(tmp_path / "cat" / "0.png")
     photo(tmp_path / "cat" / "1.png", size=(7, 6))
-    with pytest.raises(UserError, match=r"one size, got 5 x 6 \(0.png\) and 7 x 6 \(1.png\): .*image_size"):
+    words = r"one size, got 5 x 6 \(0.png\) and 7 x 6 \(1.png\): .* image_size \(for instance 5\), which verbs"
+    with pytest.raises(UserError, match=words):
         load_folder(tmp_path)
     assert load_folder(tmp_path, image_size=(3, 4)).event_shape == (3, 3, 4)
     photo(tmp_path / "2.png")
@@ -212,3 +213,24 @@ def test_examples_keep_the_path_of_each_file(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="found none"):
         read_examples(tmp_path / "empty")
+
+
+def test_a_share_of_the_labelled_images_is_held_out_for_the_test(tmp_path):
+    path = npz(tmp_path, x=GREY, y=NUMBERS)
+    whole = load(path, test_fraction=0.0)
+    assert torch.equal(whole.test_x, whole.train_x) and whole.test_y.unique().tolist() == [-1]
+    assert len(whole.train_x) == len(GREY) and (whole.train_y >= 0).sum() == (NUMBERS >= 0).sum()
+    assert whole.source.endswith("none held out for a test")
+    half = load(path, test_fraction=0.5)
+    assert len(half.test_x) == np.ceil(0.5 * (NUMBERS >= 0).sum()) and "0.5 held out" in half.source
+    assert load(path).source == load(path, test_fraction=None).source and "a fifth held out" in load(path).source
+
+
+def test_a_share_for_the_test_that_makes_no_sense_is_refused(tmp_path):
+    for fraction in (-0.1, 1.0, np.nan):
+        with pytest.raises(UserError, match="expected a test_fraction of 0 or more and less than 1, got"):
+            load(npz(tmp_path, x=GREY, y=NUMBERS), test_fraction=fraction)
+    with pytest.raises(UserError, match="expected data of one's own to go with test_fraction, got digits"):
+        load("digits", test_fraction=0.0)
+    with pytest.raises(UserError, match="expected no test split to go with test_fraction, found one"):
+        load(npz(tmp_path, train_x=GREY, train_y=NUMBERS, test_x=GREY, test_y=NUMBERS), test_fraction=0.0)

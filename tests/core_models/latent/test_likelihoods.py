@@ -172,3 +172,41 @@ def test_the_bernoulli_log_likelihood_is_exact_to_rounding_at_large_logits():
     likelihood = Likelihood("bernoulli", torch.Size([784]))
     exact = likelihood(logits.double()).log_prob(x.double())
     assert (likelihood(logits).log_prob(x) - exact).abs().max() < 1e-3  # of sums near 5000: single precision's own
+
+
+def slope_of_scale(output, log_scale, x):
+    """The gradient of minus the log-likelihood of a value x, centred on 0.5, in what the decoder says of its scale."""
+    center = 0.5 if output.name == "gaussian" else 0.0
+    raw = torch.tensor([[center, log_scale]], requires_grad=True)
+    (-output(raw).log_prob(torch.tensor([[x]]))).sum().backward()
+    return raw.grad[0, 1].item()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "discretised-logistic"])
+def test_a_scale_that_was_pushed_past_its_bound_comes_back(name):
+    output = Likelihood(name, Size((1,)), levels=5)
+    # a step goes down the gradient: back up for a value far off, and not farther down for one at the centre
+    assert slope_of_scale(output, -40.0, 1.0) < 0 == slope_of_scale(output, -40.0, 0.5)
+    assert slope_of_scale(output, 40.0, 0.5) > 0
+    if name == "gaussian":  # far above the bound a value can be farther off still
+        assert slope_of_scale(output, 40.0, 1e5) == 0
+    # what is searched and not trained may go up its gradient: there it is that of a clamp
+    assert slope_of_scale(output.eval(), -40.0, 1.0) == 0
+
+
+@pytest.mark.parametrize("name", ["gaussian", "discretised-logistic"])
+def test_within_the_bounds_a_scale_has_the_gradient_of_a_clamp_to_the_bit(name):
+    output = Likelihood(name, Size((3,)), levels=5)
+    raw = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    raw[0, 3:] = 14.0 if name == "gaussian" else 9.0  # on the bound
+    x = torch.randint(5, (50, 3), generator=torch.Generator().manual_seed(1)) / 4
+
+    def slopes(raw, x):
+        return torch.func.grad(lambda own: -output(own).log_prob(x).sum())(raw)
+
+    trained = slopes(raw, x)
+    over_rows = torch.func.vmap(slopes)(raw, x)
+    assert torch.equal(trained, slopes(raw, x))
+    torch.testing.assert_close(over_rows, trained)
+    output.eval()
+    assert torch.equal(trained, slopes(raw, x))

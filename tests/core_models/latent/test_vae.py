@@ -1,5 +1,6 @@
 """The parts of the variational auto-encoders that the laws do not see."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -112,3 +113,29 @@ def test_every_class_needs_classes():
     model = VAE(VAEConfig(**TINY))
     with pytest.raises(UserError, match="expected a class-conditional network"):
         model.encoder.every_class(torch.zeros(1, 1, 4, 4))
+
+
+@pytest.fixture
+def conditional(monkeypatch):
+    """A model of three classes, outside of the tests' own check of shapes, which would speak first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    return ConditionalVAE(ConditionalVAEConfig(**TINY, classes=3))
+
+
+@pytest.mark.parametrize(
+    ("y", "got"),
+    [([0, -1, 2], "y from -1 to 2"), ([0, 3, 2], "y from 0 to 3"), ([1], r"y of shape \(1,\)")],
+)
+def test_labels_that_are_not_one_class_for_each_event_are_refused(conditional, y, got):
+    """-1, which stands for no label, would be the last class, and a single label that of all."""
+    x, z, labels = torch.zeros(3, 1, 4, 4), torch.zeros(3, 2), torch.tensor(y)
+    calls = (
+        lambda: conditional.elbo(x, labels),
+        lambda: conditional.encode(x, labels),
+        lambda: conditional.likelihood(z, labels),
+        lambda: conditional.decode(z, labels),
+        lambda: conditional.sample(3, labels),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match=f"expected 3 classes from 0 to 2, got {got}: give each event its class"):
+            call()

@@ -16,10 +16,10 @@ equations 1 to 4 and algorithm 2 (the paper writes D with the opposite sign). Po
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import log
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from ...networks.encoder import Observed, rows
 from ...policies import takes_vectors
 from ..base import expert_pairs
 from .learner import OnPolicyLearner
+from .past import Trajectory, from_tensors, joined, to_tensors
 from .rollouts import AT_A_TIME, Rollout
 
 ZERO = "critic_of_expert"
@@ -47,14 +48,6 @@ published (Arjovsky et al. 2017). gan: the discriminator of GAIL, rewarded by -l
 
 Augmentation = Callable[[Observed, Tensor], Tensor]
 """Takes observations, without the code, and actions; returns rewards (n,)."""
-
-
-class Trajectory(NamedTuple):
-    """What D and Q learn from: the steps of an episode, or of what an iteration saw of it."""
-
-    observations: Observed
-    actions: Tensor
-    code: int
 
 
 class Judges(nn.Module):
@@ -161,6 +154,7 @@ class InfoGAIL(OnPolicyLearner):
         self.penalty, self.clip, self.target = penalty, clip, target
         self.replay, self.cloning_epochs, self.spread = replay, cloning_epochs, spread
         self.past: deque[Trajectory] = deque(maxlen=replay or None)
+        """What D and Q learn from."""
         common["generator_settings"] = {"normalize_advantage": False, **(common.get("generator_settings") or {})}
         super().__init__(env, demonstrations, gamma=gamma, gae_lambda=gae_lambda, **common)
         if demonstrations is not None and cloning_epochs:
@@ -265,7 +259,7 @@ class InfoGAIL(OnPolicyLearner):
         """Lets D and Q learn from the last trajectories, and returns what the steps of a rollout are worth."""
         observations, codes = self._bare(rollout.observations)
         self._remember(rollout, observations, codes)
-        seen, actions, meant = self._replayed()
+        seen, actions, meant = joined(self.past)
         self._teach_critic(seen, actions)
         self._teach_posterior(seen, actions, meant)
         judges = self.judges
@@ -316,17 +310,12 @@ class InfoGAIL(OnPolicyLearner):
             part = torch.arange(start, end, device=codes.device)
             self.past.append(Trajectory(rows(observations, part), rollout.actions[part], int(codes[start])))
 
-    def _replayed(self) -> tuple[Observed, Tensor, Tensor]:
-        """Returns the steps of the trajectories that are kept, and the codes behind them."""
-        first = self.past[0].observations
-        observations: Observed
-        if isinstance(first, dict):
-            kept = [t.observations for t in self.past if isinstance(t.observations, dict)]
-            observations = {key: torch.cat([o[key] for o in kept]) for key in first}
-        else:
-            observations = torch.cat([t.observations for t in self.past if isinstance(t.observations, Tensor)])
-        codes = torch.cat([torch.full((len(t.actions),), t.code, device=t.actions.device) for t in self.past])
-        return observations, torch.cat([t.actions for t in self.past]), codes
+    def _more_state(self) -> dict[str, Tensor]:
+        return to_tensors(self.past)
+
+    def _restore_more(self, tensors: Mapping[str, Tensor]) -> None:
+        self.past.clear()
+        self.past.extend(from_tensors(tensors, self.generator.device))
 
     def _teach_critic(self, observations: Observed, actions: Tensor) -> None:
         network = self.judges.discriminator

@@ -8,7 +8,7 @@ what it makes a reward of.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import gymnasium
@@ -34,6 +34,7 @@ from ...policies import (
     normaliser_of,
     policy_name,
     policy_settings,
+    warn_of_flattened,
     without_environment,
 )
 from ...spaces_as_json import Spaces
@@ -86,7 +87,8 @@ class OnPolicyLearner(OverSB3):
         gamma: Discount of the learnt rewards.
         gae_lambda: Of generalised advantage estimation.
         normalise: The vector observations, by the demonstrations and what is seen after.
-        generator_settings: Other arguments of SB3's algorithm.
+        generator_settings: Other arguments of SB3's algorithm; its policy_kwargs are added to those of here, and win: a
+            features_extractor_class of your own, say. What judges steps has layers of its own for images.
         reseed_every: Environments begin anew, from a seed of their own, at the end of each iteration that passes a
             multiple of this [env steps]: from there a stopped run can go on. 0 for never.
         seed: Of weights, draws and environments.
@@ -158,6 +160,13 @@ class OnPolicyLearner(OverSB3):
         """Returns the optimisers of the reward by a name."""
         return {}
 
+    def _more_state(self) -> dict[str, Tensor]:
+        """Returns what a checkpoint holds beside weights, optimisers, history and random numbers, each by its name."""
+        return {}
+
+    def _restore_more(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what `_more_state` returned, from among the tensors of a checkpoint."""
+
     def _wrapped(self, env: VecEnv) -> VecEnv:
         """Returns what the policy acts in."""
         return env
@@ -226,12 +235,14 @@ class OnPolicyLearner(OverSB3):
             more |= {"target_kl": 0.01, "cg_damping": 0.1, "cg_max_steps": 10, "n_critic_updates": 5}
         if self.generator_settings.get("use_sde"):
             raise UserError("generator_settings: use_sde is not supported: rollouts here draw noise at every step")
-        more |= self.generator_settings
+        given = dict(self.generator_settings)
+        own = {"optimizer_kwargs": ADAM, **(given.pop("policy_kwargs", None) or {})}
+        more |= given
         kind: Any = LearntTRPO if algorithm_class(self.algorithm) is TRPO else LearntPPO
         if isinstance(env, Spaces):
             space = env.observation_space
-            settings = policy_settings(space, self.hidden, normalise=self.normalise, optimizer_kwargs=ADAM)
             with refusals(self.algorithm):
+                settings = policy_settings(space, self.hidden, normalise=self.normalise, **own)
                 made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
         else:
             refuse_normalised(env)
@@ -239,11 +250,12 @@ class OnPolicyLearner(OverSB3):
             space = wrapped.observation_space
             if self.steps % wrapped.num_envs:
                 raise UserError(f"steps: expected a multiple of the {wrapped.num_envs} environments, got {self.steps}")
-            settings = policy_settings(space, self.hidden, normalise=self.normalise, optimizer_kwargs=ADAM)
+            warn_of_flattened(space)
             more["n_steps"] = self.steps // wrapped.num_envs
             # SB3 warns of a batch cut short
             more.setdefault("batch_size", max(size for size in range(1, 257) if self.steps % size == 0))
             with refusals(self.algorithm):
+                settings = policy_settings(space, self.hidden, normalise=self.normalise, **own)
                 made = kind(policy_name(space), wrapped, policy_kwargs=settings, **more)
         made.judge, made.learner = self._judged, self
         return made

@@ -50,6 +50,7 @@ def purify_images(
     device: str = "auto",
     threads: int | None = None,
     resume: bool = False,
+    resize: bool = False,
 ) -> int:
     """Purifies images: each sub-pixel in turn becomes the likeliest level within eps of what it was.
 
@@ -59,9 +60,9 @@ def purify_images(
 
     Args:
         input: A folder of PNG, JPEG or WebP images, with sub-folders, or a .npz with an array x.
-        density: The density model: a run folder, or zoo:NAME.
+        density: The density model: a run folder, zoo:NAME, or the class path of your own (my_package.Mine).
         out: The folder for purified/ or purified.npz, images.csv, settings.json and summary.json.
-        classifier: A classifier whose predictions before and after are noted: a run folder, or zoo:NAME.
+        classifier: A classifier whose predictions before and after are noted: a run folder, zoo:NAME, or a class path.
         eps: How far a sub-pixel may be moved [8-bit levels], 0 to 255.
         threshold: Adaptive PixelDefend: images of at most so many bits/dim are left as they are.
         false_positive_rate: Adaptive PixelDefend with the threshold taken from the calibration, so that this share of
@@ -76,6 +77,7 @@ def purify_images(
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
         resume: Go on where an earlier run into the same folder stopped.
+        resize: Cut a folder's images, around their middle, and resize them to the size that the density is of.
 
     Returns:
         The exit status: 1 where an image could not be read or doesn't fit the model.
@@ -87,7 +89,7 @@ def purify_images(
     if threshold is not None and false_positive_rate is not None:
         raise UserError("expected --threshold or --false_positive_rate, got both: give one")
     model = load_density(density, device, autoregressive=True)
-    source = open_source(input, model.event_shape)
+    source = open_source(input, model.event_shape, resize)
     net = load_classifier(classifier, device, model.event_shape) if classifier else None
     place = next(model.parameters(), torch.empty(0)).device
     found = obtain_calibration(

@@ -78,7 +78,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
         )
     description = describe(model)
     # a kill between the two files must not leave these weights to what the folder held before
-    save_tensors(model.state_dict(), folder / WEIGHTS, {DESCRIBED: hash_of(as_plain(description))})
+    save_tensors(model.state_dict(), folder / WEIGHTS, {DESCRIBED: _described(as_plain(description))})
     write_json(folder / DESCRIPTION, description)
 
 
@@ -150,11 +150,16 @@ def _check_described(folder: Path, description: dict[str, Any]) -> None:
     """Refuses weights that were saved with another description, where they say with which."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         told = (file.metadata() or {}).get(DESCRIBED)
-    if told not in (None, hash_of(description)):
+    if told not in (None, _described(description)):
         raise UserError(
             f"expected weights and {DESCRIPTION} of one model in {folder}, got weights that were saved with another "
-            f"{DESCRIPTION}: it was altered, or saving was cut short; save the model again"
+            f"{DESCRIPTION}: its config was altered, or saving was cut short: save the model again"
         )
+
+
+def _described(description: dict[str, Any]) -> str:
+    """Returns the hash of a description's config: its class may come to stand in another module."""
+    return hash_of(description["config"])
 
 
 def _check_card(folder: Path) -> None:

@@ -18,7 +18,7 @@ from core_models.errors import UserError
 from core_models.seeding import seeded
 from core_models.training import seed_of
 
-from .importing import working_folder_importable as working_folder_importable
+from .importing import working_folder_importable
 
 
 def build_model(name: str, config: Mapping[str, Any] | None, data: DataSet, seed: int) -> GenerativeModel:

@@ -17,9 +17,7 @@ _BLOCK = re.compile(rf"<!-- ({_KINDS}):(\S+) -->\n(.*?)<!-- (end|(?:{_KINDS}):\S
 _START = re.compile(rf"<!-- (?:{_KINDS}):\S+ -->")
 
 
-def fill(
-    page: str, blocks: Mapping[str, str], *, name: str, columns: Mapping[str, Collection[str]] | None = None
-) -> str:
+def fill(page: str, blocks: Mapping[str, str], columns: Mapping[str, Collection[str]], *, name: str) -> str:
     """Returns a page with its generated parts renewed.
 
     A table that the page has no marker for is added at its end, so that no result goes unseen. A table of many columns
@@ -29,8 +27,8 @@ def fill(
     Args:
         page: the page as it stands.
         blocks: Markdown by marker: "table:mnist", "draws:mnist", "measures:mnist".
+        columns: what a table and its parts show, by marker.
         name: the page's path, for error messages.
-        columns: what a table and its parts show, by marker; needed where tables are shown in parts.
 
     Raises:
         UserError: when a marker isn't closed by `<!-- end -->`, or names a table that doesn't exist.
@@ -50,7 +48,7 @@ def fill(
     filled = _BLOCK.sub(renew, page)
     if len(_START.findall(page)) != len(seen):
         raise UserError(f"{name}: expected <!-- end --> after the last marker, found none")
-    for marker in _unseen(blocks, seen, columns or {}):
+    for marker in _unseen(blocks, seen, columns):
         title = marker.partition(":")[2].replace(":", ": ")
         block = f"<!-- {marker} -->\n{blocks[marker].strip()}\n<!-- end -->"
         filled = f"{filled.rstrip()}\n\n## {title}\n\n{block}\n"

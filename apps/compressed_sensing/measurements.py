@@ -212,10 +212,12 @@ class Stored(ImageSource):
             return channels_first(tuple(map(int, told)), f"{self.path}: signal_shape")
         if self._truth is not None:
             shape = self._truth.shape[1:]
-            if len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):
+            if len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3) and shape[1:] != (1, 1):
+                # one channel orders values alike wherever it stands
+                plain = f"[1,{shape[0]},{shape[1]}]" if shape[2] == 1 else f"[{prod(shape)}] if they are no images"
                 raise UserError(
                     f"{self.path}: x of shape {self._truth.shape} looks like (n, height, width, channels): store it as "
-                    "(n, channels, height, width), with the columns of A in that order, or add signal_shape"
+                    f"(n, channels, height, width), with the columns of A in that order, or add signal_shape {plain}"
                 )
             return (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else None
         return None

@@ -115,9 +115,10 @@ def recipe_of(arrays: Mapping[str, np.ndarray], where: Path) -> Measuring:
                 f"{where}: expected one {kind.__name__} in {name}, got {value.dtype} of shape {value.shape}"
             )
         found[name] = kind(value)
-    if "mask" in arrays:
+    # other operators leave arrays of these names, which may be of the user's own, alone
+    if "mask" in arrays and found.get("operator") in ("mask", "fourier"):
         found["mask"] = _true_or_false(arrays["mask"], where)
-    if "kernel" in arrays:
+    if "kernel" in arrays and found.get("operator") == "blur":
         found["kernel"] = real_matrix(arrays["kernel"], where, "kernel (height, width)").numpy()
     return Measuring(**found)
 
@@ -134,17 +135,18 @@ def measuring_of(mask: Path | None, kernel: Path | None, **given: Any) -> Measur
 
 
 def channels_first(signal_shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """Returns the shape of a signal, which must not be that of an image with its channels last.
+    """Returns the shape of a signal, which must not be that of an image with its channels last; (n, 1, 1) is none.
 
     Raises:
         UserError: when it looks like one.
     """
-    if len(signal_shape) == 3 and signal_shape[0] > 4 and signal_shape[2] in (1, 3):
+    if len(signal_shape) == 3 and signal_shape[0] > 4 and signal_shape[2] in (1, 3) and signal_shape[1:] != (1, 1):
         height, width, channels = signal_shape
+        order = ", which orders values alike" if channels == 1 else ", with the columns of A in that order"
         raise UserError(
             f"{where}: expected (channels, height, width), got {signal_shape}, which looks like (height, width, "
-            f"channels): give [{channels},{height},{width}], with the columns of A in that order, or "
-            f"[{prod(signal_shape)}] for signals that are no images"
+            f"channels): give [{channels},{height},{width}]{order}, or [{prod(signal_shape)}] for signals that are no "
+            "images"
         )
     return signal_shape
 

@@ -356,7 +356,9 @@ def _outside(method: Recovery, model: nn.Module | None) -> str | None:
     """Returns what to do with signals outside [0, 1]; None where neither the method nor its prior holds them in it."""
     if isinstance(method, UncertaintyAutoencoder):  # what it learnt from was in [0, 1]
         return RESCALE
-    if not method.bounded and (model is None or leaves_unit_range(*value_range(model))):
+    if model is not None and not leaves_unit_range(*value_range(model)):  # whatever the method's settings
+        return RESCALE
+    if not method.bounded:
         return None
     return f"rescale them, or recover them as they are by {_off(method)}" if method.bounds() else RESCALE
 

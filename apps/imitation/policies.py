@@ -82,13 +82,18 @@ def check_images(space: spaces.Space, otherwise: str = "") -> None:
             )
 
 
-def warn_of_flattened(space: spaces.Space) -> None:
-    """Warns of what has the shape of images, or of a stack of them, and is not seen as one."""
+def warn_of_flattened(space: spaces.Space, by: str = "") -> None:
+    """Warns of what has the shape of images, or of a stack of them, and is not seen as one.
+
+    Args:
+        space: the observations.
+        by: what doesn't see them so, for the message, where the policy does by layers of the user's own.
+    """
     for name, part in _parts(space):
         if len(part.shape or ()) in (3, 4) and not is_image_space(part, check_channels=False):
             warnings.warn(
                 f"observations of shape {part.shape} and type {part.dtype}{name} are taken for vectors of "
-                f"{int(np.prod(part.shape or ())):,} numbers; for images, make them uint8 from 0 to 255, channels "
+                f"{int(np.prod(part.shape or ())):,} numbers{by}; for images, make them uint8 from 0 to 255, channels "
                 "last, and stack frames in the channels",
                 stacklevel=4,
             )
@@ -204,7 +209,8 @@ def plain_algorithm(generator: TRPO | PPO) -> TRPO | PPO:
     kind = TRPO if isinstance(generator, TRPO) else PPO
     settings = dict(generator.policy_kwargs)
     settings.pop("features_extractor_class", None) if normaliser_of(generator.policy) is not None else None
-    settings.pop("optimizer_kwargs", None)  # of training
+    for name in ("optimizer_class", "optimizer_kwargs"):  # of training
+        settings.pop(name, None)
     numbers = ("learning_rate", "n_steps", "batch_size", "gamma", "gae_lambda", "seed")
     more = {name: getattr(generator, name) for name in numbers}
     if isinstance(generator, TRPO):

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import trim_mean
 
+from core_models.errors import UserError
+
 
 def mean(values: Sequence[float] | np.ndarray) -> Any:
     """Returns the mean over the last axis: a float of one sample, (samples,) of (samples, n)."""
@@ -52,6 +54,9 @@ def bootstrap(
         resamples: drawn with replacement.
         level: share of the resamples that lies within.
         seed: of the draws.
+
+    Raises:
+        UserError: when the statistic isn't one over the last axis.
     """
     return stratified_bootstrap([values], statistic, resamples=resamples, level=level, seed=seed)
 
@@ -73,12 +78,19 @@ def stratified_bootstrap(
         resamples: how many.
         level: share of the resamples that lies within.
         seed: of the draws.
+
+    Raises:
+        UserError: when the statistic isn't one over the last axis.
     """
     groups = [np.asarray(values, dtype=float) for values in strata]
     rng = np.random.default_rng(seed)
     # drawn one resample after the other, so that the draws are those of a plain loop, and measured all at once
     drawn = [np.concatenate([_resampled(values, rng) for values in groups]) for _ in range(resamples)]
-    low, high = np.quantile(statistic(np.stack(drawn)), [(1 - level) / 2, (1 + level) / 2])
+    found = statistic(np.stack(drawn))
+    if np.shape(found) != (resamples,):  # np.mean by itself takes all resamples for one
+        raise UserError(f"expected a statistic over the last axis, ({resamples},) of ({resamples}, n) values, got "
+                        f"{np.shape(found)}: np.mean(values, axis=-1), say")  # fmt: skip
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

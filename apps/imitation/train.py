@@ -115,6 +115,12 @@ def train(
     env_id = environment or imports_nothing(expert.environment)
     theirs = expert.environment_kwargs if plain_id(env_id) == plain_id(expert.environment) else {}
     kwargs = theirs if environment_kwargs is None else environment_kwargs
+    if environment_kwargs is None and expert.environment_kwargs and not theirs:
+        print(
+            f"warning: {env_id} is made without {json.dumps(expert.environment_kwargs, default=str)}, which "
+            f"{expert.environment} of the demonstrations was made with: give --environment_kwargs for it to have them",
+            file=sys.stderr,
+        )
     probe = vector_env(env_id, kwargs, environments=environments, seed=0, processes=processes, demonstrations=expert)
     made = learner(probe, None)  # the seed is the learner's own: it decides the offset of the rows
     seed = getattr(made, "seed", 0)

@@ -145,7 +145,7 @@ class _Kept:
 
     def seconds_of(self, number: int) -> float:
         """Returns the time that the first so many values took [s]: their share, as every image takes the same."""
-        return self.seconds * number / int((~self.values.isnan()).sum())
+        return self.seconds * number / max(number, int((~self.values.isnan()).sum()))
 
     def save(self) -> None:
         """Writes the values, whole or not at all."""

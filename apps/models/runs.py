@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import core_models
-from apps.common.building import working_folder_importable
+from apps.common.importing import working_folder_importable
 from apps.common.machine import find_device
 from core_models import zoo
 from core_models.base import GenerativeModel

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from apps.common.building import working_folder_importable
 from apps.common.cli import command_line
+from apps.common.importing import working_folder_importable
 from apps.common.machine import find_device, set_threads
 from apps.common.options import at_least
 from apps.common.provenance import commit
@@ -68,7 +68,7 @@ def attack_images(
     set_threads(threads)
     if threshold is not None and density is None:
         raise UserError("--threshold: expected a density beside it, whose bits/dim it is of: give --density")
-    at_least(1, batch_size=batch_size)
+    at_least(1, batch_size=batch_size, images=images)
     working_folder_importable()
     attack = attacks.named(attack)
     told = attacks.describe(attack, eps, **(parameters or {}))
@@ -82,7 +82,6 @@ def attack_images(
     parts = every if split == "all" else [split]
     x, y = (torch.cat(list(map(of_part, parts)))[:images] for of_part in (data_set.images, data_set.labels))
     names = [name for part in parts for name in getattr(data_set, f"{part}_paths", ())][:images]
-    at_least(1, images=images)
     if bool((y < 0).any()):
         raise UserError(f"--data {data}: expected a class for every image, {int((y < 0).sum())} have none: label them")
     net = load_classifier(classifier, device, data_set.event_shape)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
+from apps.common.training import load_as_trained
 from core_models.data import digest, require_own_name
-from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.training import resolve_device
 
@@ -34,7 +34,7 @@ from .defended import CAUTION
 from .detection_table import detection_table
 from .experiment import Experiment
 from .knowing_columns import knowing, knowing_settings, worst_of_all
-from .loading import load_density
+from .loading import load_density, require_calibrated
 from .measuring import Grid, accuracy, counts, right, row_settings
 from .sanity_table import sanity_table
 from .table import KNOWING, OBLIVIOUS, TRANSFERRED, Row, find_attacks, find_rows
@@ -99,6 +99,7 @@ def benchmark(
     if not 1 <= knowing_images <= images:
         raise UserError(f"--knowing_images: expected from 1 to the {images} images, got {knowing_images}")
     require_own_name(data)
+    require_calibrated(density)
     chosen, titles = find_rows(rows, eps_defend), find_attacks(attacks)
     for budget in eps:
         if not 0 < budget <= 255:
@@ -106,8 +107,8 @@ def benchmark(
     model = load_density(density, device, autoregressive=True)
     other = load_density(background, device, autoregressive=True) if background else None
     experiment = Experiment(
-        load_data(data), Path(data).stem, model, density, images, work, seed, adaptive_quantile, batch_size, other,
-        digest(data),
+        load_as_trained(data, density), Path(data).stem, model, density, images, work, seed, adaptive_quantile,
+        batch_size, other, digest(data),
     )  # fmt: skip
     words = device_words(resolve_device(device), threads)
     options = {
@@ -168,7 +169,6 @@ def _oblivious(grid: Grid, row: Row, titles: list[str], eps: int, *, clean: bool
     if clean:
         settings = {**base, "attack": "none"}
         grid.cell(row.title, f"Clean {eps}", settings, lambda: accuracy(right(experiment, row, x, y)))
-    correct: dict[str, Tensor] = {}
     told: dict[str, Any] = {}
     for title in titles:
         name = OBLIVIOUS.get(title) or TRANSFERRED.get(title)
@@ -184,14 +184,16 @@ def _oblivious(grid: Grid, row: Row, titles: list[str], eps: int, *, clean: bool
     if set(OBLIVIOUS) <= set(titles):
 
         def each() -> dict[str, Tensor]:
-            if not correct:
-                for title, name in OBLIVIOUS.items():
-                    correct[title] = right(experiment, row, experiment.attacked(row, name, eps, x, y), y)
-            return correct
+            # anew for each cell, so that what a cell was spared doesn't depend on which was measured before
+            return {
+                title: right(experiment, row, experiment.attacked(row, name, eps, x, y), y)
+                for title, name in OBLIVIOUS.items()
+            }
 
         def strongest() -> tuple[float, dict[str, Any]]:
-            found = attacks.strongest(each())
-            value, extra = accuracy(each()[found.name])
+            correct = each()
+            found = attacks.strongest(correct)
+            value, extra = accuracy(correct[found.name])
             bare = {title: counts(experiment, row, title, name, eps) for title, name in OBLIVIOUS.items()}
             if all(bare.values()):
                 # the strongest attack on the undefended row, against the strongest published one

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from apps.common.building import working_folder_importable
+from apps.common.importing import working_folder_importable
 from apps.common.training import conclude, fit_into, number_held_out, of_data, open_run, summary_of
 from core_models import registry
 from core_models.base import Classifier, Objective
@@ -128,11 +128,11 @@ def build_classifier(name: str, config: Mapping[str, Any] | None, data: DataSet,
         raise UserError(f"expected images of at least two classes, {data.name} has {len(data.classes)}: label them")
     cls = registry.model_class(name, Classifier)
     config_class = registry.config_class(cls)
-    of_data: dict[str, Any] = {"event_shape": tuple(data.event_shape), "classes": len(data.classes)}
+    shape: dict[str, Any] = {"event_shape": tuple(data.event_shape), "classes": len(data.classes)}
     if config_class is not None:
-        of_data = {field.name: of_data[field.name] for field in fields(config_class) if field.name in of_data}
+        shape = {field.name: shape[field.name] for field in fields(config_class) if field.name in shape}
     with seeded(seed_of(seed, "initial weights")):
-        net = registry.build(name, {**of_data, **(config or {})}, Classifier)
+        net = registry.build(name, {**shape, **(config or {})}, Classifier)
     if tuple(net.event_shape) != tuple(data.event_shape) or net.classes != len(data.classes):
         raise UserError(
             f"expected a network for images of shape {tuple(data.event_shape)} and {len(data.classes)} classes, as "

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from apps.common.machine import set_threads
 from apps.common.options import at_least
 from apps.common.provenance import command_line, commit, device_words
+from apps.common.training import load_as_trained
 from core_models import zoo
 from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet, NoSourceError
-from core_models.data import load as load_data
 from core_models.errors import UserError
 from core_models.files import require_writable
 from core_models.training import resolve_device
@@ -32,7 +32,7 @@ from .defended import CAUTION, Defended, Purifier
 from .detection import Calibration, area_under_curve, bits_per_dim, permutation_p_value, threshold_at
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
-from .loading import class_names, codes_of_classifier, load_classifier, load_density, predictions
+from .loading import class_names, codes_of_classifier, load_classifier, load_density, predictions, require_calibrated
 from .measuring import accuracy
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
@@ -90,11 +90,12 @@ def demo(
     # what they are called and their parameters, before anything takes time
     titles = {_oblivious(name): registry.describe(name, eps) for name in attacks}
     told_bpda = registry.describe(KNOWING, eps, steps=bpda_steps)
+    require_calibrated(density)
     model = load_density(density, device, autoregressive=True)
     calibration = _calibration(model, density)
     net = load_classifier(classifier, device, model.event_shape)
     try:
-        data_set = load_data(data)
+        data_set = load_as_trained(data, density)
     except NoSourceError as error:
         reason = " ".join(str(error).split())
         print(f"{data} is out of reach ({reason}): the demo of PixelDefend is left out", file=sys.stderr)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from apps.common.building import load_model
+from apps.common.building import load_model, names_class
 from apps.common.machine import find_device
 from core_models import zoo
 from core_models.base import Autoregressive, ExactLikelihood, GenerativeModel
@@ -46,6 +46,19 @@ def load_density(name: str, device: str, *, autoregressive: bool = False) -> Gen
             f"{type(model).__name__}: make it one"
         )
     return model
+
+
+def require_calibrated(density: str) -> None:
+    """Refuses a density that can have no calibration beside its weights.
+
+    Raises:
+        UserError: when it is named by its class path.
+    """
+    if names_class(density):
+        raise UserError(
+            f"--density {density}: expected a run folder with its calibration.npz, or zoo:NAME, got a class path, "
+            "which detect (with --calibration_data), purify and attack take"
+        )
 
 
 def load_classifier(name: str, device: str, event_shape: Sequence[int]) -> nn.Module:

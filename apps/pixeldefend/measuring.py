@@ -78,7 +78,9 @@ class Grid:
         store, start = self.experiment.store, time.monotonic()
         store.spared.clear()
         value, extra = measure()
-        seconds = time.monotonic() - start + sum(store.spared.values())  # as if nothing had been kept
+        seconds, spared = time.monotonic() - start, sum(store.spared.values())
+        if spared:
+            extra = {**extra, "seconds spared by what was kept": round(spared, 1)}
         cell = Cell(
             **place, value=value, unit=unit, better=better, seed=self.experiment.seed, device=self.device,
             seconds=seconds, command=self.command, extra={**extra, "settings": told},

@@ -46,8 +46,18 @@ class Normalised(Classifier):
         if not isinstance(classifier, nn.Module):
             raise UserError(f"expected a classifier that is a torch.nn.Module, got {type(classifier).__name__}")
         for name, given in (("mean", mean), ("std", std)):
-            values = torch.as_tensor(given, dtype=torch.float32).reshape(-1, 1, 1)
-            if not len(values) or not torch.isfinite(values).all() or (name == "std" and not (values > 0).all()):
+            try:
+                values = torch.as_tensor(given, dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):  # text, None, a ragged list: refused in words of our own
+                values = torch.empty(0)
+            flat = sum(side > 1 for side in values.shape) < 2  # a picture of means is none of each channel
+            values = values.reshape(-1, 1, 1)
+            if (
+                not flat
+                or not len(values)
+                or not torch.isfinite(values).all()
+                or (name == "std" and not (values > 0).all())
+            ):
                 above = " above 0" if name == "std" else ""
                 raise UserError(f"expected {name} as a number{above} of each channel, got {given!r}")
             self.register_buffer(name, values)

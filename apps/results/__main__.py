@@ -82,7 +82,7 @@ def _write(app: str, folder: Path) -> Path:
     cells, facts = read_cells(folder, app=app), published(app)
     before = page.read_text(encoding="utf-8") if page.exists() else new_page(app)
     blocks, columns = _blocks(app, cells, facts, read_not_run(folder, app))
-    after = fill(before, blocks, name=str(page), columns=columns)
+    after = fill(before, blocks, columns, name=str(page))
     if not page.exists() or after != before:
         write_atomic(page, after)
     return page

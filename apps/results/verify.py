@@ -106,9 +106,10 @@ def verify(
         asked = {"app": app, "table": table, "row": row}
         given = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
         raise UserError(f"expected cells {f'of {given} ' if given else ''}in {folder}, found none")
+    # what one measurement gave several cells took equally long by each of them, to the last digit: counted once
     took: dict[str, float] = {}
-    for cell in cells:
-        took[cell.command] = took.get(cell.command, 0.0) + cell.seconds
+    for command, seconds in {(cell.command, cell.seconds) for cell in cells}:
+        took[command] = took.get(command, 0.0) + seconds
     cells = [cell for cell in cells if row is None or cell.row == row]
     reasons: dict[str, int] = {}
     candidates = []

@@ -93,8 +93,9 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
         event_shape_: shape of one row: (features,) or (channels, height, width).
         scale_mean_: what is subtracted from the inputs.
         scale_std_: what they are divided by.
-        scale_: which of `none`, `standard` and `unit` was chosen.
+        scaling_: which of `none`, `standard` and `unit` was chosen.
         input_range_: the least and the largest input of the training rows.
+        usual_most_: the median, over the training rows, of a row's largest input.
     """
 
     scale: Scale
@@ -284,7 +285,7 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
             bytes_ = low == 0 and high == 255 and bool((raw == np.floor(raw)).all())
             pixels = bytes_ or len(self.event_shape_) == 3
             how = "none" if low >= 0 and high <= 1 else "unit" if pixels else "standard"
-        self.scale_, self.input_range_ = how, (low, high)
+        self.scaling_, self.input_range_, self.usual_most_ = how, (low, high), float(np.median(raw.max(1)))
         ones = (1,) * len(self.event_shape_)
         if how == "none":
             mean, std = np.zeros(ones), np.ones(ones)
@@ -302,15 +303,15 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
     def _warn_of_other_units(self, raw: np.ndarray) -> None:
         """Warns of rows that hardly are in the units of the training rows, such as pixels divided by 255.
 
-        They reach ten times the range of the training rows beyond it or, as pixels, fill its lowest hundredth alone.
+        They reach ten times the range of the training rows beyond it or, as pixels of several rows, fill the lowest
+        hundredth alone of what a training row usually does: one row may be dark, as one training pixel may be glaring.
         """
-        if not hasattr(self, "input_range_"):  # loaded from a file of before it was kept
+        if not hasattr(self, "usual_most_"):  # loaded from a file of before it was kept
             return
         (low, high), least, most = self.input_range_, float(raw.min()), float(raw.max())
-        span = high - low
-        beyond = 0 < 10 * span < max(low - least, most - high)
-        pixels = self.scale_ == "unit" or len(self.event_shape_) == 3
-        if beyond or (pixels and low < most <= low + span / 100):
+        beyond = 0 < 10 * (high - low) < max(low - least, most - high)
+        pixels = len(raw) > 1 and (self.scaling_ == "unit" or len(self.event_shape_) == 3)
+        if beyond or (pixels and 0 < most - low <= (self.usual_most_ - low) / 100):
             warnings.warn(
                 f"expected rows in the units of the training rows, which lay in [{low:g}, {high:g}], got rows in "
                 f"[{least:g}, {most:g}]: scale them alike, or their labels mean nothing",

@@ -57,7 +57,12 @@ def find_method(row: str) -> Method:
         UserError: when there is none of that name, or the class is no method or has the name of a row.
     """
     if row not in METHODS and "." in row:
-        name = own_class(row).__name__
+        own = own_class(row)
+        name = own.__name__
+        if own.__module__.startswith(f"{__package__}."):
+            path = f"{own.__module__}.{own.__qualname__}"
+            there = [m.row for m in METHODS.values() if specification(m, 0, "")["class_path"] == path]
+            raise UserError(f"expected {row} by its row, {' or '.join(there or METHODS)}, got its class path")
         if name in METHODS:
             raise UserError(f"{row}: expected a class of another name, {name} is a row of the table already: rename it")
         return Method(name, name, class_path=row)
@@ -73,6 +78,11 @@ def own_class(class_path: str) -> type[SemiSupervisedClassifier]:
     Raises:
         UserError: when there is no such class, or it is no `SemiSupervisedClassifier`.
     """
+    if "." not in class_path:
+        raise UserError(
+            f"expected the class path of a method of your own, such as my_methods.Mine, got {class_path!r}: the "
+            "methods that come with genapps need none"
+        )
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -38,6 +38,10 @@ _CAPTIONS = {
     "of the class; features of M1 to tell classes apart.",
 }
 
+_UNSCORED_TSNE = _CAPTIONS["tsne.png"].replace(
+    "test images, coloured by true", "training images, coloured by predicted"
+)
+
 _UNSCORED = "The figures are of training images, by the class that is predicted, since there is no test split."
 
 
@@ -92,9 +96,10 @@ def _sources(task: Task, truth: np.ndarray) -> list[int]:
     return [int(found[0]) for found in firsts if len(found)][:10] or [0]
 
 
-def _pictures(folder: Path, whose: str = "") -> list[Picture]:
+def _pictures(folder: Path, whose: str = "", *, scored: bool = True) -> list[Picture]:
     before = f"{whose}. " if whose else ""
-    return [Picture(folder / name, before + text) for name, text in _CAPTIONS.items() if (folder / name).is_file()]
+    captions = _CAPTIONS if scored else {**_CAPTIONS, "tsne.png": _UNSCORED_TSNE}
+    return [Picture(folder / name, before + text) for name, text in captions.items() if (folder / name).is_file()]
 
 
 def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | None = None) -> Path:
@@ -115,7 +120,7 @@ def write_run_report(run: RunFolder, summary: dict[str, Any], *, title: str | No
         title=title or f"{summary['method']} on {summary['data']}",
         summary=f"{summary['labels']} labels of {summary['data']} ({summary['source']}).",
         headlines=headlines,
-        figures=_pictures(run.figures),
+        figures=_pictures(run.figures, scored=summary["n_test"] > 0),
         configuration=None if not run.config.is_file() else {"config.yaml": run.config.read_text()},
         command=summary["command"],
         notes=notes,

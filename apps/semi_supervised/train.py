@@ -45,6 +45,8 @@ def train(
         raise UserError(
             f"{out} already holds a run: add --resume to go on with it, or choose another folder with --out"
         )
+    if resume and labels == "auto":  # as many as the run was begun with: what is left out may have come to mean others
+        labels = run.read_config().get("labels", "auto")
     task = make_task(data, labels, draw, draws=run.path / "draws", image_size=image_size, test_fraction=test_fraction)
     shape = " x ".join(map(str, task.data.event_shape))
     print(

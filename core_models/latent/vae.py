@@ -75,6 +75,7 @@ def diagonal_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
     if raw.dtype in (torch.bfloat16, torch.float16):
         raw = raw.float()
     mean, log_variance = raw.chunk(2, dim=-1)
+    # no gradient comes back from past the bound, as a likelihood's does: the KL term keeps q(z|x) far from it
     return mean, log_variance.clamp(-2 * LOG_SCALE_BOUND, 2 * LOG_SCALE_BOUND)
 
 

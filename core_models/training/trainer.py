@@ -339,7 +339,8 @@ class Trainer:
             "a moment of the optimiser": optimizer_tensors(self.optimizer.optimizer, self.trained).values(),
         }
         for what, tensors in watched.items():
-            if not all(bool(tensor.detach().isfinite().all()) for tensor in tensors):
+            finite = [tensor.detach().isfinite().all().to(self.device) for tensor in tensors]
+            if finite and not bool(torch.stack(finite).all()):  # one wait for the device
                 raise self.non_finite(NonFinite(self.state.step, what, math.nan))
 
     def non_finite(self, bad: NonFinite) -> NonFiniteLoss:

@@ -11,6 +11,9 @@ from torch import Size, Tensor, nn
 
 from core_models.errors import UserError
 
+FAULTS = (RuntimeError, TypeError, ValueError, AssertionError, IndexError, AttributeError)
+"""What a module raises that is given latents of another shape, or returns something else than a tensor."""
+
 
 class Prior(nn.Module):
     """What methods ask of a prior: G(z) by `decode`, and both shapes. It stays in evaluation mode as it is handed over.
@@ -69,14 +72,15 @@ def require_shapes(prior: Any, where: str = "", draws: int = 16) -> Float[Tensor
     try:
         with torch.no_grad():
             made: Tensor = prior.decode(z)
-    except RuntimeError as error:
+        shape = tuple(made.shape)
+    except FAULTS as error:
         raise UserError(
             f"{where}expected {type(prior).__name__} to decode latents {tuple(z.shape)}, as its latent_shape says, got "
-            f"{str(error).splitlines()[0]}"
+            f"{next(iter(str(error).splitlines()), type(error).__name__)}"
         ) from error
-    if tuple(made.shape) != wanted:
+    if shape != wanted:
         raise UserError(
             f"{where}expected {type(prior).__name__} to decode latents into {wanted}, as its event_shape says, got "
-            f"{tuple(made.shape)}"
+            f"{shape}"
         )
     return made

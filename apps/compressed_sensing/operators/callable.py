@@ -115,7 +115,9 @@ class _ByAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Any:
         ctx.adjoint = adjoint
-        return function(x.detach())
+        # autocast would make products of torch bfloat16, whose gradients the adjoint, called outside of it, can't take
+        with torch.autocast(x.device.type, enabled=False):
+            return function(x.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

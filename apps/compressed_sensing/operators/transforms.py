@@ -80,8 +80,9 @@ class SubsampledFourier(LinearOperator):
             dtype: precision.
 
         Raises:
-            UserError: when the mask has another shape, or keeps nothing.
+            UserError: when signals are no images, or the mask has another shape or keeps nothing.
         """
+        _check_images(signal_shape)
         plane = tuple(signal_shape[-2:])
         if mask.dtype != torch.bool or tuple(mask.shape) != plane:
             raise UserError(f"expected a mask of frequencies, true or false, of shape {plane}, got {mask.dtype} of "
@@ -130,7 +131,11 @@ def _drawn(n: int, m: int, seed: int) -> Tensor:
 
 
 def _check(signal_shape: Sequence[int], m: int) -> None:
-    if len(signal_shape) < 2:
-        raise UserError(f"expected images (..., height, width), got signals of shape {tuple(signal_shape)}")
+    _check_images(signal_shape)
     if not 1 <= m <= prod(signal_shape):
         raise UserError(f"expected 1 to {prod(signal_shape)} measurements, got m = {m}")
+
+
+def _check_images(signal_shape: Sequence[int]) -> None:
+    if len(signal_shape) < 2:
+        raise UserError(f"expected images (..., height, width), got signals of shape {tuple(signal_shape)}")

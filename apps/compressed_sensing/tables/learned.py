@@ -36,6 +36,7 @@ from torch import Generator, Tensor
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
 from apps.common.machine import set_threads
+from apps.common.options import known_names
 from apps.common.provenance import device_words
 from core_models.data import load as load_data
 from core_models.errors import UserError
@@ -125,11 +126,9 @@ def learned(
     if table == "transfer" and data not in OTHER:
         raise UserError(f"--data: expected {' or '.join(OTHER)} for the table of transfer, got {data!r}")
     known = _rows(table, data)
-    for name in methods or known:
-        if name not in known:
-            raise UserError(f"--methods: expected some of {'; '.join(known)}; got {name!r}")
+    names = known_names("methods", methods or known, known)
     options = _Options(work, training, batch_size, examples, results, again)
-    for name in methods or known:
+    for name in names:
         for number in m:
             for seed in seeds:
                 _cells(data, known[name], number, table, seed, options)

@@ -23,7 +23,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-from apps.common.building import working_folder_importable
+from apps.common.importing import working_folder_importable
 from apps.imitation.demonstrations import Demonstrations
 from apps.imitation.demonstrations.checking import check_spaces
 from apps.imitation.demonstrations.identity import plain_id

@@ -122,7 +122,7 @@ def test_in_transfer_one_half_stays_as_the_other_data_set_taught_it(tmp_path, mo
 
 
 def test_an_unknown_row_is_named(tmp_path):
-    with pytest.raises(UserError, match="expected some of UAE"):
+    with pytest.raises(UserError, match=r"--methods: expected some of UAE.* did you mean"):
         table.learned(methods=["UAEs"], results=tmp_path)
     with pytest.raises(UserError, match="expected mnist or omniglot for the table of transfer, got 'digits'"):
         table.learned(data="digits", table="transfer", results=tmp_path)

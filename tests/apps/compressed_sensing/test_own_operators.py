@@ -1,5 +1,7 @@
 """Operators of the user's own: through numpy, masks of pixels and of frequencies, kernels; and what is complex."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from planted_priors import LinearPrior
 from verb_targets import rows_of, summary_of
 
 from apps.compressed_sensing import CSGM, LASSO, Callables, LinearOperator, Matrix, SubsampledFourier, build_operator
+from apps.compressed_sensing.measurements import Stored
+from apps.compressed_sensing.measuring import channels_first, recipe_of
 from apps.compressed_sensing.operators import Blur, Mask
 from core_models.data import load
 from core_models.errors import UserError
@@ -26,9 +30,17 @@ def through_numpy(m=8, **options):
     return own, Matrix(torch.from_numpy(A), SHAPE)
 
 
+def through_torch(m=8):
+    """The same matrix by products of torch, which autocast would make bfloat16."""
+    same = through_numpy(m)[1]
+    A = same.matrix()
+    return Callables(lambda x: x.flatten(1) @ A.T, lambda y: (y @ A).reshape(-1, *SHAPE), signal_shape=SHAPE), same
+
+
+@pytest.mark.parametrize("made", [through_numpy, through_torch])
 @pytest.mark.parametrize("low_precision", [False, True])
-def test_a_prior_is_searched_through_numpy_as_through_torch(low_precision):
-    own, same = through_numpy()
+def test_a_prior_is_searched_through_functions_as_through_their_matrix(low_precision, made):
+    own, same = made()
     prior = LinearPrior()
     x = prior.sample(3, generator=torch.Generator().manual_seed(1))
     settings = {"penalty": 0.01, "steps": 60, "restarts": 2, "learning_rate": 0.1, "low_precision": low_precision}
@@ -89,6 +101,20 @@ def test_masks_of_pixels_hold_for_all_channels_or_value_by_value():
     assert Mask.of_pixels((2, 2, 2), torch.stack([plane, ~plane]))(x).tolist() == [[0, 3, 5, 6]]
     with pytest.raises(UserError, match=r"expected a mask of shape \(2, 2, 2\) or \(2, 2\)"):
         Mask.of_pixels((2, 2, 2), plane[:1])
+
+
+def test_a_mask_of_frequencies_of_what_is_no_image_is_refused():
+    with pytest.raises(UserError, match=r"expected images \(..., height, width\), got signals of shape \(16,\)"):
+        SubsampledFourier.of_frequencies((16,), torch.ones(16, dtype=torch.bool))
+
+
+def test_arrays_of_the_users_own_beside_another_operator_are_left_alone(tmp_path):
+    own = {"mask": np.array([0.5, 2.0]), "kernel": np.arange(3)}
+    for name, wanted in (("gaussian", []), ("mask", ["mask"]), ("blur", ["kernel"])):
+        arrays = {"operator": np.array(name), "m": np.array(5), **own}
+        arrays |= {"mask": np.eye(4)} if name == "mask" else {"kernel": np.ones((3, 3))} if name == "blur" else {}
+        recipe = recipe_of(arrays, tmp_path / "y.npz")
+        assert [option for option in own if getattr(recipe, option) is not None] == wanted
 
 
 OWN = {
@@ -160,3 +186,23 @@ def test_channels_last_in_signal_shape_are_refused(tmp_path, refused):
     np.savez(tmp_path / "y.npz", y=np.ones((2, 5)), A=np.ones((5, 192)))
     error = refused(*recover, "--signal_shape", "[8,8,3]")
     assert "--signal_shape: expected" in error and "give [3,8,8]" in error and "[192] for signals that are no" in error
+    error = refused(*recover, "--signal_shape", "[16,12,1]")
+    assert "give [1,16,12], which orders values alike, or [192]" in error
+
+
+def test_signals_of_shape_n_1_1_are_taken(tmp_path):
+    assert channels_first((100, 1, 1), "--signal_shape") == (100, 1, 1)
+    np.savez(tmp_path / "y.npz", y=np.ones((2, 5)), A=np.ones((5, 100)), x=np.ones((2, 100, 1, 1)))
+    assert Stored(tmp_path / "y.npz").signal_shape == (100, 1, 1)
+
+
+@pytest.mark.parametrize(("channels", "told"), [(1, "[1,8,8]"), (3, "[192] if they are no images")])
+def test_channels_last_in_stored_signals_are_refused_with_a_shape_that_is_taken(tmp_path, channels, told):
+    arrays = {"y": np.ones((2, 5)), "A": np.ones((5, 64 * channels)), "x": np.ones((2, 8, 8, channels))}
+    np.savez(tmp_path / "y.npz", **arrays)
+    with pytest.raises(UserError, match=re.escape(f"or add signal_shape {told}")):
+        Stored(tmp_path / "y.npz")
+    shape = [int(side) for side in told.split("]")[0][1:].split(",")]
+    np.savez(tmp_path / "y.npz", **arrays, signal_shape=np.array(shape))
+    batch = next(Stored(tmp_path / "y.npz").batches(2))
+    assert batch.truth is not None and tuple(batch.truth.shape[1:]) == tuple(shape)

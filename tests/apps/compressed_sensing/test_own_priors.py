@@ -8,6 +8,7 @@ from torch import nn
 from verb_targets import rows_of
 
 from apps.compressed_sensing import CSGM, Prior, build_operator
+from apps.compressed_sensing.generative.own_prior import require_shapes
 from core_models.errors import UserError
 
 SHAPE = (1, 4, 4)
@@ -26,12 +27,26 @@ def test_any_module_becomes_a_prior_of_images():
     torch.testing.assert_close(method.reconstruct(method.acquire(x)), x, rtol=0, atol=1e-2)
 
 
+class Pair(Generator):
+    """A generator that returns its latents beside its signals."""
+
+    latent_shape, event_shape = (3, 1, 1), SHAPE
+
+    def forward(self, z):
+        return super().forward(z), z
+
+    def decode(self, z):
+        return self(z)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Prior(Generator(), (3,), SHAPE, low=1, high=-1), "expected high above low"),
         (lambda: Prior(Generator(), (3,), (1, 5, 5)), r"into \(16, 1, 5, 5\), as its event_shape says, got \(16, 16\)"),
         (lambda: Prior(Generator(), (4,), SHAPE), r"decode latents \(16, 4\), as its latent_shape says, got mat1"),
+        (lambda: require_shapes(Pair()), "to decode latents .* got 'tuple' object has no attribute 'shape'"),
+        (lambda: Prior(Pair(), (3, 1, 1), SHAPE), "to decode latents .* got unsupported operand"),
         (lambda: CSGM(build_operator("gaussian", SHAPE, 2), nn.Linear(2, 2)).recover(torch.ones(1, 2)),
          "got Linear without decode and latent_shape and event_shape: apps.compressed_sensing.Prior makes one"),
         (lambda: CSGM(build_operator("gaussian", SHAPE, 2), object()).recover(torch.ones(1, 2)), "got object without"),

@@ -41,6 +41,19 @@ def test_a_truth_outside_the_range_that_signals_are_held_in_is_refused_with_the_
     ]
 
 
+@pytest.mark.parametrize(
+    ("prior", "words"), [("FromZero", "rescale them, or take that signal out"), ("FromMinusOne", "--method.clip false")]
+)
+def test_clipping_is_named_where_the_prior_leaves_the_range(tmp_path, refused, prior, words):
+    operator = build_operator("gaussian", (1, 4, 4), 10)
+    x = 3 * torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "y.npz", y=operator(x).numpy(), A=operator.matrix().numpy(), x=x.numpy(), noise=0.1)
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    given = ["--method", "PosteriorSampling", "--fit_data", "x.npz", "--prior", f"planted_priors.{prior}"]
+    error = refused("recover", "--input", "y.npz", *given, "--out", "out")
+    assert error.rstrip().endswith(words) and ("clip" in error) == (prior == "FromMinusOne")
+
+
 def test_measurements_that_signals_in_the_range_leave_unexplained_are_warned_of(tmp_path, call):
     signed(tmp_path / "y.npz", truth=False)
     quick = [*RECOVER, "--method.tolerance", 1e-3]

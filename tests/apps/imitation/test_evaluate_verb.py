@@ -248,6 +248,11 @@ def test_values_that_share_a_start_are_resampled_together():
     assert told["interval"] == pytest.approx([low, high]) and told["episodes"] == 120
 
 
+def test_a_statistic_that_takes_all_resamples_for_one_is_refused():
+    with pytest.raises(UserError, match=r"over the last axis, \(50,\) of \(50, n\) values, got \(\): np.mean\(values"):
+        bootstrap([1.0, 2.0, 3.0], np.mean, resamples=50)
+
+
 def test_a_single_episode_has_no_interval():
     told = Returns(np.array([3.0]), np.array([7])).summary()
     assert told["interval"] is None and told["interquartile_mean_interval"] is None and told["mean"] == 3.0

@@ -68,7 +68,10 @@ def test_the_environment_is_made_with_what_is_given_and_else_as_the_demonstratio
     assert call("signs.npz", "a") == 0
     assert call("signs.npz", "b", "--environment", "tiny_environments:TinySigns-v0") == 0
     assert call("signs.npz", "c", "--environment_kwargs", "{patience: 2}") == 0
+    assert "is made without" not in capsys.readouterr().err
     assert call("line.npz", "d", "--environment", "Other-v0") == 0  # the wind is none of its arguments
+    error = capsys.readouterr().err
+    assert 'warning: Other-v0 is made without {"wind": 2}, which' in error and "give --environment_kwargs" in error
     assert seen == [
         ("TinySigns-v0", {"patience": 3}), ("tiny_environments:TinySigns-v0", {"patience": 3}),
         ("TinySigns-v0", {"patience": 2}), ("Other-v0", {}),

@@ -3,9 +3,10 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from sb3_contrib import TRPO
-from stable_baselines3 import A2C
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tiny_environments import Line, Signs, demonstrate
@@ -117,6 +118,20 @@ def test_arguments_of_the_policy_are_added_to_those_of_here():
     assert BC(Line(), None, policy_kwargs=apart, normalise=False).policy.share_features_extractor is False
 
 
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
+def test_another_optimiser_has_none_of_adams_settings_and_what_is_saved_none_of_either(algorithm, tmp_path):
+    own = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.5}}
+    rows = demonstrate(Line(), 2)
+    for given, momentum in (({"optimizer_class": torch.optim.SGD}, 0), (own, 0.5)):
+        learner = GAIL(Line(), rows, **SMALL, algorithm=algorithm, generator_settings={"policy_kwargs": given}).learn(
+            40
+        )
+        assert learner.policy.optimizer.defaults["momentum"] == momentum
+    learner.save(tmp_path / "own.zip")
+    opened = {"trpo": TRPO, "ppo": PPO}[algorithm].load(tmp_path / "own.zip")
+    assert type(opened.policy.optimizer) is torch.optim.Adam
+
+
 def test_a_setting_that_cells_were_hashed_without_is_told_only_where_it_is_given():
     assert "policy_kwargs" not in constructor_settings(BC(Line(), None)) | default_settings(BC)
     assert constructor_settings(BC(Line(), None, policy_kwargs={"net_arch": [3]}))["policy_kwargs"] == {"net_arch": [3]}
@@ -138,6 +153,12 @@ def test_images_that_are_not_seen_as_images_are_warned_of(space):
             kind(env, rows, hidden=(4,))
         assert len(told) == 1 and "\n" not in str(told[0].message)
     BC(Spaces(space, env.action_space), None, hidden=(4,))  # what is opened again was warned of
+
+
+def test_layers_of_the_users_own_leave_the_warning_to_what_judges_steps():
+    env = Seen(spaces.Box(0, 1, (12, 10, 3), np.float32), spaces.Discrete(2))
+    with pytest.warns(UserWarning, match="taken for vectors of 360 numbers by what judges steps; for images"):
+        GAIL(env, shown(env), hidden=(4,), generator_settings={"policy_kwargs": OWN})
 
 
 def test_spaces_that_no_policy_can_be_built_for_are_one_line():

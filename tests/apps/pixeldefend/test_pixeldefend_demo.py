@@ -239,10 +239,10 @@ def test_report_draws_the_same_again_beside_what_others_wrote(tmp_path, done, ca
 
 
 def test_data_out_of_reach_is_said_and_is_no_error(tmp_path, call, monkeypatch):
-    def nowhere(_):
+    def nowhere(name, folder):
         raise NoSourceError("expected files,\nfound none")
 
-    monkeypatch.setattr(demo_module, "load_data", nowhere)
+    monkeypatch.setattr(demo_module, "load_as_trained", nowhere)
     status, out, error = call(tmp_path / "run", data="fashion-mnist")
     assert (status, out) == (0, "")
     line = "fashion-mnist is out of reach (expected files, found none): the demo of PixelDefend is left out\n"

@@ -5,9 +5,10 @@ import pytest
 from batch_targets import Bright, Smooth, attacked
 from PIL import Image
 
+import core_models
 from apps.__main__ import main
 from apps.common.cells import read_cells
-from apps.pixeldefend.detection import bits_per_dim
+from apps.pixeldefend.detection import bits_per_dim, calibrate
 from apps.pixeldefend.detection.obtain import obtain_calibration
 from core_models.autoregressive import PixelCNN, PixelCNNConfig
 from core_models.data import digest, load
@@ -65,6 +66,36 @@ def test_data_of_ones_own_under_the_name_of_a_known_set_is_refused(tmp_path, mod
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("verb", ["demo", "benchmark"])
+def test_a_density_that_can_have_no_calibration_is_refused_at_once(verb, run):
+    status, _, error = run(verb, "--data", "nowhere.npz", "--density", "my_models.Mine")
+    assert (status, len(error.strip().splitlines())) == (2, 1)
+    assert "--density my_models.Mine: expected a run folder with its calibration.npz, or zoo:NAME" in error
+
+
+def test_demo_and_benchmark_read_photos_in_the_size_that_the_density_was_trained_on(tmp_path, run, monkeypatch):
+    drawn = np.random.default_rng(0)
+    for place in range(20):
+        path = tmp_path / "photos" / f"kind{place % 2}" / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn.integers(0, 256, (8 + place, 9), dtype=np.uint8)).save(path)
+    density = PixelCNN(PixelCNNConfig(event_shape=(1, 8, 8), filters=2, blocks=1, features=4)).eval()
+    core_models.save(density, tmp_path / "density")
+    RunFolder(tmp_path / "density").write_config({"image_size": 8})
+    x = load(tmp_path / "photos", image_size=8).images("test")
+    calibrate(density, x, data="photos", split="test").save(tmp_path / "density" / "calibration.npz")
+    core_models.save(Bright((1, 8, 8)), tmp_path / "classifier")
+    given = ["--data", tmp_path / "photos", "--density", tmp_path / "density", "--images", len(x)]
+    table = ["--tables", "[density]", "--knowing_images", 1, "--work", tmp_path / "work", "--results", tmp_path / "r"]
+    assert run("benchmark", *given, *table)[0] == 0
+    (cell,) = read_cells(tmp_path / "r", app="pixeldefend")
+    assert cell.value == pytest.approx(bits_per_dim(density, x).mean(), rel=1e-5)
+    small = ["--attacks", "[rand]", "--bpda_images", 1, "--bpda_steps", 1, "--classifier", tmp_path / "classifier"]
+    monkeypatch.setattr("apps.pixeldefend.demo.draw_figures", lambda *_: [])  # of too few images for a figure
+    status, _, error = run("demo", *given, *small, "--out", tmp_path / "demo")
+    assert status == 0, error
+
+
 def test_a_kept_calibration_is_not_taken_for_other_data_of_the_same_name(tmp_path, monkeypatch):
     names = []
     for folder, seed in (("a", 1), ("b", 2)):
@@ -99,6 +130,7 @@ def test_options_that_make_no_sense_are_one_line(tmp_path, models, run):
     detect = ["detect", "--input", images, "--density", models / "density", "--calibration_data", path]
     for given, words in (
         ([*attack, "--threshold", 3], "--threshold: expected a density beside it, whose bits/dim it is of"),
+        ([*attack, "--images", 0, "--data", tmp_path / "none.npz"], "--images: expected 1 or more, got 0"),
         ([*attack, "--batch_size", 0], "--batch_size: expected 1 or more, got 0"),
         (density_table(models, tmp_path, path, "--batch_size", 0), "--batch_size: expected 1 or more, got 0"),
         ([*detect, "--out", tmp_path / "out", "--batch_size", 0], "batch_size: expected 1 or more, got 0"),

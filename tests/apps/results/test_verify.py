@@ -112,10 +112,14 @@ def test_the_verb_reports_and_fails_where_a_cell_does(app, capsys):
 
 
 def test_a_command_takes_as_long_as_all_cells_that_it_makes(app, capsys):
-    for row in ("A", "B"):
-        write_cell("cells", cell(row, seconds=700.0, command="genapps made --both"))
+    for row, seconds in (("A", 700.0), ("B", 700.5)):
+        write_cell("cells", cell(row, seconds=seconds, command="genapps made --both"))
     assert main(["verify", "--folder", "cells", "--row", "A"]) == 0
     assert "1 cells, 0 of them can be made again in 20 minutes each; 1 take longer" in capsys.readouterr().out
+    for row in ("C", "D", "E"):  # three figures of one measurement
+        write_cell("measured", cell(row, seconds=700.0, command="genapps made --fail 2"))
+    assert main(["verify", "--folder", "measured"]) == 0
+    assert "3 cells, 3 of them can be made again in 20 minutes each" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

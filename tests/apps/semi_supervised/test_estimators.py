@@ -211,7 +211,7 @@ def test_flat_bytes_are_pixels_and_other_whole_numbers_are_not():
     rows[0, :2] = 0, 255
     assert np.allclose(Nearest().fit(rows, y).seen[0].numpy(), rows / 255)
     for counts in (rows - 1, rows // 2, rows + 0.5 * (np.arange(16) == 3)):
-        assert Nearest().fit(counts, y).scale_ == "standard"
+        assert Nearest().fit(counts, y).scaling_ == "standard"
 
 
 BYTES = np.random.default_rng(0).integers(0, 256, (20, 16), dtype=np.uint8)
@@ -233,9 +233,36 @@ def test_rows_in_other_units_than_those_of_training_bring_a_warning(trained, giv
             fitted.predict(rows)
 
 
+def test_neither_a_dark_row_nor_a_glaring_training_pixel_brings_a_warning(recwarn):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 600, (20, 1, 4, 4)).astype(np.uint16)
+    images[3, 0, 1, 2] = 65535
+    model = Nearest().fit(images, np.arange(20) % 2)
+    for rows in (images, images[:3], images[:1] // 200):
+        model.predict(rows)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="expected rows in the units"):
+        model.predict(images[:3] // 200)
+
+
+class Scaling(Nearest):
+    """Keeps an array under a name that scikit-learn's own scalers have."""
+
+    def _fit(self, x, y, *, run, resume):
+        super()._fit(x, y, run=run, resume=resume)
+        self.scale_ = np.ones(3)
+
+
+def test_a_method_may_keep_a_scale_of_its_own(tmp_path):
+    model = Scaling().fit(BYTES, np.arange(20) % 2)
+    model.save(tmp_path)
+    for fitted in (model, load(tmp_path)):
+        assert len(fitted.predict(BYTES)) == 20 and np.array_equal(fitted.scale_, np.ones(3))
+
+
 def test_an_estimator_saved_without_the_range_of_its_training_rows_is_still_loaded(saved):
     fitted = json.loads((saved / "estimator.json").read_text())["fitted"]
-    edit(saved, fitted={name: entry for name, entry in fitted.items() if name not in ("input_range_", "scale_")})
+    edit(saved, fitted={name: entry for name, entry in fitted.items() if name not in ("usual_most_", "scaling_")})
     assert len(load(saved).predict(1e6 * np.ones((2, 2)))) == 2
 
 

@@ -55,6 +55,26 @@ def test_the_configuration_of_a_run_names_the_number_of_labels(tmp_path):
     assert run(*options, "--resume") == 0
 
 
+def test_a_run_of_another_default_number_of_labels_is_resumed_with_its_own(tmp_path, capsys):
+    options = ["train", *SVM, "--data", write(tmp_path / "own.npz", classes=2, each=40), "--out", tmp_path / "run"]
+    assert run(*options, "--labels", 50) == 0
+    assert run(*options, "--resume") == 0, capsys.readouterr().err
+    assert run(*options, "--labels", "null", "--resume") == 2
+    assert "labels (50 there, nothing here)" in capsys.readouterr().err.replace("None", "nothing")
+
+
+def test_a_number_of_none_is_offered_only_where_it_helps(tmp_path):
+    data, draws = write(tmp_path / "own.npz"), tmp_path / "draws"
+    make_task(data, 6, 0, draws=draws)
+    (kept,) = draws.iterdir()
+    kept.write_text("nothing")
+    loaded = make_task(data, None, 0).data
+    for given, labels, words in ((data, 6, "remove it"), (loaded, 7, "try 6$")):
+        with pytest.raises(UserError, match=words) as caught:
+            make_task(given, labels, 0, draws=draws)
+        assert "null" not in str(caught.value)
+
+
 def test_a_run_of_before_an_option_is_resumed_where_the_option_is_left_out(tmp_path, capsys):
     options = ["train", *SVM, "--data", write(tmp_path / "own.npz"), "--out", tmp_path / "run"]
     assert run(*options) == 0
@@ -78,6 +98,7 @@ def test_with_none_held_out_all_labels_are_learnt_from_and_no_error_is_claimed(t
     assert (summary["labels"], summary["n_test"], summary["test_error_percent"]) == (2, 0, None)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "not measured" in page and "no test split" in page and ">None" not in page
+    assert "latents of training images, coloured by predicted class" in page
     drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert drawn == {"analogies.png", "curves.png", "manifold.png", "samples.png", "tsne.png"}
     assert not make_task(**summary["task"], draws=tmp_path).scored  # as `report` makes it again

@@ -11,6 +11,7 @@ import pytest
 import apps.semi_supervised
 from apps.__main__ import main
 from apps.common.cli_parser import Parser
+from apps.semi_supervised.methods import own_class
 from apps.semi_supervised.verbs import M2, train
 from core_models.errors import UserError
 
@@ -101,6 +102,8 @@ def test_the_benchmark_has_a_row_for_it_and_the_command_makes_the_cell_again(fol
         ("own_first_methods.Absent", "expected a class path that can be imported, got 'own_first_methods.Absent'"),
         ("own_first_methods.torch", "expected a subclass of SemiSupervisedClassifier"),
         ("apps.semi_supervised.SemiSupervisedClassifier", "expected a subclass of SemiSupervisedClassifier"),
+        ("apps.semi_supervised.M1SVM", "expected apps.semi_supervised.M1SVM by its row, M1+SVM, got its class path"),
+        ("apps.semi_supervised.VAT", "expected apps.semi_supervised.VAT by its row, VAT, got"),
         (".Nearest", "expected a class path that can be imported"),
         ("M3", "or a class path, got 'M3'"),
     ],
@@ -108,6 +111,11 @@ def test_the_benchmark_has_a_row_for_it_and_the_command_makes_the_cell_again(fol
 def test_what_is_no_method_is_refused_by_the_benchmark(method, words, folder, capsys):
     assert run("benchmark", "--methods", f"[{method}]", "--data", "own.npz", "--results", "r", "--work", "w") == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_name_without_a_module_is_no_class_path():
+    with pytest.raises(UserError, match=r"class path of a method of your own, such as my_methods\.Mine, got 'M2'"):
+        own_class("M2")
 
 
 def test_every_name_of_the_front_door_is_there_and_is_where_it_says():

@@ -236,7 +236,9 @@ class OnPolicyLearner(OverSB3):
         if self.generator_settings.get("use_sde"):
             raise UserError("generator_settings: use_sde is not supported: rollouts here draw noise at every step")
         given = dict(self.generator_settings)
-        own = {"optimizer_kwargs": ADAM, **(given.pop("policy_kwargs", None) or {})}
+        own = dict(given.pop("policy_kwargs", None) or {})
+        if "optimizer_class" not in own:  # another optimiser has settings of its own
+            own = {"optimizer_kwargs": ADAM, **own}
         more |= given
         kind: Any = LearntTRPO if algorithm_class(self.algorithm) is TRPO else LearntPPO
         if isinstance(env, Spaces):
@@ -250,7 +252,7 @@ class OnPolicyLearner(OverSB3):
             space = wrapped.observation_space
             if self.steps % wrapped.num_envs:
                 raise UserError(f"steps: expected a multiple of the {wrapped.num_envs} environments, got {self.steps}")
-            warn_of_flattened(space)
+            warn_of_flattened(space, " by what judges steps" if "features_extractor_class" in own else "")
             more["n_steps"] = self.steps // wrapped.num_envs
             # SB3 warns of a batch cut short
             more.setdefault("batch_size", max(size for size in range(1, 257) if self.steps % size == 0))

@@ -9,8 +9,9 @@ Example:
     torch.Size([5, 1, 8, 8])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from apps.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .diagnosis import coverage as coverage
@@ -62,14 +63,4 @@ _HOME = {
 """The module of each name."""
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    # torch and scikit-learn are imported only when something of theirs is wanted, so that --help answers at once
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(PY) -m apps compressed-sensing demo --out runs/demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -n 2 --dist loadfile -rs
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
 
 test-gpu:
 	$(or $(wildcard $(PY)),python3) -m pytest -m gpu

@@ -12,3 +12,10 @@ torch.set_num_threads(1)
 
 # --doctest-modules would collect these files a second time, and their like names would clash
 collect_ignore_glob = ["*conftest.py"]
+
+# each of these takes one core a minute or more; begun last, they would leave the other idle
+LONG_FILES = ("test_readme.py", "test_pixeldefend_benchmark.py", "test_estimators.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)

@@ -31,10 +31,10 @@ QUICK = [
     ContractiveAutoencoder(
         hidden=(16,), epochs=1, steps=30, learning_rate=1e-2, fine_tuning_rate=3e-2, device="cpu"
     ),
-    VAT(hidden=(16,), epochs=60, eps=0.1, noise=0.0, labelled_batch_size=20, learning_rate=3e-2, device="cpu"),
-    Ladder(hidden=(16,), denoising=(0.1,), noise=(0.1,), epochs=60, labelled_batch_size=20, learning_rate=3e-2,
+    VAT(hidden=(16,), epochs=15, eps=0.1, noise=0.0, labelled_batch_size=20, learning_rate=3e-2, device="cpu"),
+    Ladder(hidden=(16,), denoising=(0.1,), noise=(0.1,), epochs=15, labelled_batch_size=20, learning_rate=3e-2,
            device="cpu"),
-    ImprovedGAN(hidden=(16,), generator_hidden=(8,), latent=2, noise=(0.0, 0.0), epochs=60, labelled_batch_size=20,
+    ImprovedGAN(hidden=(16,), generator_hidden=(8,), latent=2, noise=(0.0, 0.0), epochs=15, labelled_batch_size=20,
                 learning_rate=3e-2, ema=None, device="cpu"),
 ]  # fmt: skip
 

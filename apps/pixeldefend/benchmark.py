@@ -4,7 +4,7 @@ Protocol 1: the first test images of the data set, 8-bit adversarial images, acc
 The attacks of the paper's columns are made on the row's classifier alone and know of no defence; AutoAttack too is
 made there and carried over. BPDA, Square and the detector-aware attack are made on the whole defence, on fewer
 images; on a row that leaves likely images as they are, the detector-aware attack is made on the classifier and its
-density, for several weights of the likelihood, so that it passes unpurified. "Strongest" is the attack of the paper's
+density, in several variants, so that it passes unpurified. "Strongest" is the attack of the paper's
 columns that leaves the least accuracy; "Worst case" counts an image only where it withstands each of these attacks,
 "Worst case of all" only where it withstands those on the whole defence too. Adaptive purification leaves as they are
 images that are likelier than a quantile of held-out clean images. Nothing is chosen by the test set. A cell of an
@@ -143,7 +143,7 @@ def benchmark(
         more = f" --background {shlex.quote(background)}" if background else ""
         detection_table(grid("detection", f"--tables [detection]{more}"), eps, knowing_images, bpda_steps)
     if "sanity" in tables:
-        sanity_table(grid("sanity", "--tables [sanity]"), eps[0], eps_defend, knowing_images)
+        sanity_table(grid("sanity", "--tables [sanity]"), eps[0], eps_defend, knowing_images, bpda_steps)
 
 
 def _density(grid: Grid) -> None:

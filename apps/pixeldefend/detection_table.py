@@ -17,9 +17,10 @@ from torch import Tensor
 
 from core_models.data import load as load_data
 
+from . import attacks
 from .detection import area_under_curve, compressed_bits, controls, fingerprint, typicality_p_value
 from .detection.controls import OF_CLEAN
-from .knowing_columns import HIDING_WEIGHTS, hidden
+from .knowing_columns import HIDING_WEIGHTS, hidden, variant
 from .measuring import Grid, right
 from .table import OBLIVIOUS, Row
 
@@ -58,10 +59,12 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
     hiding: dict[str, dict[str, Any]] = {}
     for weight in HIDING_WEIGHTS:
         for budget in eps:
-            column = f"Detector-aware {budget}, weight {weight:g}"
+            column = f"Detector-aware {budget}, {variant(weight)}"
             hiding[column] = {"steps": steps, "weight": weight, "attacked": knowing_images, "of": "images that fool"}
+            if weight is None:  # cells of a weight are older than what tells an attack's versions apart
+                hiding[column] |= {"attack": attacks.describe("detector-aware", budget, steps=steps)}
 
-            def fooling(budget: int = budget, weight: float = weight) -> tuple[Tensor, Tensor]:
+            def fooling(budget: int = budget, weight: float | None = weight) -> tuple[Tensor, Tensor]:
                 found = hidden(experiment, net, budget, knowing_images, weight, steps)
                 before, after = (
                     right(experiment, net, images, y[:knowing_images]) for images in (x[:knowing_images], found)

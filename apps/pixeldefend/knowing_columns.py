@@ -1,11 +1,12 @@
 """The columns whose attacks know the whole defence: BPDA, Square and the attack that hides from the density.
 
 Each is made on what a row answers, purification included, on fewer images than the paper's columns. On rows that leave
-likely images as they are the detector-aware attack is made on the classifier and its density instead, for several
-weights of the likelihood, so that it passes unpurified.
+likely images as they are the detector-aware attack is made on the classifier and its density instead, in several
+variants, so that it passes unpurified: an image withstands it where it withstands each of them.
 
 Sources: Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security", ICML 2018; Carlini and
-Wagner, "Adversarial examples are not easily detected", AISec 2017.
+Wagner, "Adversarial examples are not easily detected", AISec 2017; Bryniarski et al., "Evading adversarial example
+detection defenses with orthogonal projected gradient descent", ICLR 2022.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ from .experiment import Experiment, images_hash
 from .measuring import Grid, accuracy, network, right, row_settings
 from .table import KNOWING, OBLIVIOUS, Row
 
-HIDING_WEIGHTS = (0.2, 1.0)
-"""What a bit/dim is worth to an attack that hides [nats of the classifier's loss]; each is tried."""
+HIDING_WEIGHTS = (None, 0.2, 1.0)
+"""What a bit/dim is worth to an attack that hides [nats of the classifier's loss], None for selective steps; each is
+tried."""
+
+
+def variant(weight: float | None) -> str:
+    """Returns what an attack that hides is called by its weight."""
+    return "selective" if weight is None else f"weight {weight:g}"
 
 
 def knowing_settings(title: str, bpda_steps: int, square_queries: int) -> dict[str, Any]:
@@ -53,17 +60,17 @@ def hides(row: Row, title: str) -> bool:
 
 
 def shown(experiment: Experiment, row: Row, title: str, told: dict[str, Any]) -> dict[str, Any]:
-    """Returns an attack as a reader should see it: one that hides has several weights, and the experiment's density.
+    """Returns an attack as a reader should see it: one that hides has several variants, and the experiment's density.
 
     The defaults that stand in their place are part of what cells are known by.
     """
     if not hides(row, title):
         return told
     kept = {name: value for name, value in told.items() if name != "weight"}
-    return {**kept, "density": experiment.density_id, "weights": HIDING_WEIGHTS}
+    return {**kept, "density": experiment.density_id, "variants": [variant(w) for w in HIDING_WEIGHTS]}
 
 
-def hidden(experiment: Experiment, row: Row, eps: int, images: int, weight: float, steps: int) -> Tensor:
+def hidden(experiment: Experiment, row: Row, eps: int, images: int, weight: float | None, steps: int) -> Tensor:
     """Returns images, as bytes, that fool a row's classifier and stay likely under the density, purified or not."""
     x, y = experiment.x[:images], experiment.y[:images]
     parameters = {"density": experiment.density, "weight": weight, "steps": steps}
@@ -78,7 +85,7 @@ def knowing_images_of(
     x, y = experiment.x[:images], experiment.y[:images]
     if hides(row, title):
         steps = parameters["steps"]
-        return [(f"weight {w}", hidden(experiment, row, eps, images, w, steps)) for w in HIDING_WEIGHTS]
+        return [(variant(w), hidden(experiment, row, eps, images, w, steps)) for w in HIDING_WEIGHTS]
     key = {
         **row_settings(experiment, row), "seed": experiment.seed, "images": images_hash(x), "knows the defence": True,
         "attack": attacks.describe(KNOWING[title], eps, **parameters),
@@ -108,7 +115,7 @@ def knowing(
     }  # fmt: skip
     seen = {**settings, "attack": shown(experiment, row, title, settings["attack"])}
     if hides(row, title):
-        settings["weights"] = HIDING_WEIGHTS
+        settings["variants"] = [variant(w) for w in HIDING_WEIGHTS]
         if row.purifying == "none":  # else it is part of the defence
             settings["density"] = experiment.density_id
 

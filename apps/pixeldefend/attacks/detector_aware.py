@@ -1,13 +1,18 @@
 r"""An attack that hides from the density as well: fool the classifier, and stay likely.
 
-.. math:: \max_{\|x' - x\|_\infty \le \epsilon} L(C(x'), y) + \lambda\, \ell(x'), \qquad
+.. math:: \max_{\|x' - x\|_\infty \le \epsilon} \ell(x') \text{ where } C(x') \ne y, \qquad
     \ell(x') = \frac{\log_2 p(x')}{D} = -\text{bits/dim}
 
-by projected sign ascent, through the gradient of the density. Of the points that fool, the likeliest is kept. Against a
-`Defended` the first term is that of BPDA.
+by projected sign ascent, through the gradient of the density. Of the points that fool, the likeliest is kept. Steps are
+selective: along the gradient of the classifier's loss where an image doesn't fool, along that of the likelihood where
+it does. With a `weight` they are along the gradient of their sum :math:`L(C(x'), y) + \lambda\, \ell(x')` instead: on
+an image classified with confidence the loss has next to no gradient, so that the likelihood alone decides, and one that
+fools is driven on by its loss. Against a `Defended` the gradient of the loss is that of BPDA.
 
-Source: Carlini and Wagner, "Adversarial examples are not easily detected", AISec 2017, section 2.3 (the detector's loss
-joins the attacker's); here the detector is the density of Song et al. (2018), section 3.
+Sources: Bryniarski, Hingun, Pachuca, Wang and Carlini, "Evading adversarial example detection defenses with orthogonal
+projected gradient descent", ICLR 2022, section 4.1 (selective steps); Carlini and Wagner, "Adversarial examples are not
+easily detected", AISec 2017, section 2.3 (the detector's loss joins the attacker's). Here the detector is the density
+of Song et al. (2018), section 3.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ def _step(eps: float, parameters: Mapping[str, Any]) -> int:
 @register(
     "detector-aware",
     title="Detector-aware",
-    source="Carlini and Wagner 2017 (AISec), section 2.3",
+    source="Bryniarski et al. 2022, section 4.1; Carlini and Wagner 2017 (AISec), section 2.3",
     derived={"step": _step},
     knows_defence=True,
 )
@@ -49,7 +54,7 @@ def detector_aware(
     eps: float,
     generator: Generator,
     density: nn.Module | None = None,
-    weight: float = 1.0,
+    weight: float | None = None,
     steps: int = 100,
     step: int | None = None,
     random_start: bool = False,
@@ -64,8 +69,8 @@ def detector_aware(
         generator: draws random starts.
         density: what the detector takes likelihoods from; by default that of a `Defended`. Its `log_prob` must have
             gradients in x.
-        weight: lambda, what a bit/dim is worth [nats of the classifier's loss]; of 0, the first point that fools is
-            kept.
+        weight: lambda, what a bit/dim is worth [nats of the classifier's loss], for steps along the sum of both; of 0,
+            the first point that fools is kept. By default steps are selective.
         steps: gradient steps.
         step: their length [levels]; by default 2.5 eps / steps, rounded, at least 1.
         random_start: whether to start from a random point of the box.
@@ -75,7 +80,7 @@ def detector_aware(
     """
     assert step is not None
     check_positive(steps=steps, step=step)
-    if weight < 0:
+    if weight is not None and not weight >= 0:
         raise UserError(f"expected weight of at least 0, got {weight!r}: likelihood can only be asked for")
     if density is None and isinstance(classifier, Defended):
         density = classifier.purifier.density
@@ -83,12 +88,20 @@ def detector_aware(
         came = "none" if density is None else type(density).__name__
         raise UserError(f"expected a density with a log_prob for detector-aware, got {came}: give density=")
     model = density
+    if weight is None:
+        _likely(model, x[:1])  # it may be asked for late, and shall be refused at once
 
     def judge(point: Images, labels: Labels) -> Judged:
         logits, loss, gradient = _classified(classifier, point, labels)
         fooled = logits.argmax(1) != labels
         if weight == 0:
             return Judged(fooled, torch.where(fooled, 0, loss), gradient)
+        if weight is None:
+            if fooled.any():  # the density is asked for those alone: it is what takes the time
+                likelihood, slope = _likely(model, point[fooled])
+                loss, gradient = loss.clone(), gradient.clone()  # a gradient may lie many times over one another
+                loss[fooled], gradient[fooled] = likelihood, slope
+            return Judged(fooled, loss, gradient)
         likelihood, slope = _likely(model, point)
         score = weight * likelihood + torch.where(fooled, 0, loss)
         return Judged(fooled, score, gradient + weight * slope)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_change
+from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_change, same_levels, smooth
+from torch import nn
+from torch.nn import functional as F
 
 from apps.pixeldefend.attacks import attack, correct
 from apps.pixeldefend.attacks.ascent import Judged, ascend
@@ -10,8 +12,15 @@ from apps.pixeldefend.defended import Defended, Purifier
 from core_models.errors import UserError
 
 
-def defended(eps=8, **settings):
-    return Defended(Purifier(LeftNeighbour(), eps=eps, **settings), classifier())
+def defended(eps=8, net=None, **settings):
+    return Defended(Purifier(LeftNeighbour(), eps=eps, **settings), net or classifier())
+
+
+class Sharp(nn.Module):
+    """Classifies as the small one does, with more confidence."""
+
+    def forward(self, x):
+        return 4 * classifier()(x)
 
 
 def accuracy(at, x, y):
@@ -101,6 +110,37 @@ def test_an_attacker_who_minds_the_detector_stays_likelier(through):
         bits[weight] = Purifier(density).bits_per_dim(found)
         assert int(fooled.sum()) > 10
     assert float((bits[1.0] - bits[0.0]).mean()) < -0.3
+
+
+@pytest.mark.parametrize("through", [False, True], ids=["classifier", "defended"])
+def test_selective_steps_fool_what_a_sum_leaves_right_and_stay_likelier(through):
+    """Confident images: the loss has next to no gradient, and the likelihood outweighs it from the first step on."""
+    x, y = digits(n=40)
+    density = LeftNeighbour().eval()
+    net = Sharp()
+    at = defended(net=net) if through else net
+    given = {} if through else {"density": density}
+    found = {w: attack("detector-aware", at, x, y, 32, weight=w, steps=20, **given) for w in (0.0, 1.0, None)}
+    fooled = {w: ~correct(at, own, y) for w, own in found.items()}
+    assert fooled[None].sum() >= 0.9 * fooled[0.0].sum() > fooled[1.0].sum()
+    both = fooled[None] & fooled[0.0]
+    bits = {w: Purifier(density).bits_per_dim(own)[both] for w, own in found.items()}
+    assert float((bits[None] - bits[0.0]).mean()) < -0.3
+
+
+def test_a_selective_step_is_along_one_gradient():
+    """By hand: one step on the loss, and from a point that fools one on the likelihood."""
+    x, _ = digits(n=20)
+    density = LeftNeighbour().eval()
+    right = smooth()(x).argmax(1)
+    for labels, model in ((right, smooth()), ((right + 1) % 10, None)):
+        at = x.clone().requires_grad_()
+        goal = -density.log_prob(at).sum() if model is None else -F.cross_entropy(model(at), labels, reduction="sum")
+        step = -torch.autograd.grad(goal, at)[0].sign() * 2 / 255
+        moved = (x + step).clamp(0, 1)
+        found = attack("detector-aware", smooth(), x, labels, 8, density=density, steps=1, step=2)
+        stayed = (found == x).flatten(1).all(1)  # the step made it no better
+        assert same_levels(found[~stayed], moved[~stayed]) and int(stayed.sum()) <= 10
 
 
 def test_among_points_that_fool_the_likeliest_is_kept():

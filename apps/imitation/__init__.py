@@ -14,6 +14,7 @@ from apps.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .codes import Coded as Coded
+    from .codes import CodedVecEnv as CodedVecEnv
     from .demonstrations import Demonstrations as Demonstrations
     from .demonstrations import RandomPolicy as RandomPolicy
     from .demonstrations import record as record
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .learners import InfoGAIL as InfoGAIL
     from .rewards import LearntReward as LearntReward
     from .rewards import LearntRewardVecEnv as LearntRewardVecEnv
+    from .trained import WithCode as WithCode
     from .trained import open_learner as open_learner
     from .trained import open_policy as open_policy
 
@@ -41,8 +43,8 @@ _HOME = {
     **dict.fromkeys(("make_env", "vector_env"), "environments.making"),
     **dict.fromkeys(("Returns", "film", "returns_of"), "evaluation"),
     **dict.fromkeys(("LearntReward", "LearntRewardVecEnv"), "rewards"),
-    **dict.fromkeys(("open_learner", "open_policy"), "trained"),
-    "Coded": "codes",
+    **dict.fromkeys(("WithCode", "open_learner", "open_policy"), "trained"),
+    **dict.fromkeys(("Coded", "CodedVecEnv"), "codes"),
 }
 """The module of each name."""
 

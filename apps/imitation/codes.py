@@ -37,6 +37,13 @@ def coded_space(space: spaces.Space, codes: int) -> spaces.Space:
     raise UserError(f"expected observations that are a vector, an image or a Dict of these, got {space}")
 
 
+def shows_code(space: spaces.Space, coded: spaces.Space) -> bool:
+    """Says whether observations have a code already, as those of a policy's space have."""
+    if isinstance(coded, spaces.Dict):
+        return isinstance(space, spaces.Dict) and "code" in space.spaces
+    return space.shape == coded.shape
+
+
 def as_dict(observations: Any) -> dict[str, Any]:
     """Returns images as the part `image` that they are beside a code; a dict as it is."""
     return observations if isinstance(observations, dict) else {"image": observations}
@@ -101,18 +108,36 @@ class CodedVecEnv(VecEnvWrapper):
     Args:
         venv: the environments.
         codes: how many values the code takes.
+        code: the one that is shown; those of all in turn when None.
+        seed: of codes that are drawn for each episode in place of going round; None for these.
+
+    Raises:
+        UserError: when there is no such value.
     """
 
-    def __init__(self, venv: VecEnv, codes: int) -> None:
+    def __init__(self, venv: VecEnv, codes: int, code: int | None = None, seed: int | None = None) -> None:
         super().__init__(venv, observation_space=coded_space(venv.observation_space, codes))
-        self.codes = codes
-        self.current = np.arange(self.num_envs) % codes
-        self._next = self.num_envs
+        if code is not None and not 0 <= code < codes:
+            raise UserError(f"expected a code from 0 to {codes - 1}, got {code}")
+        self.codes, self.fixed, self.seed_of_codes = codes, code, seed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rng = np.random.default_rng(self.seed_of_codes)
+        self._next = 0
+        self.current = np.array([self._code() for _ in range(self.num_envs)])
+
+    def _code(self) -> int:
+        """Returns the code of the episode that begins next."""
+        self._next += 1
+        if self.fixed is not None:
+            return self.fixed
+        drawn = self.seed_of_codes is not None
+        return int(self._rng.integers(self.codes)) if drawn else (self._next - 1) % self.codes
 
     def reset(self) -> Any:
         """Begins new episodes, with the codes from the first on."""
-        self.current = np.arange(self.num_envs) % self.codes
-        self._next = self.num_envs
+        self._begin()
         return with_code(self.venv.reset(), one_hot(self.current, self.codes))
 
     def step_wait(self) -> Any:
@@ -121,6 +146,5 @@ class CodedVecEnv(VecEnvWrapper):
         for i in np.flatnonzero(dones):
             code = one_hot(int(self.current[i]), self.codes)
             infos[i]["terminal_observation"] = with_code(infos[i]["terminal_observation"], code)
-            self.current[i] = self._next % self.codes
-            self._next += 1
+            self.current[i] = self._code()
         return with_code(observations, one_hot(self.current, self.codes)), rewards, dones, infos

@@ -24,8 +24,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from core_models.errors import UserError
 from core_models.files import atomic
 
+from .codes import Coded, CodedVecEnv, shows_code
 from .demonstrations.recording import Policy, RandomPolicy, play
 from .environments.making import Maker, make_env, name_of, vector_env
+from .learners import InfoGAIL
 from .statistics import bootstrap, interquartile_mean
 
 SIDE_BY_SIDE = 10
@@ -82,31 +84,64 @@ def returns_of(
     seed: int = 0,
     deterministic: bool = True,
     wrap: Callable[[VecEnv], VecEnv] | None = None,
+    code: int | None = None,
 ) -> Returns:
     """Returns what a policy gets in whole episodes.
 
     Args:
-        policy: anything with SB3's `predict`.
+        policy: anything with SB3's `predict`. An InfoGAIL is shown a code beside what is observed, where the
+            environments, and `wrap`, show it none.
         env_id: the environment's; or its class, or a function that returns a new one: some run side by side. An
             environment, or a VecEnv, runs as it is, and is left open.
         kwargs: what it is made with, where it is not made yet.
         episodes: how many.
         seed: of the environments.
         deterministic: the likeliest actions, not drawn ones.
-        wrap: put round the environments: what gives a policy of InfoGAIL its codes.
+        wrap: put round the environments.
+        code: of an InfoGAIL, the one to act by; drawn from the seed for each episode when left out.
 
     Raises:
-        UserError: when no episode is asked for, or there is no such environment.
+        UserError: when no episode is asked for, or there is no such environment or code.
     """
+    codes = _codes_of(policy, code)
     if episodes < 1:
         raise UserError(f"episodes: expected 1 or more, got {episodes}")
     envs = _environments(env_id, kwargs, min(SIDE_BY_SIDE, episodes), seed)
     wrapped = envs if wrap is None else wrap(envs)
     try:
+        if codes and _is_bare(wrapped, policy, code):
+            wrapped = CodedVecEnv(wrapped, codes, code, seed)
         return Returns(*play(policy, wrapped, episodes, seed=seed, deterministic=deterministic))
     finally:
         if not isinstance(env_id, gymnasium.Env | VecEnv):
             wrapped.close()
+
+
+def _codes_of(policy: Policy, code: int | None) -> int:
+    """Returns how many values the code of an InfoGAIL has, 0 of another policy.
+
+    Raises:
+        UserError: when a code is asked of another, or there is no such code.
+    """
+    codes = policy.codes if isinstance(policy, InfoGAIL) else 0
+    if code is not None and not 0 <= code < codes:
+        expected = f"0 to {codes - 1}" if codes else f"none, {type(policy).__name__} has no codes"
+        raise UserError(f"code: expected {expected}, got {code}")
+    return codes
+
+
+def _is_bare(env: gymnasium.Env | VecEnv, policy: Policy, code: int | None) -> bool:
+    """Says whether the code that an InfoGAIL takes is missing from an environment's observations.
+
+    Raises:
+        UserError: when it is not, and a code is asked for beside it.
+    """
+    assert isinstance(policy, InfoGAIL)
+    if not shows_code(env.observation_space, policy.observation_space):
+        return True
+    if code is not None:
+        raise UserError(f"code: expected none beside environments that show one themselves, got {code}")
+    return False
 
 
 def _environments(
@@ -140,11 +175,12 @@ def film(
     frames: int = 500,
     every: int = 1,
     wrap: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
+    code: int | None = None,
 ) -> Path:
     """Writes an episode as a film: GIF or, where imageio has ffmpeg, MP4; by the name's suffix.
 
     Args:
-        policy: anything with SB3's `predict`.
+        policy: anything with SB3's `predict`; an InfoGAIL as in `returns_of`.
         path: the file, .gif or .mp4.
         env_id: the environment's; or its class, or a function of `render_mode` that returns it.
         kwargs: likewise.
@@ -153,15 +189,18 @@ def film(
         frames: at most.
         every: steps between frames.
         wrap: put round the environment.
+        code: of an InfoGAIL, as in `returns_of`.
 
     Raises:
-        UserError: when the environment can't be drawn here, or the suffix is another.
+        UserError: when the environment can't be drawn here, the suffix is another, or there is no such code.
     """
+    codes = _codes_of(policy, code)
     path = check_film(path)
     check_drawn(env_id, kwargs)
     env = make_env(env_id, kwargs, render_mode="rgb_array")
     env = env if wrap is None else wrap(env)
     try:
+        env = Coded(env, codes, code) if codes and _is_bare(env, policy, code) else env
         pictures = _pictures(policy, env, seed, deterministic, frames, every)
     finally:
         env.close()

@@ -3,10 +3,12 @@ r"""What a learner learnt a reward to be, in the place of an environment's own: 
 .. math:: r(s, a) = -\log(1 - D(s, a)),\quad \log D(s, a),\quad \log D - \log(1 - D)
 
 and what AIRL, FEM, GTAL and InfoGAIL make of it: the numbers that the learner itself is given while it learns, by its
-networks as they are now. What differs from its own training: an environment says which action was taken after it was
-clipped to the space, while an on-policy learner judges the one before; and DAC's states that absorb (Kostrikov et al.,
-ICLR 2019, section 4.2) have no place in an environment, so that what an ended episode is worth comes with its last
-step, r(s, a) + gamma / (1 - gamma) r(s_absorbing). That of AIRL has -log pi of its own policy in it, at which it is
+networks as they are now. What differs from its own training: SB3's algorithms hand an environment their actions after
+they were clipped to the space, and that is what an on-policy learner judges too where its `clip_actions` is true; where
+it is false (demonstrations beyond the bounds, and InfoGAIL's default) it learnt from its own actions before clipping.
+AIRL's log pi is of the action that is handed over. And DAC's states that absorb (Kostrikov et al., ICLR 2019, section
+4.2) have no place in an environment, so that what an ended episode is worth comes with its last step,
+r(s, a) + gamma / (1 - gamma) r(s_absorbing). The reward of AIRL has -log pi of its own policy in it, at which it is
 aimed; what is meant to be taken to other policies is g alone (Fu et al., ICLR 2018, section 6): `transfer=True`.
 """
 
@@ -115,7 +117,7 @@ class RewardOf:
         seen = observations_to_tensor(observations, self.observation_space, device)
         taken = torch.as_tensor(np.asarray(actions), device=device).reshape(len(actions), -1).float()
         if isinstance(learner, GAIL):
-            found = learnt_reward(learner.discriminator(seen, taken), learner.reward)
+            found = learnt_reward(learner.discriminator(seen, learner.as_judged(taken)), learner.reward)
         elif isinstance(learner, Apprenticeship):
             found = self._of_apprenticeship(learner, seen, taken)
         elif isinstance(learner, AIRL):
@@ -134,20 +136,23 @@ class RewardOf:
         network = learner.reward_network
         assert isinstance(network, LinearReward)
         zero = {"positive": network.least, "negative": network.most}.get(learner.reward)
-        return network(seen, taken) if zero is None else network(seen, taken) - zero
+        worth: Tensor = network(seen, learner.as_judged(taken))
+        return worth if zero is None else worth - zero
 
     def _of_airl(self, learner: AIRL, seen: Observed, taken: Tensor, after: Observed, ended: Tensor) -> Tensor:
         network = learner.reward_network
         assert isinstance(network, ShapedReward)
+        judged = learner.as_judged(taken)
         if self.transfer:
-            return network.g(network.encoder(seen, taken)).squeeze(1)
-        return learnt_reward(network(seen, taken, after, ended) - self._log_probs(seen, taken), learner.reward)
+            return network.g(network.encoder(seen, judged)).squeeze(1)
+        return learnt_reward(network(seen, judged, after, ended) - self._log_probs(seen, taken), learner.reward)
 
     def _of_info_gail(self, learner: InfoGAIL, seen: Observed, taken: Tensor, true_rewards: Tensor) -> Tensor:
         bare, codes = learner._bare(seen)
-        critic = learner.judges.discriminator(bare, taken)
+        shown = learner.as_judged(taken)
+        critic = learner.judges.discriminator(bare, shown)
         judged = learnt_reward(critic, "positive") if learner.critic == "gan" else critic - self._zero
-        told = learner.judges.posterior.log_prob(bare, taken, codes)
+        told = learner.judges.posterior.log_prob(bare, shown, codes)
         found = learner.survival + learner.critic_weight * judged + learner.information * told
         if learner.augmentation:
             found = found + learner.augmentation * true_rewards

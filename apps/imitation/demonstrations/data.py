@@ -227,9 +227,11 @@ class Demonstrations:
         Args:
             trajectories: each an object with `obs` (steps + 1, ...), one array or a dict of arrays, `acts` (steps, ...)
                 and `terminal`, whether the episode ended with the last step; where they are there too, `rews` (steps,)
-                and `infos`, whose last one says by `TimeLimit.truncated` that it was a time limit that ended it.
+                and `infos`, whose last one says by `TimeLimit.truncated` that it was a time limit that ended it. Where
+                they are missing (the library's `rollout` leaves them out unless it is given `exclude_infos=False`) and
+                `terminal` is true, `terminated` is not known: DAC and AIRL ask for it, and it can be given here.
             environment: its gymnasium id.
-            **more: other fields: `environment_kwargs`, `codes`, `card`.
+            **more: other fields, which win: `terminated`, `environment_kwargs`, `codes`, `card`.
 
         Raises:
             UserError: when one has not one observation more than actions, or as the constructor.

@@ -35,12 +35,13 @@ def fields_of(trajectories: Sequence[Any]) -> dict[str, Any]:
                     f"after its last action, got {len(part)} in obs{f'[{key!r}]' if key else ''}"
                 )
     rewards: list[Any] = [getattr(own, "rews", None) for own in trajectories]
+    ended = [_terminated(own) for own in trajectories]
     return {
         "observations": _joined(seen, slice(None, -1)),
         "actions": single_precision(np.concatenate([np.asarray(own.acts) for own in trajectories])),
         "lengths": np.array([len(own.acts) for own in trajectories]),
         "rewards": None if any(own is None for own in rewards) else np.concatenate(rewards),
-        "terminated": np.array([_terminated(own) for own in trajectories]),
+        "terminated": None if any(own is None for own in ended) else np.array(ended),
         "final_observations": _joined(seen, slice(-1, None)),
     }
 
@@ -56,8 +57,14 @@ def _joined(seen: list[dict[str, Any]], rows: slice) -> Any:
     return found[""] if set(found) == {""} else found
 
 
-def _terminated(own: Any) -> bool:
-    """Says whether the environment ended an episode: the library's `terminal` is true of a time limit's end too."""
+def _terminated(own: Any) -> bool | None:
+    """Says whether the environment ended an episode: the library's `terminal` is true of a time limit's end too.
+
+    None where only `infos` could tell which of them it was, and there are none.
+    """
+    if not own.terminal:
+        return False
     infos = getattr(own, "infos", None)
-    cut = infos is not None and len(infos) and infos[-1].get("TimeLimit.truncated", False)
-    return bool(own.terminal) and not cut
+    if infos is None or not len(infos):
+        return None
+    return not infos[-1].get("TimeLimit.truncated", False)

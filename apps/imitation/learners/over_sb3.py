@@ -6,7 +6,7 @@ import inspect
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
@@ -28,6 +28,9 @@ class OverSB3(Learner):
 
     generator: Any
     """SB3's TRPO or PPO."""
+
+    UNNAMED: ClassVar[dict[str, Any]] = {}
+    """Settings that are told only where they are others: archives and cells that are older than they are had these."""
 
     def __init__(self, env: Any, demonstrations: Demonstrations | None, **settings: Any) -> None:
         raise NotImplementedError
@@ -75,10 +78,15 @@ class OverSB3(Learner):
         return self.generator.predict(observation, state, episode_start, deterministic)
 
     def save(self, path: Path | str) -> None:
-        """Writes a zip archive, which plain `TRPO.load` (or `PPO.load`) opens as the same policy."""
+        """Writes a zip archive, which plain `TRPO.load` (or `PPO.load`) opens as the same policy.
+
+        Settings that are functions, a schedule of the learning rate, say, can't be written, and are left out.
+        """
         own = {name: space_to_json(getattr(self, name)) for name in ("observation_space", "action_space")}
         settings: dict[str, Any] = {"learner": self.name, "settings": constructor_settings(self), **own}
         settings["num_timesteps"] = self.num_timesteps
+        left_out = [path for name in settings["settings"] for path in _functions_in(getattr(self, name), name)]
+        settings |= {"left_out": left_out} if left_out else {}
         write_archive(path, plain_algorithm(self.generator), settings, self._saved())
 
     @classmethod
@@ -98,12 +106,19 @@ class OverSB3(Learner):
             **changed: settings in the place of those that were saved.
 
         Raises:
-            UserError: when it isn't such a file, or the environment has other spaces.
+            UserError: when it isn't such a file, the environment has other spaces, or a setting to learn by was a
+                function, which no archive holds, and is not given again.
         """
         settings, tensors = read_archive(path, cls.name)
         own = Spaces(space_from_json(settings["observation_space"]), space_from_json(settings["action_space"]))
         given: Any = own if env is None else env
-        learner = cls(given, demonstrations, **{**settings["settings"], **changed})
+        lacking = [path for path in settings.get("left_out", []) if path.split(".")[0] not in changed]
+        if lacking and env is not None:
+            raise UserError(
+                f"{path} was trained with a function as {', '.join(lacking)}, which no archive holds: to go on "
+                f"learning, give {lacking[0].split('.')[0]} again, whole; to predict, leave out the environment"
+            )
+        learner = cls(given, demonstrations, **{**cls.UNNAMED, **settings["settings"], **changed})
         if (learner.observation_space, learner.action_space) != own:
             raise UserError(
                 f"{path} was trained on {own.observation_space} with actions {own.action_space}, the environment has "
@@ -115,11 +130,34 @@ class OverSB3(Learner):
 
 
 def constructor_settings(learner: Learner) -> dict[str, Any]:
-    """Returns the arguments of a learner's constructor, read from the attributes of the same names."""
+    """Returns the arguments of a learner's constructor, read from the attributes of the same names.
+
+    Left out are functions, which are no plain values and others in each process, and settings that `UNNAMED` knows.
+    """
     names: dict[str, None] = {}
     for kind in type(learner).__mro__:
         if issubclass(kind, Learner) and "__init__" in vars(kind):
             names |= dict.fromkeys(inspect.signature(kind).parameters)
     left_out = {"self", "env", "demonstrations", "tensorboard_log", "verbose"}
     settings = {n: getattr(learner, n) for n in names if n not in left_out and hasattr(learner, n)}
+    unnamed = learner.UNNAMED if isinstance(learner, OverSB3) else {}
+    settings = {n: _without_functions(v) for n, v in settings.items() if n not in unnamed or unnamed[n] != v}
     return json.loads(json.dumps(settings, default=str))
+
+
+def _is_function(value: Any) -> bool:
+    """Classes are told by their names: whoever opens the archive is asked for them."""
+    return callable(value) and not isinstance(value, type)
+
+
+def _without_functions(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_functions(part) for key, part in value.items() if not _is_function(part)}
+
+
+def _functions_in(value: Any, path: str) -> list[str]:
+    """Returns where there are functions in a setting, and in those that it is made of."""
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in _functions_in(part, f"{path}.{key}")]
+    return [path] if _is_function(value) else []

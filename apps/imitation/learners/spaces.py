@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, 
 from core_models.errors import UserError
 
 from ..demonstrations.identity import identity_of
+from ..spaces_as_json import Spaces
 
 
 def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
@@ -59,6 +60,18 @@ def refuse_normalised(env: gym.Env | VecEnv) -> None:
             "expected an environment without VecNormalize: the learner has a normalisation of its own inside, which a "
             "saved policy keeps; give env.venv"
         )
+
+
+def require_same(own: Spaces, env: VecEnv, who: str) -> None:
+    """Refuses environments of other spaces than a learner's.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    there = (env.observation_space, env.action_space)
+    for mine, theirs, what in zip(own, there, ("observations", "actions"), strict=True):
+        if mine != theirs:
+            raise UserError(f"the {who} has {what} of {mine}, the environment {theirs}: give the one it had")
 
 
 def check_spaces(observation: spaces.Space, action: spaces.Space, learner: str) -> tuple[spaces.Box, spaces.Box]:

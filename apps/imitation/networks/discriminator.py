@@ -5,6 +5,8 @@ r"""The discriminator, D(s, a) = P(expert | s, a), its loss, and the rewards tha
 Source: Ho and Ermon, "Generative adversarial imitation learning", NIPS 2016, equation 15, with the expert as the
 positive class. The penalty on the gradient, (||grad D(x)|| - 1)^2 at points between expert and learner, is that of
 Gulrajani et al., "Improved training of Wasserstein GANs", NIPS 2017, equation 3, taken on the logit.
+Points between images are images, and the gradient is with respect to these, through the layers that see them: held
+to its length in what they make of images alone, D could change as fast as it likes in the images themselves.
 """
 
 from __future__ import annotations
@@ -112,6 +114,54 @@ def logistic_loss(expert: Float[Tensor, " n"], learner: Float[Tensor, " m"], ent
         uncertain = softplus(both) - torch.sigmoid(both) * both
         loss = loss - 2 * entropy * uncertain.mean()
     return loss / 2
+
+
+def logistic_part(
+    logits: Float[Tensor, " n"], *, of_expert: bool, rows: int, all_rows: int, entropy: float = 0.0
+) -> Tensor:
+    """Returns what some rows add to `logistic_loss`: over all of both kinds it is the same loss, and gradient.
+
+    Args:
+        logits: of some pairs of one kind.
+        of_expert: which kind.
+        rows: how many there are of the kind.
+        all_rows: how many there are of both.
+        entropy: as in `logistic_loss`.
+    """
+    wanted = torch.full_like(logits, float(of_expert))
+    part = binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (2 * rows)
+    if entropy:
+        uncertain = softplus(logits) - torch.sigmoid(logits) * logits
+        part = part - entropy * uncertain.sum() / all_rows
+    return part
+
+
+def penalty_between(
+    network: Discriminator, expert: tuple[Observed, Tensor], learner: tuple[Observed, Tensor], *, target: float = 1.0
+) -> Tensor:
+    """Returns `gradient_penalty` of pairs of observations and actions, through what of the encoder has weights.
+
+    Lengths are those of gradients with respect to observations and actions: images from 0 to 1, vectors and actions
+    normalised, what is discrete one-hot.
+
+    Args:
+        network: whose logits.
+        expert: observations and actions (n, ...).
+        learner: as many.
+        target: as in `gradient_penalty`.
+    """
+    encoder = network.encoder
+    if not encoder.learns:
+        return gradient_penalty(network, encoder(*expert), encoder(*learner), target=target)
+    a, b = encoder.inputs(*expert), encoder.inputs(*learner)
+    share = torch.rand(len(expert[1]), device=expert[1].device)
+    points = []
+    for one, other in zip(a, b, strict=True):
+        s = share.reshape(-1, *[1] * (one.ndim - 1))
+        points.append((s * one + (1 - s) * other).detach().requires_grad_())
+    gradients = torch.autograd.grad(network.logits(encoder.of_inputs(points)).sum(), points, create_graph=True)
+    lengths = torch.cat([gradient.flatten(1) for gradient in gradients], 1).norm(dim=1)
+    return ((lengths - target) ** 2).mean()
 
 
 def gradient_penalty(

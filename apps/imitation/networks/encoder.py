@@ -7,7 +7,8 @@ discrete actions are one-hot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,23 @@ class Encoder(nn.Module):
             observations: rows, or a dict of rows.
             actions: rows of numbers, or (n,) of indices.
         """
-        found = [self.see(observations)]
+        return self.of_inputs(self.inputs(observations, actions))
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are weights in it: layers that see images."""
+        return any(True for _ in self.parameters())
+
+    def inputs(self, observations: Observed, actions: Tensor | None = None) -> list[Tensor]:
+        """Returns each part of the observation, and the action, as floats (n, ...): what needs no weights is done.
+
+        Images are from 0 to 1, vectors normalised, what is discrete one-hot.
+        """
+        parts = observations if isinstance(observations, dict) else {"observation": observations}
+        kinds: dict[str, Any] = dict(self.parts.items())
+        found = [kind.floats(parts[key]) for key, kind in kinds.items()]
+        if self.normaliser is not None and not isinstance(observations, dict):
+            found = [self.normaliser(found[0])]
         if self.action_space is not None:
             assert actions is not None
             if isinstance(self.action_space, spaces.Discrete):
@@ -113,14 +130,12 @@ class Encoder(nn.Module):
             else:
                 taken = actions.reshape(len(actions), -1).to(found[0].dtype)
                 found.append(taken if self.action_normaliser is None else self.action_normaliser(taken))
-        return torch.cat(found, 1)
+        return found
 
-    def see(self, observations: Observed) -> Tensor:
-        """Returns the part (n, ...) of the vectors that is of the observation."""
-        if isinstance(observations, dict):
-            return torch.cat([self.parts[key](observations[key]) for key in self.parts], 1)
-        found = self.parts["observation"](observations)
-        return found if self.normaliser is None else self.normaliser(found)
+    def of_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Returns the vectors (n, size) of what `inputs` returned."""
+        seen = [encoder(x) for encoder, x in zip(self.parts.values(), inputs, strict=False)]
+        return torch.cat([*seen, *inputs[len(seen) :]], 1)
 
 
 class _Vector(nn.Module):
@@ -128,8 +143,11 @@ class _Vector(nn.Module):
         super().__init__()
         self.size = int(np.prod(space.shape))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def floats(self, x: Tensor) -> Tensor:
         return x.reshape(len(x), -1).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class _OneHot(nn.Module):
@@ -138,6 +156,9 @@ class _OneHot(nn.Module):
         self.size, self.start = int(space.n), int(space.start)
 
     def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def floats(self, x: Tensor) -> Tensor:
         return nn.functional.one_hot(x.long().reshape(-1) - self.start, self.size).float()
 
 
@@ -157,8 +178,11 @@ class _Image(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.size = channels * height * width
 
+    def floats(self, x: Tensor) -> Tensor:
+        return x.float() / 255
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.float() / 255)
+        return self.layers(x)
 
 
 def _part(space: spaces.Space) -> _Vector | _OneHot | _Image:

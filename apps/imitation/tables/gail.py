@@ -214,6 +214,9 @@ def _cell(
     budget = 0 if kind is BC else steps or (task.off_policy_steps if off_policy else task.steps)
     if issubclass(kind, OnPolicyLearner) and kind is not AIRL:
         settings = {**settings, "reward": task.reward}
+    if issubclass(kind, OnPolicyLearner):
+        # as the cells that stand were made, those of Reacher and of our own experts too, whose actions were clipped
+        settings = {**settings, "clip_actions": False}
     if kind is BC:
         settings = {**settings, **task.cloning}
     env = vector_env(task.env_id, task.kwargs, environments=1, seed=seed, demonstrations=rows)

@@ -175,7 +175,7 @@ def frame_accuracy(learner: InfoGAIL, labelled: Demonstrations) -> float:
         labelled: rows as the learner was given them, with the modes of their trajectories.
     """
     assert labelled.codes is not None and isinstance(labelled.observations, np.ndarray)
-    observations, actions = torch.as_tensor(labelled.observations), torch.as_tensor(labelled.actions)
+    observations, actions = torch.as_tensor(labelled.observations), learner.as_judged(torch.as_tensor(labelled.actions))
     told = learner.judges.posterior(observations, actions).argmax(1).numpy()
     return matched_accuracy(told, labelled.codes[labelled.trajectory_of_rows()])
 

@@ -201,7 +201,7 @@ def default_settings(kind: type[Learner]) -> dict[str, Any]:
     for base in reversed(kind.__mro__):
         if issubclass(base, Learner) and "__init__" in vars(base):
             found |= {n: p.default for n, p in inspect.signature(base).parameters.items() if p.default is not p.empty}
-    left_out = ("seed", "tensorboard_log", "verbose", "policy_kwargs")
+    left_out = ("seed", "tensorboard_log", "verbose", "policy_kwargs", "clip_actions")
     return {name: value for name, value in found.items() if name not in left_out}
 
 
@@ -234,7 +234,8 @@ def trained(
     if features is not None:
         env, demonstrations = FeaturesVecEnv(env, features), features.encoded(demonstrations)
     kind, settings = settings_of(scene, method)
-    learner = kind(env, demonstrations, seed=seed, **settings)
+    drawn = {"clip_actions": False} if issubclass(kind, OnPolicyLearner) else {}  # as the cells that stand were made
+    learner = kind(env, demonstrations, seed=seed, **{**drawn, **settings})
     if isinstance(learner, BC):
         learner.learn(epochs=CLONING)
     elif isinstance(learner, GAIL):

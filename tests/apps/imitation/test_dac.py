@@ -1,11 +1,14 @@
 """DAC imitates from few pairs, needs them, saves what plain SAC opens, and goes on where it was killed."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import SAC as PlainSAC
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from tiny_control import demonstrate, linear_expert, mean_return, point
 from torch.nn.functional import softplus
 
@@ -152,6 +155,30 @@ def test_a_run_killed_and_resumed_ends_with_the_numbers_of_one_that_never_was(de
         DAC(point(size=2), demonstrations.take(2), seed=3, checkpoint_every=150, **SMALL).learn(
             600, checkpoint=file, resume=True
         )
+
+
+def test_callbacks_see_what_stable_baselines3_shows_and_environments_can_be_others(demonstrations):
+    class Look(BaseCallback):
+        def _on_step(self):
+            told.append({name: np.array(self.locals[name]) for name in ("actions", "new_obs", "rewards", "dones")})
+            episodes.append(list(self.model.ep_info_buffer))
+            return True
+
+    told, episodes = [], []
+    learner = DAC(point(size=2), demonstrations, **SMALL).learn(41, Look())
+    assert {name: value.shape for name, value in told[0].items()} == {
+        "actions": (1, 2), "new_obs": (1, 2), "rewards": (1,), "dones": (1,)
+    }  # fmt: skip
+    for before, after in itertools.pairwise(told):  # actions are those that moved the point
+        if not after["dones"][0]:
+            np.testing.assert_allclose(after["new_obs"], before["new_obs"] + 0.5 * after["actions"], atol=1e-6)
+    assert not episodes[19] and len(episodes[20]) == 1 and len(episodes[40]) == 2
+    first = episodes[40][0]
+    assert (first["l"], first["r"]) == (20, pytest.approx(sum(float(step["rewards"][0]) for step in told[:20]), 1e-5))
+    learner.set_env(make_vec_env(lambda: point(size=2), n_envs=3))
+    assert learner.learn(30).num_timesteps == 30 and learner.get_env().num_envs == 3
+    with pytest.raises(UserError, match="the DAC has observations of"):
+        learner.set_env(point(size=1))
 
 
 def test_the_policys_learning_rate_is_halved_by_the_steps_alone(demonstrations, tmp_path):

@@ -120,7 +120,14 @@ def test_trajectories_that_hold_their_last_observation_are_taken_apart():
     np.testing.assert_array_equal(found.observations, seen["state"])
     np.testing.assert_array_equal(found.actions, made.actions)
     assert found.lengths.tolist() == [3, 1, 2] and found.returns.tolist() == [3, 1, 2]
-    assert found.terminated.tolist() == [True, False, False]  # a fragment has no end, and a time limit's is none
+    assert found.terminated is None  # of the first only infos could tell
+    with pytest.raises(UserError, match="expected terminated in the demonstrations of Counted-v0, which they ask for"):
+        found.needed("terminated", "they ask for")
+    given = Demonstrations.from_trajectories(whole, "Counted-v0", terminated=np.array([True, False, False]))
+    whole[0].infos = cut[:1] * 3
+    found = Demonstrations.from_trajectories(whole, "Counted-v0", environment_kwargs={"wind": 2})
+    for own in (given, found):  # a fragment has no end, and a time limit's is none
+        assert own.terminated.tolist() == [True, False, False]
     assert (found.environment, found.environment_kwargs) == ("Counted-v0", {"wind": 2})
     for own in whole:  # of a Dict the library has a class of its own; rewards may be missing
         own.obs = SimpleNamespace(unwrap=lambda parts=own.parts: parts)

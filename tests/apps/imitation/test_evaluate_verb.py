@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny_environments import Line, Sides, Signs, demonstrate
 
 from apps.imitation import demonstrations
 from apps.imitation.__main__ import main
+from apps.imitation.codes import CodedVecEnv
 from apps.imitation.environments.making import vector_env
 from apps.imitation.evaluate import Scale, group_words, over_runs
 from apps.imitation.evaluation import Returns, film, random_returns, returns_of
@@ -95,6 +97,72 @@ def test_a_film_of_an_environment_that_has_no_id(tmp_path):
     assert (tmp_path / "own.gif").read_bytes()[:3] == b"GIF"
     with pytest.raises(UserError, match="Line can't be drawn: it has no render mode rgb_array"):
         film(demonstrations.RandomPolicy(Line().action_space, 0), tmp_path / "line.gif", Line)
+
+
+class Told(Line):
+    """Is drawn, and keeps what was done in it; what is right doesn't matter."""
+
+    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    done: ClassVar[list] = []
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
+    def step(self, action):
+        self.done.append(float(action[0]))
+        return super().step(action)
+
+
+def coded_learner():
+    """Returns a learner whose action is its code: -0.5 or 0.5."""
+    learner = InfoGAIL(Told(), demonstrate(Line(), 2), steps=40, hidden=(4,), cloning_epochs=0)
+
+    def predict(observation, state=None, episode_start=None, deterministic=False):
+        return observation[..., -1:] - 0.5, state
+
+    learner.generator.predict = predict
+    return learner
+
+
+def test_a_policy_with_codes_is_given_them(tmp_path):
+    learner = coded_learner()
+
+    def codes(**more):
+        Told.done.clear()
+        returns_of(learner, *more.pop("env", (Told,)), episodes=8, **more)
+        return np.array(Told.done) > 0
+
+    assert codes(code=1).all() and not codes(code=0).any()
+    drawn = codes(seed=1)
+    assert 0 < drawn.mean() < 1 and np.array_equal(drawn, codes(seed=1)) and not np.array_equal(drawn, codes(seed=2))
+    rounds = codes(wrap=lambda envs: CodedVecEnv(envs, 2))
+    assert rounds.mean() == 0.5
+    assert np.array_equal(rounds, codes(env=(CodedVecEnv(vector_env(Told, environments=8, seed=0), 2),)))
+    assert len(codes(env=(Told(),), code=1)) == 8 * 20
+    film(learner, tmp_path / "one.gif", Told, code=1)
+    assert (np.array(Told.done[-20:]) > 0).all()
+    film(learner, tmp_path / "drawn.gif", Told, seed=3)
+    assert len(set(Told.done[-20:])) == 1
+    with pytest.raises(UserError, match="code: expected 0 to 1, got 2"):
+        returns_of(learner, Told, code=2)
+    with pytest.raises(UserError, match="expected none beside environments that show one themselves, got 1"):
+        returns_of(learner, Told, code=1, wrap=lambda envs: CodedVecEnv(envs, 2))
+    with pytest.raises(UserError, match="expected none, RandomPolicy has no codes, got 0"):
+        returns_of(demonstrations.RandomPolicy(Line().action_space, 0), Line, code=0)
+
+
+@pytest.mark.parametrize("bare", [np.zeros(2, np.float32), np.zeros((3, 2), np.float32)])
+def test_a_code_that_is_missing_is_asked_for(bare):
+    learner = InfoGAIL(Line(), demonstrate(Line(), 2), steps=40, hidden=(4,), cloning_epochs=0)
+    with pytest.raises(UserError, match="one of 2 codes, got none: give code="):
+        learner.predict(bare)
+    with pytest.raises(UserError, match="code: expected 0 to 1, got 2"):
+        learner.predict(bare, code=2)
+    assert len(learner.predict(bare, code=1)[0]) == len(bare) if bare.ndim == 2 else 1
 
 
 def test_runs_one_by_one_and_together(runs, tmp_path, call):

@@ -2,16 +2,19 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from demonstrations_made import counted
+from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
-from tiny_environments import Line, Sides, Signs, demonstrate
+from tiny_environments import Colours, Line, Sides, Signs, demonstrate
 from torch import nn
 
 from apps.imitation.learners import AIRL, GAIL, InfoGAIL
-from apps.imitation.networks.discriminator import Discriminator, gradient_penalty, logistic_loss
+from apps.imitation.networks.discriminator import Discriminator, gradient_penalty, logistic_loss, penalty_between
 
 DRAWS = 5
 """Seed of what a learner draws while it judges."""
@@ -123,6 +126,90 @@ def test_airl_tells_expert_from_learner_by_f_less_the_log_density(env):
         after = learner.reward_network(*own)
     assert learner._told["discriminator_loss"] == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(rewards, after - rollout.log_probs)
+
+
+@pytest.mark.parametrize("more", [{}, {"spectral_norm": True}, {"discriminator_batch": 50}, {"gradient_penalty": 2.0}])
+def test_images_are_passed_in_parts_and_the_gradient_is_that_of_all_at_once(more, monkeypatch):
+    given = demonstrate(Colours(), 2)
+    learner = GAIL(make_vec_env(Colours, n_envs=1, seed=0), given, steps=30, hidden=(4,), entropy=0.1, **more)
+    seen = learner.expert_observations[torch.arange(30) % 40].flip(3)
+    rollout = SimpleNamespace(observations=seen, actions=1 - learner.expert_actions[:30])
+    network, found, largest = learner.discriminator, [], []
+    network.encoder.register_forward_pre_hook(lambda _, given: largest.append(len(given[0])))
+    weights = copy.deepcopy(network.state_dict())
+    for at_a_time in (1000, 7):
+        monkeypatch.setattr("apps.imitation.learners.on_policy.gail.AT_A_TIME", at_a_time)
+        network.load_state_dict(weights)
+        network.zero_grad()
+        torch.manual_seed(DRAWS)
+        loss = learner._in_parts(rollout)
+        found.append((loss, *(p.grad.clone() for p in network.parameters())))
+    assert max(largest[2:]) == 7
+    if not more.get("gradient_penalty"):
+        network.load_state_dict(weights)
+        network.zero_grad()
+        torch.manual_seed(DRAWS)
+        found.append((learner._at_once(rollout), *(p.grad for p in network.parameters())))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-6)
+    assert all(float(part.abs().max()) > 0 for part in found[0])
+
+
+def test_airl_takes_all_rows_where_it_is_asked_for():
+    learner, before, rollout, _ = judged(AIRL, shaping=False, reward_hidden=(8,), reward_steps=1, reward_batch=0)
+    density = learner.policy.get_distribution(learner.expert_observations).log_prob(learner.expert_actions)
+    with torch.no_grad():
+        told = before(learner.expert_observations, learner.expert_judged, None, None) - density
+        own = before(rollout.observations, rollout.actions, None, None) - rollout.log_probs
+    assert learner._told["discriminator_loss"] == pytest.approx(float(halves(told, own).detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_penalty_between_images_is_of_the_gradient_in_the_images(parts):
+    """Which is found by differences here, not by derivatives."""
+    image = spaces.Box(0, 255, (3, 8, 8), np.uint8)
+    space = spaces.Dict({"image": image, "state": spaces.Box(-1, 1, (2,)), "kind": spaces.Discrete(3)})
+    torch.manual_seed(0)
+    network = Discriminator(space if parts else image, spaces.Discrete(2), (6,)).double()
+
+    def pairs():
+        seen = {"image": torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8)}
+        seen |= {"state": torch.randn(5, 2), "kind": torch.randint(3, (5, 1))}
+        return seen if parts else seen["image"], torch.randint(2, (5, 1)).float()
+
+    for encoder in network.encoder.parts.values():  # the rest of the test is in double precision
+        encoder.floats = lambda x, own=encoder.floats: own(x).double()
+    expert, learner = pairs(), pairs()
+    torch.manual_seed(DRAWS)
+    found = penalty_between(network, expert, learner)
+    found.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.encoder.parameters() if p.ndim > 1)
+    torch.manual_seed(DRAWS)
+    share = torch.rand(5)
+    lengths = []
+    for i in range(5):
+        ends = [network.encoder.inputs(*side) for side in (expert, learner)]
+        point = [share[i] * a[i : i + 1] + (1 - share[i]) * b[i : i + 1] for a, b in zip(*ends, strict=True)]
+        flat = torch.cat([x.flatten() for x in point])
+
+        def logit(x, like=point):
+            cut = x.split([own.numel() for own in like], 1)
+            given = [part.reshape(-1, *own.shape[1:]) for part, own in zip(cut, like, strict=True)]
+            return network.logits(network.encoder.of_inputs(given))
+
+        steps = torch.eye(len(flat), dtype=torch.float64) * 1e-6
+        with torch.no_grad():
+            lengths.append(((logit(flat + steps) - logit(flat - steps)) / 2e-6).norm())
+    torch.testing.assert_close(found.detach(), (torch.stack(lengths) - 1).square().mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_of_a_critic_of_images_reaches_the_layers_that_see_them():
+    more = {"critic_steps": 1, "judge_batch": 8, "posterior_steps": 1, "judge_hidden": (4,), "cloning_epochs": 0}
+    found = []
+    for penalty in (0.0, 100.0):
+        learner, *_ = judged(InfoGAIL, Colours, penalty=penalty, **more)
+        found.append(learner.judges.discriminator.encoder.state_dict())
+    assert any(not torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
 
 
 def test_airl_knows_after_which_steps_of_the_expert_no_state_follows():

@@ -2,10 +2,12 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from tiny_environments import Line, Signs, demonstrate
 from torch.distributions import kl_divergence
@@ -118,3 +120,31 @@ def test_a_policy_step_keeps_to_the_bound_on_the_divergence(kind):
         after = learner.policy.get_distribution(rollout.observations).distribution
     divergence = kl_divergence(before, after).mean()
     assert 1e-4 < float(divergence) <= 0.0105
+
+
+class Wide(Line):
+    """Line whose action has three numbers more, which do nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces.Box(-1, 1, (4,), np.float32)
+
+
+def test_the_bound_of_the_papers_is_had_by_settings():
+    """The bound is on the mean over the numbers of an action, and theirs on the sum."""
+    rows, found = demonstrate(Line()), []
+    rows = replace(rows, actions=np.repeat(rows.actions, 4, 1))
+    for given in ({}, {"target_kl": 0.01 / 4, "cg_damping": 0.1 / 4}):
+        learner = GAIL(make_vec_env(Wide, seed=0), rows, steps=400, hidden=(16,), generator_settings=given)
+        assert learner.generator.cg_damping == given.get("cg_damping", 0.1)
+        kept, own = [], learner.judge
+        learner.judge = lambda rollout, own=own, kept=kept: kept.append(rollout) or own(rollout)
+        before = copy.deepcopy(learner.policy)
+        learner.learn(400)
+        seen, after = kept[0].observations, copy.deepcopy(before)
+        moved = {name: value for name, value in learner.policy.state_dict().items() if "normaliser" not in name}
+        after.load_state_dict(moved, strict=False)
+        with torch.no_grad():
+            two = [policy.get_distribution(seen).distribution for policy in (before, after)]
+        found.append(float(kl_divergence(*two).sum(1).mean()))
+    assert found[0] > 0.011 and found[1] <= 0.0105

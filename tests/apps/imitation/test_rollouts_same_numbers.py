@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from sb3_contrib import TRPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -33,13 +34,18 @@ def test_advantages_are_stable_baselines3s_to_the_last_bit(envs):
     assert buffer.advantages.dtype == buffer.returns.dtype == np.float32
 
 
+NAMES = ("n_steps", "actions", "clipped_actions", "rewards", "dones")
+
+
 class Looking(BaseCallback):
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.seen, self.told, self.ends = [], [], []
 
     def _on_step(self):
         self.seen.append(self.locals["new_obs"].copy())
+        self.told.append({name: np.array(self.locals[name]) for name in NAMES})
+        self.ends += [info for info in self.locals["infos"] if "episode" in info]
         return True
 
 
@@ -52,3 +58,24 @@ def test_a_callback_sees_each_step_and_changes_nothing(kind):
     assert len(callback.seen) == 40 and len({seen.tobytes() for seen in callback.seen}) == 40
     first, second = (learner.policy.state_dict() for learner in learners)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", [Signs, Line])
+def test_a_callback_sees_the_names_and_shapes_that_stable_baselines3_shows(kind):
+    looks = []
+    for learns in (
+        lambda env, look: GAIL(env, demonstrate(kind()), steps=80, hidden=(8,)).learn(80, look),
+        lambda env, look: TRPO("MlpPolicy", env, n_steps=40, batch_size=40, seed=0, device="cpu").learn(80, look),
+    ):
+        looks.append(Looking())
+        learns(make_vec_env(kind, n_envs=2, seed=0), looks[-1])
+    for told, theirs in zip(looks[0].told, looks[1].told, strict=True):
+        assert {name: value.shape for name, value in told.items()} == {n: v.shape for n, v in theirs.items()}
+        assert told["n_steps"] == theirs["n_steps"]
+    told = {name: np.stack([step[name] for step in looks[0].told]) for name in NAMES}
+    assert len(looks[0].ends) == len(looks[1].ends) == told["dones"].sum() == 4
+    # what Monitor says of the first episode is the sum of what was seen of it
+    assert looks[0].ends[0]["episode"]["r"] == pytest.approx(told["rewards"][:20, 0].sum(), abs=1e-4)
+    if kind is Line:
+        np.testing.assert_array_equal(told["clipped_actions"], np.clip(told["actions"], -1, 1))
+        assert np.abs(told["actions"]).max() > 1

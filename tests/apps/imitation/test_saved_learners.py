@@ -10,6 +10,7 @@ import torch
 from sb3_contrib import TRPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
 from tiny_environments import Colours, Line, Sides, Signs, demonstrate
 
 from apps.imitation.environments.making import vector_env
@@ -176,6 +177,42 @@ def test_what_is_no_saved_learner_is_one_clear_line(tmp_path):
         FEM.load(tmp_path / "cut.zip")
     with pytest.raises(UserError, match="was trained on"):
         FEM.load(tmp_path / "fem.zip", env=make_vec_env(Signs, n_envs=1))
+
+
+def test_a_function_among_the_settings_is_left_out_and_asked_for_to_go_on(tmp_path):
+    given = {"generator_settings": {"learning_rate": lambda left: 1e-3 * left, "target_kl": 0.02}}
+    learner = made(GAIL, reseed_every=80, **given).learn(80)
+    learner.save(tmp_path / "gail.zip")
+    again, seen = GAIL.load(tmp_path / "gail.zip"), np.zeros((3, 2), np.float32)
+    assert again.generator_settings == {"target_kl": 0.02} and again.generator.target_kl == 0.02
+    np.testing.assert_array_equal(*(own.predict(seen, deterministic=True)[0] for own in (learner, again)))
+    env, rows = make_vec_env(Line, n_envs=2, seed=3), demonstrate(Line())
+    with pytest.raises(UserError, match=r"a function as generator_settings.learning_rate.* give generator_settings ag"):
+        GAIL.load(tmp_path / "gail.zip", env, rows)
+    GAIL.load(tmp_path / "gail.zip", env, rows, **given).learn(80)
+    other = {"generator_settings": {**given["generator_settings"], "learning_rate": lambda left: 1e-3 * left}}
+    assert identity(made(GAIL, reseed_every=80, **other)) == identity(learner)  # as in another process
+
+
+def test_learners_are_given_other_environments_and_loggers(tmp_path):
+    for kind, env, more in ((GAIL, Line, {}), (InfoGAIL, Sides, FEW)):
+        learner = made(kind, env, **more).learn(80)
+        before = learner.get_env()
+        assert before.num_envs == 2 and before.observation_space == learner.observation_space
+        learner.set_env(make_vec_env(env, n_envs=2, seed=7))
+        assert learner.get_env() is not before and learner.get_env().observation_space == learner.observation_space
+        learner.set_logger(configure(str(tmp_path / kind.name), ["csv"]))
+        assert learner.learn(80, reset_num_timesteps=False).num_timesteps == 160
+        assert learner.logger.get_dir() == str(tmp_path / kind.name)
+        learner.logger.close()
+        assert (tmp_path / kind.name / "progress.csv").stat().st_size
+        with pytest.raises(UserError, match=f"the {kind.name} has"):
+            learner.set_env(make_vec_env(Signs, n_envs=2))
+        with pytest.raises(UserError, match="expected 2 environments, as before, got 3"):
+            learner.set_env(make_vec_env(env, n_envs=3))
+        learner.save(tmp_path / "own.zip")
+        with pytest.raises(UserError, match="that has an environment: load"):
+            kind.load(tmp_path / "own.zip").set_env(env())
 
 
 @pytest.mark.parametrize("env", [Line, Signs, Colours, Sides])

@@ -30,7 +30,8 @@ from core_models.files import require_writable
 from core_models.training import seed_of
 from core_models.training.checkpoint import Checkpoint, TrainingState, check_same, load_checkpoint, save_checkpoint
 
-from ..spaces import as_vec_env, describe_env, from_unit
+from ...spaces_as_json import Spaces
+from ..spaces import as_vec_env, describe_env, from_unit, require_same
 from .policy import SquashedPolicy
 from .products import fast_products
 from .replay import Replay
@@ -123,9 +124,7 @@ class OffPolicyLearner(ABC):
                 )
             return given
         own = (self.env.observation_space, self.env.action_space)
-        for here, there, what in zip(own, given or own, ("observations", "actions"), strict=True):
-            if here != there:
-                raise UserError(f"the {self.NAME} has {what} of {there}, the environment {here}: give the one it had")
+        require_same(Spaces(*(given or own)), self.env, self.NAME)
         return own
 
     def _require_all(self) -> None:
@@ -150,6 +149,24 @@ class OffPolicyLearner(ABC):
     def get_env(self) -> VecEnv | None:
         """Returns the environments."""
         return self.env
+
+    def set_env(self, env: gym.Env | VecEnv, force_reset: bool = True) -> None:
+        """Learns in other environments from now on.
+
+        Args:
+            env: of the same spaces; any number of them.
+            force_reset: as stable-baselines3's; `learn` begins with new episodes anyhow.
+
+        Raises:
+            UserError: when their spaces are others.
+        """
+        require_same(Spaces(self.policy.observation_space, self.policy.action_space), as_vec_env(env), self.NAME)
+        self.env = as_vec_env(env)
+
+    @property
+    def ep_info_buffer(self) -> deque[dict[str, float]]:
+        """Returns ("r") and lengths ("l") of the last episodes, as stable-baselines3's algorithms keep them."""
+        return deque({"r": ret, "l": length} for ret, length in self._finished)
 
     def get_vec_normalize_env(self) -> None:
         """Returns None: normalisation is inside the learner."""
@@ -238,18 +255,20 @@ class OffPolicyLearner(ABC):
         self._good = (self.num_timesteps, self._tensors_copied())
         while self.num_timesteps < total:
             callbacks.on_rollout_start()
-            unit = self._explore(seen)
-            new, rewards, dones, infos = env.step(from_unit(unit, env.action_space))  # type: ignore[arg-type]
-            assert isinstance(new, np.ndarray)
+            # callbacks look for SB3's own names: actions, buffer_actions, new_obs, rewards, dones, infos
+            buffer_actions = self._explore(seen)
+            actions = from_unit(buffer_actions, env.action_space)  # type: ignore[arg-type]
+            new_obs, rewards, dones, infos = env.step(actions)
+            assert isinstance(new_obs, np.ndarray)
             self.num_timesteps += n
-            after, ended = new, dones.copy()
+            after, ended = new_obs, dones.copy()
             if dones.any():
-                after = new.copy()
+                after = new_obs.copy()
                 for i in np.flatnonzero(dones):
                     after[i] = infos[i]["terminal_observation"]
                     ended[i] = not infos[i].get("TimeLimit.truncated", False)
-            self._store(seen, unit, after, rewards, ended)
-            seen = new
+            self._store(seen, buffer_actions, after, rewards, ended)
+            seen = new_obs
             returns += rewards
             lengths += 1
             callbacks.update_locals(locals())

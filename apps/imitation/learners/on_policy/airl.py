@@ -93,7 +93,7 @@ class AIRL(OnPolicyLearner):
         reward_hidden: Sizes of the layers of g and h.
         reward_learning_rate: Adam's.
         reward_steps: Steps of Adam an iteration.
-        reward_batch: Steps of expert and learner each in a step of Adam.
+        reward_batch: Steps of expert and learner each in a step of Adam; 0 takes all of them.
         state_only: The reward g sees no action.
         shaping: With h, as published; without it subsampled demonstrations will do.
 
@@ -161,7 +161,7 @@ class AIRL(OnPolicyLearner):
         _, expert_log_probs = evaluate(self.policy, self.expert_observations, actions)
         following = rollout.next_observations() if self.shaping else None
         ended = rollout.dones & ~rollout.truncated if self.shaping else None
-        expert = (self.expert_observations, self.expert_actions, self.expert_following, self.expert_ended)
+        expert = (self.expert_observations, self.expert_judged, self.expert_following, self.expert_ended)
         learner = (rollout.observations, rollout.actions, following, ended)
         for _ in range(self.reward_steps):
             loss = logistic_loss(
@@ -183,7 +183,7 @@ class AIRL(OnPolicyLearner):
         log_probs: Tensor, *, some: bool = False,
     ) -> Tensor:  # fmt: skip
         """Returns f - log pi: of all steps, or of as many as a step of Adam takes."""
-        if some:
+        if some and self.reward_batch:
             index = torch.randint(len(actions), (self.reward_batch,), device=actions.device)
             observations, actions, log_probs = rows(observations, index), actions[index], log_probs[index]
             following = None if following is None else rows(following, index)

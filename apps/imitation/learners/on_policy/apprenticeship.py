@@ -101,7 +101,7 @@ class Apprenticeship(OnPolicyLearner):
         """Chooses w by a rollout, and returns what its steps are worth."""
         network = self.reward_network
         assert isinstance(network, LinearReward)
-        expert = self._features(self.expert_observations, self.expert_actions)
+        expert = self._features(self.expert_observations, self.expert_judged)
         learner = self._features(rollout.observations, rollout.actions)
         network.weights.copy_(self.best_weights(expert.mean(0), learner.mean(0)))
         self.tell("behind_the_expert", float(network.weights @ (expert.mean(0) - learner.mean(0))))

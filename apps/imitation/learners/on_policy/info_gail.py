@@ -9,8 +9,9 @@ D is a Wasserstein critic, high on the expert; or, by a switch, the discriminato
 behavioural cloning with random codes, and D and Q learn from the last trajectories, not from the newest alone.
 
 Source: Li, Song and Ermon, "InfoGAIL: interpretable imitation learning from visual demonstrations", NIPS 2017,
-equations 1 to 4 and algorithm 2 (the paper writes D with the opposite sign). Policy steps by TRPO at KL 0.01, gamma
-0.95, lambda 0.97, with advantages scaled and not centred, as in the authors' code.
+equations 1 to 4 and algorithm 2 (the paper writes D with the opposite sign). Policy steps by TRPO at KL 0.01 (the mean
+over the numbers of a continuous action, and theirs is its sum: `gail.py`), gamma 0.95, lambda 0.97, with advantages
+scaled and not centred, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -27,15 +28,14 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Generator, Tensor, nn
 
-from core_models.errors import UserError
+from core_models.errors import UserError, require_numbers
 
 from ...codes import CodedVecEnv, as_dict, one_hot, with_code
 from ...demonstrations import Demonstrations
-from ...networks import Discriminator, Normaliser, Posterior, gradient_penalty, learnt_reward
-from ...networks.discriminator import logistic_loss
+from ...networks import Discriminator, Normaliser, Posterior, learnt_reward
+from ...networks.discriminator import logistic_loss, penalty_between
 from ...networks.encoder import Observed, rows
 from ...policies import takes_vectors
-from ..base import expert_pairs
 from .learner import OnPolicyLearner
 from .past import Trajectory, from_tensors, joined, to_tensors
 from .rollouts import AT_A_TIME, Rollout
@@ -105,6 +105,7 @@ class InfoGAIL(OnPolicyLearner):
         target: Q is taught this much of the code, and the rest is spread over all values: 1 for the code alone.
         replay: Trajectories, the last ones, that D and Q learn from; 0 for those of the iteration alone.
         cloning_epochs: Epochs of behavioural cloning with random codes before the first iteration; 0 for none.
+        clip_actions: As `OnPolicyLearner`'s, but false when left out, as in the authors' code.
         spread: Least standard deviation of actions after cloning: where experts hardly differ, a policy that does as
             they do tries nothing new, and moves little within the bound on its KL divergence; 0 leaves it.
     """
@@ -138,6 +139,7 @@ class InfoGAIL(OnPolicyLearner):
         spread: float = 0.0,
         gamma: float = 0.95,
         gae_lambda: float = 0.97,
+        clip_actions: bool | None = False,
         **common: Any,
     ) -> None:
         if critic not in ("wasserstein", "wasserstein-clip", "gan"):
@@ -153,10 +155,18 @@ class InfoGAIL(OnPolicyLearner):
         self.posterior_actions = posterior_actions
         self.penalty, self.clip, self.target = penalty, clip, target
         self.replay, self.cloning_epochs, self.spread = replay, cloning_epochs, spread
+        require_numbers(
+            above_0={"judge_hidden": self.judge_hidden, "critic_learning_rate": critic_learning_rate,
+                     "posterior_learning_rate": posterior_learning_rate, "judge_batch": judge_batch, "clip": clip},
+            from_0={"critic_steps": critic_steps, "posterior_steps": posterior_steps, "penalty": penalty,
+                    "replay": replay, "cloning_epochs": cloning_epochs, "spread": spread, "target": target},
+        )  # fmt: skip
+        if target > 1:
+            raise UserError(f"target: expected a number from 0 to 1, got {target}")
         self.past: deque[Trajectory] = deque(maxlen=replay or None)
         """What D and Q learn from."""
         common["generator_settings"] = {"normalize_advantage": False, **(common.get("generator_settings") or {})}
-        super().__init__(env, demonstrations, gamma=gamma, gae_lambda=gae_lambda, **common)
+        super().__init__(env, demonstrations, gamma=gamma, gae_lambda=gae_lambda, clip_actions=clip_actions, **common)
         if demonstrations is not None and cloning_epochs:
             self._clone()
             self._good = self._weights()
@@ -183,7 +193,17 @@ class InfoGAIL(OnPolicyLearner):
             episode_start: none.
             deterministic: the mean of the actions, or the likeliest.
             code: the one to act by.
+
+        Raises:
+            UserError: when there is no code, neither in the observation nor given, or it has no such value.
         """
+        if code is None and self._is_bare(observation):
+            raise UserError(
+                f"expected observations with one of {self.codes} codes, got none: give code=, or wrap the environment "
+                "(Coded, CodedVecEnv)"
+            )
+        if code is not None and not 0 <= code < self.codes:
+            raise UserError(f"code: expected 0 to {self.codes - 1}, got {code}")
         if code is not None:
             vector = isinstance(self.observation_space, spaces.Box)
             name, shape = ("", (0,)) if vector else self._bare_part()
@@ -193,6 +213,12 @@ class InfoGAIL(OnPolicyLearner):
             code_rows = np.repeat(shown[None], len(first), 0) if batch else shown
             return self.generator.predict(with_code(observation, code_rows), state, episode_start, deterministic)
         return self.generator.predict(observation, state, episode_start, deterministic)
+
+    def _is_bare(self, observation: Any) -> bool:
+        """Says whether an observation, or several, is one of the environment alone."""
+        if isinstance(self.observation_space, spaces.Dict):
+            return not (isinstance(observation, Mapping) and "code" in observation)
+        return np.shape(observation)[-1:] == self.bare_space.shape
 
     def _bare_part(self) -> tuple[str, tuple[int, ...]]:
         """Returns the name and the shape of a part of the observations that is not the code."""
@@ -233,13 +259,11 @@ class InfoGAIL(OnPolicyLearner):
         space = self.bare_space
         if isinstance(space, spaces.Dict):
             demonstrations = demonstrations.seen_as(as_dict)
-        self.expert_observations, self.expert_actions = expert_pairs(
-            demonstrations, space, self.action_space, self.generator.device
-        )
+        self._take_pairs(demonstrations, space)
         self._trajectory_of_row = torch.as_tensor(demonstrations.trajectory_of_rows())
         # with codes that go round: the policy's normalisation covers them too
         codes = self._trajectory_of_row % self.codes
-        self._normalise(self._coded(self.expert_observations, codes), self.expert_actions)
+        self._normalise(self._coded(self.expert_observations, codes), self.expert_judged)
 
     def _coded(self, observations: Observed, codes: Tensor) -> Observed:
         """Returns the policy's observations, from those without a code and codes (n,)."""
@@ -285,7 +309,7 @@ class InfoGAIL(OnPolicyLearner):
     @torch.no_grad()
     def critic_of_expert(self, observations: Observed, actions: Tensor) -> Tensor:
         """Returns what D says on average of the expert's pairs, a scalar: the zero of a Wasserstein critic."""
-        parts = torch.arange(len(actions), device=actions.device).split(AT_A_TIME)
+        parts, actions = torch.arange(len(actions), device=actions.device).split(AT_A_TIME), self.as_judged(actions)
         told = [self.judges.discriminator(rows(observations, part), actions[part]) for part in parts]
         return torch.cat(told).mean()
 
@@ -322,14 +346,13 @@ class InfoGAIL(OnPolicyLearner):
         n, m = len(self.expert_actions), len(actions)
         for _ in range(self.critic_steps):
             i, j = (torch.randint(k, (self.judge_batch,), device=actions.device) for k in (n, m))
-            expert = network.encoder(rows(self.expert_observations, i), self.expert_actions[i])
-            learner = network.encoder(rows(observations, j), actions[j])
-            if self.critic == "gan":
-                loss = logistic_loss(network.logits(expert), network.logits(learner), 1e-3)
-            else:
-                loss = network.logits(learner).mean() - network.logits(expert).mean()
+            expert = rows(self.expert_observations, i), self.expert_judged[i]
+            learner = rows(observations, j), actions[j]
+            of_learner, of_expert = network(*learner), network(*expert)  # in this order, as gradients are summed by it
+            gan = self.critic == "gan"
+            loss = logistic_loss(of_expert, of_learner, 1e-3) if gan else of_learner.mean() - of_expert.mean()
             if self.critic == "wasserstein":
-                loss = loss + self.penalty * gradient_penalty(network, expert, learner)
+                loss = loss + self.penalty * penalty_between(network, expert, learner)
             self._critic_optimizer.zero_grad()
             loss.backward()
             self._critic_optimizer.step()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib import TRPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
@@ -40,7 +42,7 @@ from ...policies import (
 from ...spaces_as_json import Spaces
 from ..base import expert_pairs
 from ..over_sb3 import OverSB3
-from ..spaces import refusals, refuse_normalised
+from ..spaces import refusals, refuse_normalised, require_same
 from .ppo import FastPPO
 from .rollouts import LearntRewards, Rollout
 from .trpo import FastTRPO
@@ -87,8 +89,14 @@ class OnPolicyLearner(OverSB3):
         gamma: Discount of the learnt rewards.
         gae_lambda: Of generalised advantage estimation.
         normalise: The vector observations, by the demonstrations and what is seen after.
+        clip_actions: Whether what judges the steps sees actions clipped to the bounds of the space, as the environment
+            executes them; the policy's densities and its update keep those that it drew. Left out: it does, unless an
+            action of the demonstrations lies beyond the bounds. Then they were recorded before clipping, as the files
+            of Ho and Ermon's authors are, and both sides are compared so. Else |a| > 1 alone tells the learner.
         generator_settings: Other arguments of SB3's algorithm; its policy_kwargs are added to those of here, and win: a
-            features_extractor_class of your own, say. What judges steps has layers of its own for images.
+            features_extractor_class of your own, say. What judges steps has layers of its own for images. TRPO's
+            target_kl, 0.01, is per number of a continuous action, as sb3_contrib takes it: 0.01 / n for the bound of
+            the papers on actions of n numbers, and as much of cg_damping, 0.1.
         reseed_every: Environments begin anew, from a seed of their own, at the end of each iteration that passes a
             multiple of this [env steps]: from there a stopped run can go on. 0 for never.
         seed: Of weights, draws and environments.
@@ -99,6 +107,8 @@ class OnPolicyLearner(OverSB3):
     Raises:
         UserError: when the demonstrations don't fit the environment, or a setting is out of its range.
     """
+
+    UNNAMED: ClassVar[dict[str, Any]] = {"clip_actions": False}
 
     def __init__(
         self,
@@ -111,6 +121,7 @@ class OnPolicyLearner(OverSB3):
         gamma: float = 0.995,
         gae_lambda: float = 0.97,
         normalise: bool = True,
+        clip_actions: bool | None = None,
         generator_settings: dict[str, Any] | None = None,
         reseed_every: int = 0,
         seed: int = 0,
@@ -139,9 +150,14 @@ class OnPolicyLearner(OverSB3):
         box = self.action_space if isinstance(self.action_space, spaces.Box) else None
         self.action_normaliser = Normaliser(int(np.prod(box.shape))) if box and normalise else None
         """Of the actions, for what judges them."""
+        where = {"dtype": torch.float32, "device": self.generator.device}
+        self._bounds = [torch.as_tensor(b, **where).reshape(1, -1) for b in (box.low, box.high)] if box else []
+        self.clip_actions: bool | None = clip_actions if box else False
+        """Whether what judges the steps sees actions clipped; known once there are demonstrations."""
         self.demonstrations = demonstrations
         if demonstrations is not None:
             self._take(demonstrations)
+        self.clip_actions = bool(self.clip_actions)
         # in training only while it learns: spectral norms move with every call of a network in training
         self.reward_network = self._make_reward().to(self.generator.device).eval()
         self._good = self._weights()
@@ -173,10 +189,31 @@ class OnPolicyLearner(OverSB3):
 
     def _take(self, demonstrations: Demonstrations) -> None:
         """Makes tensors of the expert's pairs, and lets the normalisation begin with them."""
+        self._take_pairs(demonstrations, self.observation_space)
+        self._normalise(self.expert_observations, self.expert_judged)
+
+    def _take_pairs(self, demonstrations: Demonstrations, space: spaces.Space) -> None:
+        """Makes tensors of the expert's pairs, and finds out whether what judges them sees actions clipped."""
         self.expert_observations, self.expert_actions = expert_pairs(
-            demonstrations, self.observation_space, self.action_space, self.generator.device
+            demonstrations, space, self.action_space, self.generator.device
         )
-        self._normalise(self.expert_observations, self.expert_actions)
+        if self.clip_actions is None:
+            beyond = (self.expert_actions - self.clipped(self.expert_actions)).abs()
+            # scaled to the bounds and back, an action at one of them is a rounding beyond it
+            self.clip_actions = not bool((beyond > 1e-5 * self.expert_actions.abs().clamp_min(1)).any())
+        self.expert_judged = self.as_judged(self.expert_actions)
+        """The expert's actions as what judges the steps sees them; `expert_actions` are the demonstrations' own."""
+
+    def clipped(self, actions: Tensor) -> Tensor:
+        """Returns rows of actions clipped to the space, as environments execute them; discrete ones as they are."""
+        if not self._bounds:
+            return actions
+        low, high = self._bounds
+        return actions.clamp(low, high)
+
+    def as_judged(self, actions: Tensor) -> Tensor:
+        """Returns rows of actions, the expert's or a policy's, as what judges the steps sees them."""
+        return self.clipped(actions) if self.clip_actions else actions
 
     def _normalise(self, observations: Observed, actions: Tensor) -> None:
         """Takes steps into the normalisation."""
@@ -187,6 +224,39 @@ class OnPolicyLearner(OverSB3):
             self.normaliser.update(observations.flatten(1).to(self.generator.device))
 
     # -- as SB3's algorithms ------------------------------------------------------------------------------------------
+
+    @property
+    def logger(self) -> Logger:
+        """The logger of stable-baselines3; there is one once it learns, or one was set."""
+        return self.generator.logger
+
+    def set_logger(self, logger: Logger) -> None:
+        """Uses another logger."""
+        self.generator.set_logger(logger)
+
+    def get_env(self) -> VecEnv | None:
+        """Returns the environments, with codes where the policy has some; None where there are none."""
+        return self.generator.get_env()
+
+    def set_env(self, env: gymnasium.Env | VecEnv, force_reset: bool = True) -> None:
+        """Learns in other environments from now on.
+
+        Args:
+            env: of the same spaces, and as many; without codes, which are added where the policy has some.
+            force_reset: begins new episodes.
+
+        Raises:
+            UserError: when their spaces or their number are others, or there was no environment before.
+        """
+        refuse_normalised(env)
+        before = self.get_env()
+        if before is None:
+            raise UserError(f"set_env: expected a {self.name} that has an environment: load(path, env, demonstrations)")
+        wrapped = self._wrapped(BaseAlgorithm._wrap_env(env, verbose=0))
+        require_same(Spaces(before.observation_space, before.action_space), wrapped, self.name)
+        if wrapped.num_envs != before.num_envs:
+            raise UserError(f"set_env: expected {before.num_envs} environments, as before, got {wrapped.num_envs}")
+        self.generator.set_env(wrapped, force_reset)
 
     def learn(
         self,
@@ -231,7 +301,9 @@ class OnPolicyLearner(OverSB3):
             "tensorboard_log": self.tensorboard_log, "verbose": self.verbose,
         }  # fmt: skip
         if algorithm_class(self.algorithm) is TRPO:
-            # as Ho and Ermon: KL .01, damping .1; the values are fitted by SB3's Adam
+            # KL .01 and damping .1 are Ho and Ermon's numbers, but sb3_contrib takes the mean of the divergence over
+            # rows and numbers of the action, and they its sum over these: for a Box of n numbers the bound here is
+            # n times theirs, and so is the damping. The values are fitted by SB3's Adam.
             more |= {"target_kl": 0.01, "cg_damping": 0.1, "cg_max_steps": 10, "n_critic_updates": 5}
         if self.generator_settings.get("use_sde"):
             raise UserError("generator_settings: use_sde is not supported: rollouts here draw noise at every step")
@@ -264,6 +336,8 @@ class OnPolicyLearner(OverSB3):
 
     def _judged(self, rollout: Rollout) -> Tensor:
         self._told = {}
+        # the densities are there already, of the actions as they were drawn
+        rollout = replace(rollout, actions=self.as_judged(rollout.actions))
         rewards = self.judge(rollout)
         self.tell("learnt_reward", float(rewards.mean()))
         self._rollout = rollout

@@ -37,7 +37,8 @@ class Rollout:
 
     Attributes:
         observations: (steps, ...).
-        actions: (steps, ...) as the policy gave them, before they were clipped to the space.
+        actions: (steps, ...) as the policy gave them, before they were clipped to the space; a judge of steps is given
+            what the learner's `as_judged` makes of them.
         log_probs: (steps,) [nats].
         starts: (steps,) True where an episode began.
         dones: (steps,) True where an episode ended with this step.
@@ -102,25 +103,27 @@ class LearntRewards(OnPolicyAlgorithm):
         low, high = (box.low, box.high) if box else (None, None)
         steps, envs = n_rollout_steps, env.num_envs
         observed = _empty(rollout_buffer.observations)
-        actions = np.zeros((steps, envs, *np.shape(rollout_buffer.actions)[2:]), dtype=np.float32)
-        rewards = np.zeros((steps, envs), dtype=np.float32)
+        taken = np.zeros((steps, envs, *np.shape(rollout_buffer.actions)[2:]), dtype=np.float32)
+        gained = np.zeros((steps, envs), dtype=np.float32)
         starts = np.zeros((steps, envs), dtype=bool)
         ended = np.zeros((steps, envs), dtype=bool)
         truncated = np.zeros((steps, envs), dtype=bool)
         ends: list[tuple[int, int, Any]] = []
         assert self._last_obs is not None
-        for t in range(steps):
-            _keep(observed, t, self._last_obs)
-            starts[t] = self._last_episode_starts
+        # callbacks look for names of SB3's own: n_steps, actions, clipped_actions, new_obs, rewards, dones, infos
+        for n_steps in range(steps):
+            _keep(observed, n_steps, self._last_obs)
+            starts[n_steps] = self._last_episode_starts
             with guard:
                 if on_cpu and isinstance(self._last_obs, np.ndarray):
-                    chosen = act(torch.from_numpy(self._last_obs)).numpy()
+                    actions = act(torch.from_numpy(self._last_obs)).numpy()
                 else:
-                    chosen = act(obs_as_tensor(self._last_obs, self.device)).cpu().numpy()  # type: ignore[arg-type]
-            actions[t] = chosen.reshape(envs, -1)
-            new_obs, rewards[t], dones, infos = env.step(
-                chosen if box is None else np.clip(chosen.reshape(envs, *box.shape), low, high)
-            )
+                    actions = act(obs_as_tensor(self._last_obs, self.device)).cpu().numpy()  # type: ignore[arg-type]
+            taken[n_steps] = actions.reshape(envs, -1)
+            actions = actions if box is None else actions.reshape(envs, *box.shape)
+            clipped_actions = actions if box is None else np.clip(actions, low, high)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            gained[n_steps] = rewards
             self.num_timesteps += envs
             if heard:
                 callback.update_locals(locals())
@@ -129,11 +132,12 @@ class LearntRewards(OnPolicyAlgorithm):
             if dones.any():
                 self._update_info_buffer(infos, dones)
                 for i in np.flatnonzero(dones):
-                    truncated[t, i] = infos[i].get("TimeLimit.truncated", False)
-                    ends.append((t, int(i), infos[i]["terminal_observation"]))
-            ended[t] = dones
+                    truncated[n_steps, i] = infos[i].get("TimeLimit.truncated", False)
+                    ends.append((n_steps, int(i), infos[i]["terminal_observation"]))
+            ended[n_steps] = dones
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-        self._fill(rollout_buffer, observed, actions, rewards, starts, ended, truncated, ends)
+        self._fill(rollout_buffer, observed, taken, gained, starts, ended, truncated, ends)
+        n_steps = steps
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True

@@ -11,7 +11,7 @@ NN 25.81 / 11.44 / 10.7 / 6.04 %, CNN 22.98 / 7.68 / 6.45 / 3.35 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from core_models.layers.networks import Activation, conv_encoder, mlp
 from core_models.seeding import seeded
 from core_models.training import TensorBatches, TrainingConfig, fit
 
+from .discriminative import numbers, widths
 from .estimator import Codes, LogProbabilities, Rows, Scale, SemiSupervisedClassifier, in_double
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class _Network(SemiSupervisedClassifier):
     def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
         labelled = y >= 0
         seed = self._seed()
+        if self.steps < 1:
+            raise UserError(f"steps: expected at least 1, got {self.steps}")
         with seeded(seed):
             network = self._build()
         tensors = {"x": x[labelled], "y": y[labelled]}
@@ -140,7 +143,7 @@ class NeuralNetwork(_Network):
         self.verbose = verbose
 
     def _build(self) -> nn.Module:
-        return mlp(self.n_features_in_, tuple(self.hidden), len(self.classes_), self.activation)
+        return mlp(self.n_features_in_, widths("hidden", self.hidden), len(self.classes_), self.activation)
 
 
 class ConvolutionalNetwork(_Network):
@@ -151,6 +154,7 @@ class ConvolutionalNetwork(_Network):
         width: of the hidden layer after them.
         activation: relu, softplus, silu, elu or tanh.
         dropout: share of the inputs that is set to zero in a training step.
+        hidden_dropout: share of the hidden layer's units that is.
         image_shape: (channels, height, width), where X comes as flat rows.
         learning_rate: of AdamW, falling to 0 along a cosine.
         weight_decay: decoupled weight decay.
@@ -169,6 +173,7 @@ class ConvolutionalNetwork(_Network):
         width: int = 256,
         activation: Activation = "relu",
         dropout: float = 0.2,
+        hidden_dropout: float = 0.0,
         image_shape: tuple[int, int, int] | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -184,6 +189,7 @@ class ConvolutionalNetwork(_Network):
         self.width = width
         self.activation = activation
         self.dropout = dropout
+        self.hidden_dropout = hidden_dropout
         self.image_shape = image_shape
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -202,7 +208,14 @@ class ConvolutionalNetwork(_Network):
                 f"expected images (n, channels, height, width), or flat rows and their image_shape, got rows of "
                 f"{self.n_features_in_} features and image_shape={self.image_shape}"
             )
-        network = conv_encoder(torch.Size(shape), tuple(self.channels), self.width, len(self.classes_), self.activation)
+        for name in ("dropout", "hidden_dropout"):
+            if not numbers(name, getattr(self, name), most=1)[0] < 1:
+                raise UserError(f"{name}: expected less than 1, got {getattr(self, name)}")
+        channels = widths("channels", self.channels)
+        network = conv_encoder(torch.Size(shape), channels, self.width, len(self.classes_), self.activation)
+        if self.hidden_dropout:  # within the activation's place: the weights keep their names
+            assert isinstance(network.head, nn.Sequential)
+            network.head[0] = nn.Sequential(network.head[0], nn.Dropout(self.hidden_dropout))
         return nn.Sequential(nn.Dropout(self.dropout), nn.Flatten(), nn.Unflatten(1, tuple(shape)), network)
 
 
@@ -243,8 +256,9 @@ class SVM(SemiSupervisedClassifier):
     def _fit(self, x: Rows, y: Codes, *, run: RunFolder | None, resume: bool) -> None:
         rows, codes = x[y >= 0].flatten(1).double().numpy(), y[y >= 0].numpy()
         unit = 1 / (rows.shape[1] * max(float(rows.var(0).mean()), 1e-12))
-        grid = [(C, factor * unit) for C in _values(self.C) for factor in _values(self.gamma)]
-        middle = (_middle(self.C), _middle(self.gamma) * unit)
+        weights, factors = numbers("C", self.C, positive=True), numbers("gamma", self.gamma, positive=True)
+        grid = [(C, factor * unit) for C in weights for factor in factors]
+        fallback = (middle(weights), middle(factors) * unit)
         splits = labelled_folds(codes, self.folds, self._seed())
         held_out = np.concatenate([test for _, test in splits]) if splits else np.array([], dtype=int)
 
@@ -252,9 +266,9 @@ class SVM(SemiSupervisedClassifier):
             parts = [_Machine(rows[train], codes[train], C, gamma)(rows[test]) for train, test in splits]
             return np.concatenate(parts)
 
-        self.C_, self.gamma_, self.temperature_ = *middle, 1.0
+        self.C_, self.gamma_, self.temperature_ = *fallback, 1.0
         if splits:
-            tried = {point: scores(*point) for point in (grid if len(grid) > 1 else [middle])}
+            tried = {point: scores(*point) for point in (grid if len(grid) > 1 else [fallback])}
             # the first of the best: the softest margin and the widest kernel of those that tie
             best = max(tried, key=lambda point: float((tried[point].argmax(1) == codes[held_out]).mean()))
             self.C_, self.gamma_ = best
@@ -329,10 +343,6 @@ def fitted_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
 
 
-def _values(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(np.atleast_1d(value).tolist())
-
-
-def _middle(value: float | tuple[float, ...]) -> float:
-    values = _values(value)
-    return values[len(values) // 2]
+def middle(candidates: Sequence[float]) -> float:
+    """Returns the candidate to take where there is nothing to choose by."""
+    return candidates[len(candidates) // 2]

@@ -48,6 +48,17 @@ APP = "semi_supervised"
 # arguments that change how long a result takes, or what is shown, but not what is measured
 _FREE = ("m1", "verbose", *FREE_ON_RESUME)
 
+# arguments that came after cells stood, each with the value that leaves what those measured as it was
+_LATER = {
+    "finite_difference": None,
+    "normalise_logits": True,
+    "hidden_dropout": 0.0,
+    "labelled_landmarks": 0.5,
+    "hessian": 0.0,
+    "hessian_noise": 0.1,
+    "hessian_draws": 4,
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -305,6 +316,10 @@ def cell_config(estimator: SemiSupervisedClassifier, data: Mapping[str, str], la
         arguments.pop("m1_precision", None)  # one arithmetic for both, whether it is said twice or once
     kind = type(estimator)
     ours = kind.__module__.startswith(f"{__package__}.")  # of others, the name alone may be that of several
+    if ours:
+        for key, value in _LATER.items():
+            if key in arguments and arguments[key] == value:
+                del arguments[key]
     name = kind.__name__ if ours else f"{kind.__module__}.{kind.__name__}"
     return {"method": name, **arguments, **data, "labels": labels}
 

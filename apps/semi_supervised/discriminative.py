@@ -134,13 +134,14 @@ def normal_like(x: Tensor, width: int, scale: float, generator: torch.Generator 
     return noise.normal_(0, scale, generator=generator)
 
 
-def numbers(name: str, values: Any, *, most: int | None = None) -> tuple[float, ...]:
+def numbers(name: str, values: Any, *, most: int | None = None, positive: bool = False) -> tuple[float, ...]:
     """Returns a setting that is a number or a sequence of them, all finite and at least 0, as a tuple.
 
     Args:
         name: of the setting.
         values: what was given.
         most: values that can be used, None for any number of them.
+        positive: whether 0 is refused too.
 
     Raises:
         UserError: names the setting and what it is.
@@ -151,6 +152,8 @@ def numbers(name: str, values: Any, *, most: int | None = None) -> tuple[float, 
         raise UserError(f"{name}: expected numbers, got {values!r}") from None
     if not found or not all(isfinite(value) and value >= 0 for value in found):
         raise UserError(f"{name}: expected finite numbers of at least 0, got {values!r}")
+    if positive and min(found) == 0:
+        raise UserError(f"{name}: expected numbers of more than 0, got {values!r}")
     if most is not None and len(found) > most:
         raise UserError(f"{name}: expected at most {most} values, one a layer, got {len(found)}")
     return found

@@ -1,7 +1,7 @@
 """What the semi-supervised classifiers share: labels, scaling, the ways of scikit-learn, saving without pickle.
 
-An unlabelled row has the label -1, as in scikit-learn's own semi-supervised estimators; with string labels `y` is an
-object array that holds the integer -1. Since -1 has a meaning of its own it can't be a class.
+An unlabelled row has the label -1, as in scikit-learn's own semi-supervised estimators, or one that is missing (None,
+NaN, pandas' NA); with string labels `y` is an object array. Since -1 has a meaning of its own it can't be a class.
 
 A method subclasses `SemiSupervisedClassifier`, stores its constructor's arguments as they are (`scale` and
 `random_state` among them) and defines `_fit` and `_log_proba`, plus `_state` and `_restore` when what it learnt is
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -39,7 +38,9 @@ from core_models.data.advice import shape_advice
 from core_models.errors import UserError
 from core_models.files import read_json, write_atomic, write_json
 
-from .labels import UNLABELLED, encode_labels
+from .labels import UNLABELLED, checked_labels, encode_labels
+from .saving import OWN, is_json, plain, tuples
+from .saving import fitted as restored
 
 if TYPE_CHECKING:
     from core_models.training import History, RunFolder
@@ -55,7 +56,6 @@ M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 _PREDICT_ROWS = 1000
-_OWN = "estimator."  # prefix of the base class's tensors in model.safetensors
 
 
 class OutOfTime(Exception):
@@ -134,7 +134,7 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
 
         Args:
             X: (n, features) or images (n, channels, height, width); an array or a tensor.
-            y: (n,), -1 for the rows without a label.
+            y: (n,), -1, NaN or None for the rows without a label.
             run: folder that receives metrics and checkpoints of a long training.
             resume: go on from the run's checkpoint.
 
@@ -171,8 +171,28 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
         """Returns (n, classes) float64 probabilities, columns in the order of `classes_`; rows sum to one."""
         return self._predict_log_proba(self._inputs(X)).exp().numpy()
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Returns the share of the labelled rows, or of their weights, whose label is predicted.
+
+        Rows without a label are left out, as cross-validation of few labels hands them in.
+
+        Raises:
+            UserError: no row has a label.
+        """
+        truth, hidden = checked_labels(y, type(self).__name__)
+        check_consistent_length(X, truth, sample_weight)
+        known = np.flatnonzero(~hidden)
+        if not len(known):
+            raise UserError(f"expected some labelled rows to score by (y other than {UNLABELLED}), got none")
+        if len(known) < len(truth):
+            X = X[torch.from_numpy(known)] if isinstance(X, Tensor) else _safe_indexing(X, known)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(np.average(self.predict(X) == truth[known], weights=weights))
+
     def save(self, folder: Path | str) -> None:
         """Writes the fitted estimator as `model.safetensors` and `estimator.json`; no pickle.
+
+        A `random_state` that is a `RandomState` is written as None.
 
         Raises:
             UserError: a constructor argument can't be written as JSON, or the folder can't be written to.
@@ -184,18 +204,18 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
             if not name.endswith("_") or name.startswith("_"):
                 continue
             if isinstance(value, np.ndarray) and value.dtype.kind not in "OU":
-                tensors[_OWN + name] = torch.from_numpy(np.array(value))
+                tensors[OWN + name] = torch.from_numpy(np.array(value))
                 fitted[name] = {"array": value.dtype.str}
             elif isinstance(value, np.ndarray):
                 fitted[name] = {"array": value.dtype.str, "values": value.tolist()}
             elif isinstance(value, Tensor):
-                tensors[_OWN + name] = value
+                tensors[OWN + name] = value
                 fitted[name] = {"tensor": str(value.dtype)}
-            elif _is_json(_plain(value)):
-                fitted[name] = {"tuple" if isinstance(value, tuple) else "value": _plain(value)}
-        parameters = {name: _plain(value) for name, value in self._saved_params().items()}
+            elif is_json(plain(value)):
+                fitted[name] = {"tuple" if isinstance(value, tuple) else "value": plain(value)}
+        parameters = {name: plain(value) for name, value in self._saved_params().items()}
         for name, value in parameters.items():
-            if not _is_json(value):
+            if not is_json(value):
                 raise UserError(f"expected {name} to be made of numbers, text and lists to be saved, got {value!r}")
         self._save_parts(Path(folder))
         data = save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
@@ -231,11 +251,11 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator, ABC):
             raise UserError(f"{weights_path} is not the file that {description_path} describes: save the model again")
         try:
             tensors = load_tensors(data)
-            self = kind(**{name: _tuples(value) for name, value in description["params"].items()})
+            self = kind(**{name: tuples(value) for name, value in description["params"].items()})
             for name, entry in description["fitted"].items():
-                setattr(self, name, _fitted(name, entry, tensors))
+                setattr(self, name, restored(name, entry, tensors))
             self._load_parts(Path(folder))
-            self._restore({name: value for name, value in tensors.items() if not name.startswith(_OWN)})
+            self._restore({name: value for name, value in tensors.items() if not name.startswith(OWN)})
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{folder} does not hold a whole {kind.__name__} ({reason}): save it again") from error
@@ -344,40 +364,6 @@ def in_double(module: M) -> M:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Returns numbers and arrays of numpy as Python's own, within lists and dicts too, and paths as text."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _tuples(value: Any) -> Any:
-    """JSON knows no tuples: the sequences among constructor arguments are tuples by our convention."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _fitted(name: str, entry: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-    if "values" in entry:
-        return np.array(entry["values"], dtype=np.dtype(entry["array"]))
-    if "array" in entry:
-        return tensors[_OWN + name].numpy().astype(entry["array"])
-    if "tensor" in entry:
-        return tensors[_OWN + name]
-    return _tuples(entry["tuple"]) if "tuple" in entry else entry["value"]
 
 
 def _class_of(class_path: str, source: Path) -> type[SemiSupervisedClassifier]:

@@ -27,6 +27,7 @@ from core_models.training import History, TrainingConfig, fit, resolve_device, s
 from core_models.training.batches import TensorBatches
 from core_models.training.config import Precision
 
+from .discriminative import widths
 from .estimator import Rows, Scale, in_double, stop_if_out_of_time
 from .m2 import likelihood_of
 
@@ -105,7 +106,7 @@ class FeatureLearner:
         config = VAEConfig(
             event_shape=tuple(x.shape[1:]),
             latent=self.m1_latent,
-            hidden=tuple(self.m1_hidden),
+            hidden=widths("m1_hidden", self.m1_hidden),
             activation=self.m1_activation,
             likelihood=likelihood,
             learned_scale=self.m1_learned_scale,

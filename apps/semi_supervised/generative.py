@@ -103,6 +103,8 @@ class GenerativeClassifier(TransformerMixin, SemiSupervisedClassifier):
         """Builds networks and loss for epochs of so many steps; the initial weights follow from `random_state`."""
         with seeded(seed_of(self._seed(), "initial weights")):
             network = M2Network(config)
+        if self.epochs < 1:
+            raise UserError(f"epochs: expected at least 1, got {self.epochs}")
         for name, value, most in (
             ("alpha", self.alpha, None),
             ("weight_prior", self.weight_prior, None),

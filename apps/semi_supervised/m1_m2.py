@@ -21,6 +21,7 @@ from core_models.latent.likelihoods import LikelihoodName
 from core_models.layers.networks import Activation, Architecture
 from core_models.training.config import Precision
 
+from .discriminative import widths
 from .estimator import Codes, Rows, Scale
 from .features import FeatureLearner
 from .generative import GenerativeClassifier, Problem, Schedule
@@ -156,7 +157,7 @@ class M1M2(FeatureLearner, GenerativeClassifier):
         config = ConditionalVAEConfig(
             event_shape=(mean.shape[1],),
             latent=self.latent,
-            hidden=tuple(self.hidden),
+            hidden=widths("hidden", self.hidden),
             activation=self.activation,
             likelihood="gaussian",
             classes=len(self.classes_),

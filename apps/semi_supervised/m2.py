@@ -16,6 +16,7 @@ from core_models.latent.likelihoods import LikelihoodName
 from core_models.layers.networks import Activation, Architecture
 from core_models.training.config import Precision
 
+from .discriminative import widths
 from .estimator import Codes, Rows, Scale
 from .generative import GenerativeClassifier, Problem, Schedule
 from .observation import Observation
@@ -68,7 +69,8 @@ class M2(GenerativeClassifier):
         learning_rate: of Adam, at its highest.
         schedule: course of the learning rate.
         warmup_steps: steps over which the learning rate rises.
-        alpha: weight of the mean cross-entropy on labelled rows.
+        alpha: weight of the mean cross-entropy on labelled rows. Where labels are many it may be larger: from 600 on,
+            the benchmark's presets take 20.
         weight_prior: precision of the Gaussian prior on the weights; a few thousand rows or fewer may want less than 1.
         labels_first: epochs at first in which q(y | x) learns from the labelled rows alone; see `m2_objective`.
         class_warmup: share of the training over which the weight of KL(q(y | x) || p(y)) rises from 0 to 1.
@@ -144,7 +146,7 @@ class M2(GenerativeClassifier):
         config = ConditionalVAEConfig(
             event_shape=tuple(x.shape[1:]),
             latent=self.latent,
-            hidden=tuple(self.hidden),
+            hidden=widths("hidden", self.hidden),
             activation=self.activation,
             likelihood=likelihood,
             learned_scale=self.learned_scale,

@@ -7,6 +7,9 @@ In training the means and variances are those of the batch, apart for every grou
 and the same over and over, and would shift those of the others. A ReLU layer needs no scale of its own, since the next
 one is normalised.
 
+Where the logits are not normalised they are :math:`W_L h_{L-1} + \beta_L`, without a scale; programs for VAT call the
+switch for it `top_bn`.
+
 For predictions the statistics are those of all training rows, computed once after the training, layer by layer (the
 authors of the ladder take those of the labelled rows).
 
@@ -36,9 +39,9 @@ class Encoded(NamedTuple):
     z: list[Tensor]
     """Values after normalisation and noise, (n, width); the noisy input at 0."""
     mean: list[Tensor]
-    """Batch means before normalisation, of the last group of rows, (width,); 0 for the input."""
+    """Batch means before normalisation, of the last group of rows, (width,); 0 where there is no normalisation."""
     deviation: list[Tensor]
-    """Batch standard deviations, likewise; 1 for the input."""
+    """Batch standard deviations, likewise; 1 where there is none."""
     logits: Float[Tensor, "n classes"]
 
 
@@ -49,15 +52,18 @@ class NormalisedNetwork(ClassifyingNetwork):
         inputs: values of a row.
         hidden: units of the hidden layers.
         classes: number of classes.
+        normalise_logits: whether the last layer is normalised and scaled too.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], classes: int, *, normalise_logits: bool = True) -> None:
         super().__init__()
         self.widths = (inputs, *widths("hidden", hidden), classes)
         self.layers = nn.ModuleList(product(a, b) for a, b in pairwise(self.widths))
         self.shifts = nn.ParameterList(torch.zeros(width) for width in self.widths[1:])
-        self.scale = nn.Parameter(torch.ones(classes))
-        for i, width in enumerate(self.widths[1:], 1):
+        self.normalised = len(self.layers) if normalise_logits else len(self.layers) - 1
+        if normalise_logits:
+            self.scale = nn.Parameter(torch.ones(classes))
+        for i, width in enumerate(self.widths[1 : self.normalised + 1], 1):
             self.register_buffer(f"mean_{i}", torch.zeros(width))
             self.register_buffer(f"deviation_{i}", torch.ones(width))
 
@@ -74,30 +80,39 @@ class NormalisedNetwork(ClassifyingNetwork):
         for i, layer in enumerate(self.layers):
             parts = []
             for part in layer(h).to(x.dtype).split(list(sizes)):
-                mean = part.mean(0)
-                deviation = (part.var(0, correction=0) + EPSILON).sqrt()
-                parts.append((part - mean) / deviation)
+                mean, deviation = torch.zeros_like(part[0]), torch.ones_like(part[0])
+                if i < self.normalised:
+                    mean = part.mean(0)
+                    deviation = (part.var(0, correction=0) + EPSILON).sqrt()
+                    part = (part - mean) / deviation
+                parts.append(part)
             z.append(_added(torch.cat(parts), noise[i + 1]))
             means.append(mean)
             deviations.append(deviation)
             h = z[-1] + self.shifts[i]
             if i < len(self.layers) - 1:
                 h = h.relu()
-        return Encoded(z, means, deviations, h * self.scale)
+        return Encoded(z, means, deviations, self._scaled(h))
 
     def logits(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n classes"]:
         """Returns the logits under the statistics that `settle` found."""
         h = x
         for i, layer in enumerate(self.layers, 1):
-            h = (layer(h) - self.get_buffer(f"mean_{i}")) / self.get_buffer(f"deviation_{i}") + self.shifts[i - 1]
+            h = layer(h)
+            if i <= self.normalised:
+                h = (h - self.get_buffer(f"mean_{i}")) / self.get_buffer(f"deviation_{i}")
+            h = h + self.shifts[i - 1]
             if i < len(self.layers):
                 h = h.relu()
-        return h * self.scale
+        return self._scaled(h)
+
+    def _scaled(self, h: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        return h * self.scale if self.normalised == len(self.layers) else h
 
     def settle(self, x: Float[Tensor, "n inputs"]) -> None:
         """Computes the statistics of training rows, layer by layer."""
         h = x
-        for i, layer in enumerate(self.layers, 1):
+        for i, layer in enumerate(self.layers[: self.normalised], 1):
             z = torch.cat([layer(rows) for rows in h.split(5000)])
             self.get_buffer(f"mean_{i}").copy_(z.mean(0))
             self.get_buffer(f"deviation_{i}").copy_((z.var(0, correction=0) + EPSILON).sqrt())

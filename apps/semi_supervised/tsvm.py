@@ -46,7 +46,8 @@ from torch.nn import functional as F
 from core_models.errors import UserError
 from core_models.training import resolve_device
 
-from .baselines import fitted_temperature, labelled_folds
+from .baselines import fitted_temperature, labelled_folds, middle
+from .discriminative import numbers
 from .estimator import Codes, LogProbabilities, Rows, Scale, SemiSupervisedClassifier
 
 if TYPE_CHECKING:
@@ -223,6 +224,8 @@ class TransductiveSVM(SemiSupervisedClassifier):
         unlabelled_weight: total weights of the unlabelled rows, relative to the labelled ones, to choose from (the
             first of the best); 0 is a plain SVM.
         features: number of landmarks of the RBF kernel.
+        labelled_landmarks: the share of them that labelled rows take at most, where there are others; with 1, all
+            labelled rows are landmarks where there are as many features.
         iterations: L-BFGS steps at each stage of the annealing.
         folds: of the cross-validation within the labelled rows, at most; with 0, or fewer than two rows of some class,
             C and gamma are the middle of their lists, the unlabelled weight is the first, and the temperature is 1 / 3.
@@ -248,6 +251,7 @@ class TransductiveSVM(SemiSupervisedClassifier):
         gamma: float | tuple[float, ...] = (1.0, 2.0),
         unlabelled_weight: float | tuple[float, ...] = (1.0, 0.0),
         features: int = 1000,
+        labelled_landmarks: float = 0.5,
         iterations: int = 30,
         folds: int = 5,
         scale: Scale = "auto",
@@ -261,6 +265,7 @@ class TransductiveSVM(SemiSupervisedClassifier):
         self.gamma = gamma
         self.unlabelled_weight = unlabelled_weight
         self.features = features
+        self.labelled_landmarks = labelled_landmarks
         self.iterations = iterations
         self.folds = folds
         self.scale = scale
@@ -275,6 +280,11 @@ class TransductiveSVM(SemiSupervisedClassifier):
         ):
             if value not in choices:
                 raise UserError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+        weights, widths = numbers("C", self.C, positive=True), numbers("gamma", self.gamma, positive=True)
+        if self.features < 1:
+            raise UserError(f"features: expected at least 1, got {self.features}")
+        if not 0 <= self.labelled_landmarks <= 1:
+            raise UserError(f"labelled_landmarks: expected in [0, 1], got {self.labelled_landmarks}")
         seed = self._seed()
         generator = torch.Generator().manual_seed(seed)
         x, device = x.flatten(1), resolve_device(self.device)
@@ -289,8 +299,8 @@ class TransductiveSVM(SemiSupervisedClassifier):
         unlabelled = unlabelled[torch.randperm(len(unlabelled), generator=generator)].to(device)
         landmarks = self._landmarks(labelled, unlabelled, generator)
 
-        self.C_, self.unlabelled_weight_ = middle(self.C), values(self.unlabelled_weight)[0]
-        self.gamma_ = middle(self.gamma) if self.kernel == "rbf" else 1.0
+        self.C_, self.unlabelled_weight_ = middle(weights), numbers("unlabelled_weight", self.unlabelled_weight)[0]
+        self.gamma_ = middle(widths) if self.kernel == "rbf" else 1.0
         self.temperature_ = 1 / _SHARPNESS
         self.validation_: list[tuple[float, float, float, float]] = []
         folds = labelled_folds(codes.cpu().numpy(), self.folds, seed)
@@ -308,10 +318,10 @@ class TransductiveSVM(SemiSupervisedClassifier):
         self._learnt = {name: value.cpu().double() for name, value in learnt.items()}
 
     def _landmarks(self, labelled: Tensor, unlabelled: Tensor, generator: Generator) -> Tensor:
-        """Returns training rows to represent the RBF kernel by: up to half of them labelled, where there are others."""
+        """Returns training rows to represent the RBF kernel by, the labelled ones up to their share first."""
         if self.kernel == "linear":
             return labelled[:0]
-        count = max(self.features - len(unlabelled), min(len(labelled), self.features // 2))
+        count = max(self.features - len(unlabelled), min(len(labelled), int(self.features * self.labelled_landmarks)))
         return torch.cat(
             [labelled[torch.randperm(len(labelled), generator=generator)[:count].to(labelled.device)], unlabelled]
         )[: self.features]
@@ -324,10 +334,11 @@ class TransductiveSVM(SemiSupervisedClassifier):
         order = torch.from_numpy(np.concatenate([test for _, test in folds]))
         targets = codes.cpu()[order]
         best = -1.0
-        for gamma in values(self.gamma) if self.kernel == "rbf" else (1.0,):
+        unlabelled_weights = numbers("unlabelled_weight", self.unlabelled_weight) if len(few) else (0.0,)
+        for gamma in numbers("gamma", self.gamma) if self.kernel == "rbf" else (1.0,):
             kernel = Kernel(landmarks, unit * gamma)
             inside, outside = kernel(labelled), kernel(few)
-            for C, weight in product(values(self.C), values(self.unlabelled_weight) if len(few) else (0.0,)):
+            for C, weight in product(numbers("C", self.C), unlabelled_weights):
                 scores = []
                 for train, test in folds:
                     held_out = inside[test]  # among the unlabelled rows, as the rows to be predicted are
@@ -369,14 +380,3 @@ class TransductiveSVM(SemiSupervisedClassifier):
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         self._learnt = dict(state)
-
-
-def values(value: float | Sequence[float]) -> tuple[float, ...]:
-    """Returns what a constructor argument that is a number or a list of candidates offers to choose from."""
-    return tuple(np.atleast_1d(value).tolist())
-
-
-def middle(value: float | Sequence[float]) -> float:
-    """Returns the candidate to take where there is nothing to choose by."""
-    candidates = values(value)
-    return candidates[len(candidates) // 2]

@@ -9,9 +9,13 @@ first derivative vanishes there, so that, with J the derivative of the logits an
 
 .. math:: H d = J^\top (\mathrm{diag}(p) - p p^\top) J d
 
-exactly. The authors take a finite difference of gradients; here J d is the derivative of J^T v, which is linear in v,
-and a further backward pass does the rest: no step width has to be chosen, and what half precision
-does to it is rounding, not cancellation.
+exactly. J d is the derivative of J^T v, which is linear in v, and a further backward pass does the rest: no step width
+has to be chosen, and what half precision does to it is rounding, not cancellation.
+
+The authors take a finite difference instead, the derivative of the divergence at xi d, divided by xi. In exact
+arithmetic both are the same for a small xi; at the xi = 1e-6 of their program in single precision they are not: what is
+left of the difference is mostly cancellation, and at initial weights its direction has a mean cosine of 0.24 with H d
+on images of MNIST (0.9998 at xi = 1e-3). `finite_difference` takes that xi.
 
 Published test error on MNIST with 100 labels: 1.36 % (fully connected).
 
@@ -63,6 +67,18 @@ def curvature_product(logits_of: LogitsOf, x: Tensor, d: Float[Tensor, "n inputs
     return product, logits.detach()
 
 
+def finite_difference(logits_of: LogitsOf, x: Tensor, d: Float[Tensor, "n inputs"], xi: float) -> tuple[Tensor, Tensor]:
+    """Returns the derivative of the divergence at xi d, divided by xi, and the logits at x: arguments as above."""
+    with torch.no_grad():
+        logits = logits_of(x)
+    with torch.enable_grad():
+        r = (xi * d).detach().requires_grad_(True)
+        moved = logits_of(x + r).log_softmax(1)
+        divergence = F.kl_div(moved, logits.log_softmax(1), reduction="sum", log_target=True)
+        (product,) = torch.autograd.grad(divergence, r)
+    return product / xi, logits
+
+
 class VirtualAdversarialLoss(Objective):
     """The loss above.
 
@@ -73,6 +89,7 @@ class VirtualAdversarialLoss(Objective):
         entropy: weight of the mean entropy of the predictions on unlabelled rows.
         noise: standard deviation of the noise in every hidden layer.
         power_iterations: products with H.
+        finite_difference: xi of the difference that takes their place, None for exact ones.
     """
 
     def __init__(
@@ -84,10 +101,11 @@ class VirtualAdversarialLoss(Objective):
         entropy: float = 0.0,
         noise: float = 0.0,
         power_iterations: int = 1,
+        finite_difference: float | None = None,
     ) -> None:
         super().__init__()
         self.network, self.eps, self.weight, self.entropy = network, eps, weight, entropy
-        self.noise, self.power_iterations = noise, power_iterations
+        self.noise, self.power_iterations, self.xi = noise, power_iterations, finite_difference
 
     def logits_of(self, x: Tensor, generator: Generator | None) -> LogitsOf:
         """Draws noise for rows; returns the logits as a function of the rows alone."""
@@ -103,7 +121,10 @@ class VirtualAdversarialLoss(Objective):
         here = self.logits_of(x, generator)
         d = unit(torch.empty_like(x).normal_(generator=generator))
         for _ in range(self.power_iterations):
-            product, logits = curvature_product(here, x, d)
+            if self.xi is None:
+                product, logits = curvature_product(here, x, d)
+            else:
+                product, logits = finite_difference(here, x, d, self.xi)
             d = unit(product.to(x.dtype))
         moved = self.logits_of(x, generator)(x + self.eps * d)
         divergence = F.kl_div(moved.log_softmax(1), logits.log_softmax(1), reduction="batchmean", log_target=True)
@@ -127,6 +148,9 @@ class VAT(DiscriminativeClassifier):
         entropy: weight of the mean entropy of the predictions on unlabelled rows ("VAT + EntMin").
         noise: standard deviation of the noise in every hidden layer, after normalisation.
         power_iterations: steps towards the direction in which the prediction changes most.
+        finite_difference: step width xi of the authors' finite difference, whose direction at their 1e-6 is mostly
+            rounding in single precision (see the module); None for exact products.
+        normalise_logits: whether the logits are normalised over the batch and scaled, as hidden layers are.
         epochs: passes through the unlabelled rows.
         batch_size: unlabelled rows a step.
         labelled_batch_size: labelled rows a step, at most.
@@ -149,11 +173,13 @@ class VAT(DiscriminativeClassifier):
         entropy: float = 0.0,
         noise: float = 0.5,
         power_iterations: int = 1,
+        finite_difference: float | None = None,
+        normalise_logits: bool = True,
         epochs: int = 100,
         batch_size: int = 250,
         labelled_batch_size: int = 100,
         learning_rate: float = 2e-3,
-        hold: float = 0.0,
+        hold: float = 0.5,
         scale: Scale = "auto",
         random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
@@ -168,6 +194,8 @@ class VAT(DiscriminativeClassifier):
         self.entropy = entropy
         self.noise = noise
         self.power_iterations = power_iterations
+        self.finite_difference = finite_difference
+        self.normalise_logits = normalise_logits
         self.epochs = epochs
         self.batch_size = batch_size
         self.labelled_batch_size = labelled_batch_size
@@ -182,13 +210,17 @@ class VAT(DiscriminativeClassifier):
         self.verbose = verbose
 
     def _build(self) -> NormalisedNetwork:
-        return NormalisedNetwork(self.n_features_in_, self.hidden, len(self.classes_))
+        return NormalisedNetwork(
+            self.n_features_in_, self.hidden, len(self.classes_), normalise_logits=self.normalise_logits
+        )
 
     def _objective(self, network: NormalisedNetwork) -> VirtualAdversarialLoss:
         for name in ("eps", "weight", "entropy", "noise"):
             numbers(name, getattr(self, name), most=1)
         if self.power_iterations < 1:
             raise UserError(f"power_iterations: expected at least 1, got {self.power_iterations}")
+        if self.finite_difference is not None:
+            numbers("finite_difference", self.finite_difference, most=1, positive=True)
         return VirtualAdversarialLoss(
             network,
             eps=self.eps,
@@ -196,6 +228,7 @@ class VAT(DiscriminativeClassifier):
             entropy=self.entropy,
             noise=self.noise,
             power_iterations=self.power_iterations,
+            finite_difference=self.finite_difference,
         )
 
     def _training(self) -> dict[str, Any]:

@@ -86,6 +86,25 @@ def test_a_convolutional_network_asks_for_images(digits):
     assert np.array_equal(one, images.fit(X, shown).predict_proba(X))
 
 
+def test_units_of_the_hidden_layer_are_dropped_in_training_alone(digits, tmp_path):
+    X, _, shown = digits
+    model = ConvolutionalNetwork(channels=(4,), width=50, steps=2, dropout=0.0, hidden_dropout=0.4, device="cpu")
+    plain = clone(model).set_params(hidden_dropout=0.0).fit(X, shown)
+    model.fit(X, shown)
+    assert not np.array_equal(model.predict_proba(X), plain.predict_proba(X))
+    assert model._network.state_dict().keys() == plain._network.state_dict().keys()
+    model.save(tmp_path)
+    assert np.array_equal(load(tmp_path).predict_proba(X), model.predict_proba(X))
+    activated = model._network[3].head[0].train()
+    h = activated(torch.ones(200, 50))
+    assert (h == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
+    assert torch.allclose(h[h > 0], torch.tensor(1 / 0.6))
+    for name in ("dropout", "hidden_dropout"):
+        for share in (1.0, -0.1):
+            with pytest.raises(UserError, match=f"{name}: expected"):
+                clone(model).set_params(**{name: share}).fit(X, shown)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_the_svm_votes_as_scikit_learn_does(classes):
     rng = np.random.default_rng(0)

@@ -35,6 +35,39 @@ def test_penalty_is_the_norm_of_the_jacobian():
     assert torch.allclose(layer.contraction(layer(x)), torch.stack(expected), rtol=1e-10)
 
 
+def jacobian(layer, row):
+    return torch.autograd.functional.jacobian(lambda row: layer(row[None])[0], row)
+
+
+def test_higher_order_penalty_is_the_change_of_the_jacobian_nearby():
+    """By autograd, for the very draws that the loss takes."""
+    torch.manual_seed(0)
+    layer = ContractiveLayer(5, 7).double()
+    with torch.no_grad():
+        layer.encoder.weight.mul_(3)
+    x = torch.rand(4, 5, dtype=torch.float64)
+    plain, _ = ContractiveLoss(layer, 0.3, True)({"x": x})
+    loss, told = ContractiveLoss(layer, 0.3, True, 2.0, 0.4, 3)({"x": x}, torch.Generator().manual_seed(1))
+    epsilon = torch.empty(12, 5, dtype=torch.float64).normal_(0, 0.4, generator=torch.Generator().manual_seed(1))
+    changes = [
+        (jacobian(layer, row) - jacobian(layer, row + e)).square().sum()
+        for row, e in zip(x.repeat(3, 1), epsilon, strict=True)
+    ]
+    expected = torch.stack(changes).mean()
+    assert expected > 0.1 and torch.allclose(told["bending"], expected, rtol=1e-10)
+    assert torch.allclose(loss, plain + 2 * expected, rtol=1e-10)
+
+
+def test_the_higher_order_penalty_takes_part_in_training(digits):
+    X, _, shown = digits
+    small = clone(QUICK).set_params(epochs=1, steps=5)
+    plain, none, some = (
+        clone(small).set_params(**settings).fit(X, shown).predict_proba(X)
+        for settings in ({}, {"hessian_draws": 2, "hessian_noise": 0.3}, {"hessian": 10.0, "hessian_noise": 0.3})
+    )
+    assert np.array_equal(plain, none) and not np.allclose(plain, some, atol=1e-4)
+
+
 @pytest.mark.parametrize("pixels", [True, False])
 def test_loss_is_reconstruction_plus_penalty(pixels):
     torch.manual_seed(0)

@@ -32,6 +32,21 @@ def test_predictions_have_the_statistics_of_all_training_rows():
         assert torch.allclose(network.logits(x[:3]), network.logits(x)[:3])
 
 
+def test_logits_need_not_be_normalised():
+    """They are then the last product and its shift, in training as in predictions; every parameter is in use."""
+    network = shaken(NormalisedNetwork(5, (4,), 3, normalise_logits=False))
+    x = torch.rand(40, 5, dtype=torch.float64)
+    encoded = network.encode(x, (10, 30), [None] * 3)
+    h = (encoded.z[1] + network.shifts[0]).relu()
+    assert torch.allclose(encoded.logits, h @ network.layers[1].weight.T + network.shifts[1])
+    assert torch.equal(encoded.mean[2], torch.zeros(3)) and torch.equal(encoded.deviation[2], torch.ones(3))
+    encoded.logits.square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
+    with torch.no_grad():
+        network.settle(x)
+        assert torch.allclose(network.logits(x), network.encode(x, (40,), [None] * 3).logits)
+
+
 def test_statistics_are_those_of_the_training_rows_after_fit(digits):
     X, _, shown = digits
     model = clone(QUICK[0]).set_params(epochs=1).fit(X, shown)

@@ -9,7 +9,7 @@ import pytest
 
 from apps.common.cells import read_cells
 from apps.semi_supervised.benchmark import APP, PROTOCOL, Entry, Grid
-from apps.semi_supervised.methods import METHODS
+from apps.semi_supervised.methods import METHODS, build, specification
 from core_models.files import hash_of
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -43,6 +43,14 @@ def test_a_cell_is_of_its_command_and_of_the_settings_of_its_preset_today(cell):
     config = grid.config(Entry(METHODS[cell.row], int(cell.column), cell.draw))
     assert cell.config_hash == hash_of(config) == hash_of(cell.extra["config"])
     assert cell.protocol == PROTOCOL
+
+
+def test_a_method_is_the_same_by_default_as_in_its_preset():
+    """Where a setting is known to be better, a user gets it without a preset too."""
+    for row, names in (("CAE", ["penalty"]), ("VAT", ["hold", "eps", "noise", "hidden"])):
+        preset = build(specification(METHODS[row], 100, "mnist"))
+        plain = type(preset)()
+        assert [getattr(plain, name) for name in names] == [getattr(preset, name) for name in names]
 
 
 def test_there_are_cells():

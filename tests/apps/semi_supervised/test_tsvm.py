@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from apps.semi_supervised.tsvm import Kernel, Problem, TransductiveSVM, anneal, minimise
+from core_models.errors import UserError
 
 COUPLINGS = ["margin", "one-vs-rest"]
 
@@ -172,6 +173,27 @@ def test_cross_validation_chooses_among_what_is_given_and_says_so():
     assert (model.C_, model.gamma_, model.unlabelled_weight_) == best[:3]
     assert best[3] < max(tried[3] for tried in model.validation_)
     assert 0.01 <= model.temperature_ <= 100
+
+
+@pytest.mark.parametrize(
+    ("share", "features", "labelled"), [(0.5, 20, 10), (1.0, 20, 20), (1.0, 50, 30), (0.0, 20, 0), (0.5, 100, 30)]
+)
+def test_landmarks_are_labelled_rows_up_to_their_share(share, features, labelled):
+    X, y = moons(60)
+    X = X.astype(np.float32)
+    shown = np.where(np.arange(60) < 30, y, -1)
+    model = TransductiveSVM(
+        features=features, labelled_landmarks=share, C=1.0, gamma=1.0, folds=0, scale="none", device="cpu"
+    )
+    landmarks = model.fit(X, shown)._learnt["landmarks"].numpy()
+    known = {tuple(row) for row in X[:30].astype(np.float64)}
+    assert len(landmarks) == min(features, 60) and sum(tuple(row) in known for row in landmarks) == labelled
+
+
+def test_a_share_of_the_landmarks_is_one():
+    X, y = moons(20)
+    with pytest.raises(UserError, match="labelled_landmarks: expected in"):
+        TransductiveSVM(labelled_landmarks=1.5, device="cpu").fit(X, y)
 
 
 def test_without_unlabelled_rows_it_is_a_plain_svm():

@@ -1,7 +1,9 @@
-"""Rows and networks of a few values, for losses by hand; settings that train the later methods in seconds."""
+"""Rows, networks and an estimator of a few values; settings that train the later methods in seconds."""
 
 import torch
+from sklearn.datasets import make_blobs
 
+from apps.semi_supervised.estimator import SemiSupervisedClassifier
 from apps.semi_supervised.improved_gan import ImprovedGAN
 from apps.semi_supervised.ladder import Ladder
 from apps.semi_supervised.vat import VAT
@@ -33,3 +35,21 @@ def shaken(network):
 
 def drawn(n, width, scale, generator):
     return torch.empty(n, width, dtype=torch.float64).normal_(0, scale, generator=generator)
+
+
+class Nearest(SemiSupervisedClassifier):
+    """The nearest class mean: the base class with next to nothing added."""
+
+    def __init__(self, scale="auto", random_state=0, extra=None):
+        self.scale, self.random_state, self.extra = scale, random_state, extra
+
+    def _fit(self, x, y, *, run, resume):
+        self.seen = x, y
+        self.means_ = torch.stack([x[y == k].flatten(1).mean(0) for k in range(len(self.classes_))]).double()
+
+    def _log_proba(self, x):
+        return -torch.cdist(x.flatten(1).double(), self.means_)
+
+
+def blobs(n=30, classes=3):
+    return make_blobs(n, centers=classes, cluster_std=0.5, random_state=1)

@@ -1,10 +1,11 @@
-"""States that modules are put into for a block; each of their parts, which may differ, is given back its own."""
+"""States that modules, and torch itself, are put into for a block; each part, which may differ, gets back its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -51,6 +52,30 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
         for module in modules:
             module.eval()
         yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Has a block's products of float32 computed in float32: none goes through TF32, as a GPU's convolutions do else.
+
+    TF32 has ten bits of mantissa: likelihoods of deep networks would differ in their fourth digit, and values chosen
+    by an argmax would be near-ties. On a CPU it changes nothing.
+
+    Example:
+        >>> with full_precision():
+        ...     torch.backends.cudnn.allow_tf32
+        False
+    """
+    cudnn, products = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with cudnn.flags(cudnn.enabled, allow_tf32=False, **kept):
+        if products != "highest":
+            torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            if products != "highest":
+                torch.set_float32_matmul_precision(products)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from core_models.adversarial import WGANGP
-from core_models.base import ExactLikelihood, GenerativeModel, Objective, Variational
+from core_models.base import Autoregressive, ExactLikelihood, GenerativeModel, Objective, Variational
 from core_models.data import Binarisation, DataSet
 from core_models.errors import UserError
 from core_models.evaluation import Estimator
@@ -21,13 +21,15 @@ Kind = Literal["binary", "levels", "continuous", "unknown"]
 
 
 def density_over(model: GenerativeModel) -> Kind:
-    """Says what a model's density is over, by the distribution that it gives an event.
+    """Says what a model's density is over, by the distribution that it gives an event or the levels that it has.
 
     A model of another kind may say so itself, by an attribute `density_over`.
     """
     declared = getattr(model, "density_over", None)
     if declared in ("binary", "levels", "continuous"):
         return declared
+    if isinstance(model, Autoregressive):
+        return "binary" if model.levels == 2 else "levels"
     if not isinstance(model, Variational):
         return "unknown"
     place = next((p for p in model.parameters()), torch.zeros(()))
@@ -41,7 +43,11 @@ def density_over(model: GenerativeModel) -> Kind:
 
 
 def spreads(model: GenerativeModel) -> bool:
-    """Tells whether pixels are dequantised for a model: its exact density is over continuous values."""
+    """Tells whether pixels are dequantised for a model whatever it is for: its exact density is over continuous values.
+
+    `genapps model` does so for a Gaussian likelihood too, whose bound else compares with nothing. A prior's means,
+    which signals are recovered with, are left where the levels are.
+    """
     return isinstance(model, ExactLikelihood) and getattr(model, "density_over", None) == "continuous"
 
 
@@ -83,25 +89,40 @@ def build_objective(
     *,
     importance_samples: int = 1,
     kl_warmup_steps: int = 0,
+    kl_weight: float = 1.0,
     levels: int = 0,
+    spread: bool | None = None,
 ) -> Objective:
     """Returns what to minimise: minus the log-likelihood where the model has one, else minus its bound.
 
-    A density over continuous values, as a flow's, is trained on dequantised pixels of so many levels.
+    Args:
+        model: what is trained.
+        binarisation: how the pixels of a batch become events.
+        importance_samples: k of the importance-weighted bound.
+        kl_warmup_steps: steps over which the weight of the KL term rises to `kl_weight`.
+        kl_weight: weight of the KL term in training; 1 is the bound.
+        levels: that pixels come in.
+        spread: whether they are dequantised; as `spreads` says where left out.
 
     Raises:
         UserError: when the model has neither, or settings of a bound are given to a model without one.
     """
+    dequantise = levels if (spreads(model) if spread is None else spread) else 0
     if isinstance(model, ExactLikelihood):
-        if importance_samples != 1 or kl_warmup_steps:
+        if importance_samples != 1 or kl_warmup_steps or kl_weight != 1:
             raise UserError(
-                f"{type(model).__name__} is trained by its exact likelihood: expected importance_samples 1 and "
-                "kl_warmup_epochs 0; leave them out"
+                f"{type(model).__name__} is trained by its exact likelihood: expected importance_samples 1, "
+                "kl_warmup_epochs 0 and kl_weight 1; leave them out"
             )
-        return NegativeLogLikelihood(model, binarisation=binarisation, dequantise=levels if spreads(model) else 0)
+        return NegativeLogLikelihood(model, binarisation=binarisation, dequantise=dequantise)
     if isinstance(model, Variational):
         return NegativeELBO(
-            model, binarisation=binarisation, importance_samples=importance_samples, kl_warmup_steps=kl_warmup_steps
+            model,
+            binarisation=binarisation,
+            importance_samples=importance_samples,
+            kl_warmup_steps=kl_warmup_steps,
+            kl_weight=kl_weight,
+            dequantise=dequantise,
         )
     if isinstance(model, WGANGP):
         raise UserError(

@@ -96,7 +96,7 @@ def evaluate(
     pixels = prepare(data_set, split, model, chosen)
     draws = int(match[1]) if (match := re.fullmatch(r"iwae-(\d+)", estimator)) else 1
     size = batch_size if batch_size is not None else max(1, min(500, DRAWS_AT_ONCE // draws))
-    kept = _Kept.open(trained, data_set, split, estimator, chosen, seed, size, len(pixels), again)
+    kept = _Kept.open(trained, data_set, split, estimator, chosen, seed, size, len(pixels), pixels.spread, again)
     number = min(limit or len(pixels), len(pixels))
     _fill(kept, model, pixels, estimator, seed, size, number)
     found = record(summarise(kept.values[:number], estimator, model.event_shape), model, chosen, pixels.levels)
@@ -120,25 +120,26 @@ class _Kept:
     @classmethod
     def open(
         cls, trained: TrainedModel, data: DataSet, split: Split, estimator: str, binarisation: Binarisation,
-        seed: int, size: int, n: int, again: bool,
+        seed: int, size: int, n: int, spread: bool, again: bool,
     ) -> _Kept:  # fmt: skip
         """Reads what was computed of this very figure, if anything."""
         weights = hashlib.sha256(trained.run.model.read_bytes()).hexdigest()
         images = hashlib.sha256(getattr(data, f"{split}_x").numpy())
         images.update(f"{data.levels} levels".encode() + getattr(data, f"{split}_y").numpy().tobytes())
         place = next(trained.model.parameters()).device.type  # another kind of device draws other noise
-        identity = json.dumps(
-            [PROTOCOL, weights, images.hexdigest(), split, estimator, binarisation, seed, size, place]
-        )
+        told: list[Any] = [PROTOCOL, weights, images.hexdigest(), split, estimator, binarisation, seed, size, place]
+        if spread and estimator != "exact":  # of levels as they were, once
+            told.append("dequantised")
+        identity = json.dumps(told)
         name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.name).name)
         path = trained.run.path / "evaluations" / f"{name}_{split}_{estimator}_{binarisation}_{seed}.safetensors"
         values, seconds = torch.full((n,), torch.nan, dtype=torch.float64), 0.0
         if path.exists() and not again:
             try:
                 with safe_open(path, "pt") as file:
-                    told = file.metadata() or {}
-                    if told.get("identity") == identity:
-                        values, seconds = file.get_tensor("values"), float(told["seconds"])
+                    kept = file.metadata() or {}
+                    if kept.get("identity") == identity:
+                        values, seconds = file.get_tensor("values"), float(kept["seconds"])
             except (SafetensorError, OSError, KeyError, ValueError):
                 pass  # a file of no use: computed again and written over
         return cls(path, identity, values, seconds)
@@ -201,8 +202,10 @@ def _cell(
     extra = {key: found[key] for key in ("standard_error", "n", "estimator", "binarisation")}
     extra["trained_by"] = trained.summary.get("command", "")
     extra["evaluation_seed"] = seed
-    if "bits_per_dim" in found:
-        extra["bits_per_dim"] = found["bits_per_dim"]
+    extra |= {key: found[key] for key in ("bits_per_dim", "dequantisation") if key in found}
+    about = {"settings": settings, "n": found["n"]}
+    if "dequantisation" in found and found["estimator"] != "exact":  # bounds of before are of levels as they were
+        about["dequantisation"] = found["dequantisation"]
     return Cell(
         app="models",
         table="density",
@@ -213,7 +216,7 @@ def _cell(
         better="lower",
         draw=draw,
         seed=draw,
-        config_hash=hash_of({"settings": settings, "n": found["n"]}),
+        config_hash=hash_of(about),
         protocol=PROTOCOL,
         device=device,
         seconds=seconds,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Generator
 
-from apps.common.objectives import default_estimator, density_over, spreads
+from apps.common.objectives import default_estimator, density_over
 from core_models.base import GenerativeModel
 from core_models.data import Binarisation
 from core_models.evaluation import Estimate, Estimator
@@ -42,7 +42,10 @@ def measure(
 
 
 def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisation, levels: int = 256) -> dict[str, Any]:
-    """Returns an estimate as plain values; bits/dim only where the density is known to be a mass over levels."""
+    """Returns an estimate as plain values; bits/dim only where it is known what the density is over.
+
+    Of a mass over levels they are exact, or as tight as the estimator; of a density over dequantised pixels a bound.
+    """
     found: dict[str, Any] = {
         "nats": estimate.nats,
         "standard_error": estimate.standard_error,
@@ -50,9 +53,10 @@ def record(estimate: Estimate, model: GenerativeModel, binarisation: Binarisatio
         "estimator": estimate.estimator,
         "binarisation": binarisation,
     }
-    if density_over(model) in ("binary", "levels"):
+    kind = density_over(model)
+    if kind in ("binary", "levels"):
         found["bits_per_dim"] = estimate.bits_per_dim
-    elif spreads(model):
+    elif kind == "continuous":
         # the mass of a level is at least the mean density over its share, which is 1 / levels wide
         found["bits_per_dim"] = estimate.bits_per_dim + log2(levels)
         found["dequantisation"] = "uniform"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from apps.common.objectives import classes_of, spreads
+from apps.common.objectives import classes_of, density_over
 from core_models.base import GenerativeModel
 from core_models.data import Binarisation, DataSet, Split, binarise, dequantise, to_floats
 from core_models.errors import UserError
@@ -81,7 +81,8 @@ def prepare(data: DataSet, split: Split, model: GenerativeModel, binarisation: B
     if binarisation in ("static", "threshold"):
         # a whole split at once: a static draw depends on an image's place in it
         x, levels = binarise(to_floats(x, levels), binarisation).to(torch.uint8), 2
-    return Pixels(x, _labels(data, split, classes_of(model)), levels, binarisation == "dynamic", spreads(model))
+    spread = density_over(model) == "continuous"
+    return Pixels(x, _labels(data, split, classes_of(model)), levels, binarisation == "dynamic", spread)
 
 
 def _labels(data: DataSet, split: Split, classes: int) -> Tensor | None:

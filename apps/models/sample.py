@@ -27,6 +27,7 @@ def sample(
     label: str | int | None = None,
     mean: bool = False,
     seed: int = 0,
+    batch_size: int = 500,
     device: str = "auto",
 ) -> None:
     """Draws images from a trained model into a picture or an .npz.
@@ -37,21 +38,27 @@ def sample(
         n: How many.
         label: The class to draw, by name or number, of a class-conditional model; classes in turn when left out.
         mean: The decoder's means instead of draws from them: pictures without pixel noise.
-        seed: Seeds the draws.
+        seed: Seeds the draws: the same seed, n and batch_size give the same images on the same kind of device.
+        batch_size: Images drawn at a time, one block going on with the random numbers after the last: memory grows
+            with it. Up to so many images it changes nothing.
         device: auto, cpu, cuda or cuda:N.
     """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out: expected a name that ends in .png or .npz, got {str(out)!r}")
-    at_least(1, n=n)
+    at_least(1, n=n, batch_size=batch_size)
     trained = open_run(run, device)
     model = trained.model
     place = next(model.parameters()).device
     y = _labels(trained, n, label)
     generator = Generator(place).manual_seed(seed_of(seed, "sample"))
-    there = None if y is None else y.to(place)
-    with torch.no_grad():
-        x = decoded(model, n, there, generator) if mean else model.sample(n, there, generator=generator)
-    x = x.float().cpu()
+    blocks = []
+    for start in range(0, n, batch_size):
+        size = min(batch_size, n - start)
+        own = None if y is None else y[start : start + size].to(place)
+        with torch.no_grad():
+            drawn = decoded(model, size, own, generator) if mean else model.sample(size, own, generator=generator)
+        blocks.append(drawn.float().cpu())
+    x = torch.cat(blocks)
     if out.suffix == ".npz":
         buffer = io.BytesIO()
         if y is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from core_models.autoregressive import CausalImageModel
 from core_models.base import Autoregressive, Labels
 from core_models.errors import UserError
+from core_models.modes import full_precision
 
 from . import engines
 from .greedy import Count, Greedy
@@ -87,10 +88,7 @@ def purify(
     found = levels.clone()
     # what may not move is as it was
     moving = (reach > 0).nonzero()[:, 0]
-    # TF32 has ten bits: a GPU's convolutions would leave every other pixel a near-tie
-    cudnn = torch.backends.cudnn
-    full = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
-    with torch.no_grad(), full:
+    with torch.no_grad(), full_precision():  # in TF32 every other pixel would be a near-tie
         for some in moving.split(batch_size) if len(moving) else ():
             greedy = Greedy(model, levels[some], reach[some], None if y is None else y[some])
             if count is not None:

@@ -26,6 +26,7 @@ from torch.func import functional_call
 
 from ..base import Decodable, Events, GenerativeModel, Labels, Latents, Metrics, Objective, Scalar
 from ..errors import UserError
+from ..layers.networks import refuse_labels
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,12 @@ class WGANGP(GenerativeModel, Decodable):
 
     @torch.no_grad()
     def sample(self, n: int, y: Labels | None = None, *, generator: Generator | None = None) -> Events:
-        """Draws n events."""
+        """Draws n events.
+
+        Raises:
+            UserError: when classes are given, since it has none.
+        """
+        refuse_labels(self, y)
         return self.decode(torch.empty_like(self.get_buffer("_zero").expand(n, -1)).normal_(generator=generator))
 
 
@@ -134,6 +140,11 @@ class WassersteinLoss(Objective):
         self.model, self.penalty, self.critic_steps = model, penalty, critic_steps
         # part of the state, so that a resumed run takes turns as before
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._taken: int | None = None  # the same on the host: read once, since reading waits for a GPU
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._taken = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, batch: Mapping[str, Any], generator: Generator | None = None) -> tuple[Scalar, Metrics]:
         """Returns the loss of a batch with events "x" (n, *event_shape)."""
@@ -150,8 +161,9 @@ class WassersteinLoss(Objective):
         distance = real.to(x.dtype).mean() - false.to(x.dtype).mean()
         loss = -distance + self.penalty * (steepness - 1).square().mean()
         if self.training:
+            self._taken = (int(self.step) if self._taken is None else self._taken) + 1
             self.step += 1
-        if not self.training or int(self.step) % self.critic_steps == 0:
+        if not self.training or (self._taken or 0) % self.critic_steps == 0:
             held = {name: parameter.detach() for name, parameter in model.critic.named_parameters()}
             loss = loss - functional_call(model.critic, held, (made,)).mean()
         told = {"wasserstein_distance": distance.detach(), "steepness": steepness.mean().detach()}

@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..precision import at_least_single
+
 HeadName = Literal["softmax", "logistic"]
 Features = Float[Tensor, "*pixels features"]
 Levels = Int[Tensor, "*pixels _channels"]
@@ -51,7 +53,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def parameters_of(self, h: Features) -> Tensor:
-        """Returns the numbers (*pixels, outputs) that the distribution of a pixel is made of."""
+        """Returns the numbers (*pixels, outputs) that the distribution of a pixel is made of; float32 or better."""
 
     @abstractmethod
     def channel(self, parameters: Float[Tensor, "*pixels outputs"], before: Before) -> Float[Tensor, "*pixels levels"]:
@@ -71,6 +73,12 @@ class Head(nn.Module, ABC):
     def scores(self, parameters: Float[Tensor, "*pixels outputs"], before: Before) -> Float[Tensor, "*pixels levels"]:
         """Returns what `channel` does, up to a constant for each pixel: all that an argmax needs."""
         return self.channel(parameters, before)
+
+    def scores_at(
+        self, parameters: Float[Tensor, "*pixels outputs"], before: Before, levels: Int[Tensor, "*pixels some"]
+    ) -> Float[Tensor, "*pixels some"]:
+        """Returns what `scores` does, for some levels."""
+        return self.scores(parameters, before).gather(-1, levels)
 
     def all_channels(self, h: Features, levels: Levels) -> Float[Tensor, "*pixels channels levels"]:
         """Returns the log-probabilities of every channel, given the true levels of those before it."""
@@ -95,16 +103,16 @@ class SoftmaxHead(Head):
 
     def parameters_of(self, h: Features) -> Tensor:
         """Returns the logits of all channels without what they owe to one another, and the features for that."""
-        return torch.cat([self.output(h), h], -1) if self.channels > 1 else self.output(h)
+        return at_least_single(torch.cat([self.output(h), h], -1) if self.channels > 1 else self.output(h))
 
     def scores(self, parameters: Tensor, before: Before) -> Tensor:
         """Returns the logits of channel c, given the levels of the channels before."""
         c = before.shape[-1]
         logits = parameters[..., c * self.levels : (c + 1) * self.levels]
         if c:
-            h = parameters[..., -self.features :]
+            h = parameters[..., -self.features :].to(self.output.weight.dtype)
             scaled = before.to(h.dtype) * (2 / (self.levels - 1)) - 1
-            logits = logits + self.mixed[c - 1](F.relu(h + self.seen[c - 1](scaled)))
+            logits = logits + at_least_single(self.mixed[c - 1](F.relu(h + self.seen[c - 1](scaled))))
         return logits
 
     def channel(self, parameters: Tensor, before: Before) -> Tensor:
@@ -127,7 +135,7 @@ class LogisticMixtureHead(Head):
 
     def parameters_of(self, h: Features) -> Tensor:
         """Returns logits, means, log-scales and couplings (tanh'ed) of the mixture."""
-        return self.output(h)
+        return at_least_single(self.output(h))
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         k, c = self.mixtures, self.channels
@@ -184,6 +192,10 @@ class LogisticMixtureHead(Head):
         scale = parts[2][..., c, None, :]
         found = self._component_log_probs(mean, scale, levels)
         return torch.logsumexp(weights[..., None, :] + found, -1)
+
+    def scores_at(self, parameters: Tensor, before: Before, levels: Tensor) -> Tensor:
+        """Returns what `scores` does, for some levels, without going through all."""
+        return self.channel_at(parameters, before, levels)
 
     def log_prob(self, h: Features, levels: Levels) -> Float[Tensor, "*pixels"]:
         """Returns the log-probability of whole pixels [nats], without going through all levels."""

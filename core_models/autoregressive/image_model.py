@@ -20,7 +20,7 @@ from torch.distributions import Categorical, Distribution
 from ..base import Autoregressive, Events, GenerativeModel, Labels, PerExample
 from ..data.advice import shape_advice
 from ..errors import UserError
-from ..layers.networks import wrong_labels
+from ..layers.networks import refuse_labels, wrong_labels
 from ..layers.row_scan import RowScan
 from .heads import HeadName, head
 from .scan import PixelScan
@@ -147,7 +147,9 @@ class CausalImageModel(GenerativeModel, Autoregressive):
         levels = self.to_levels(x)
         h = self.features(levels, self.check_labels(len(x), y))
         with torch.autocast(h.device.type, enabled=False):
-            return self.head.log_prob(h if h.dtype == torch.float64 else h.float(), levels.permute(0, 2, 3, 1))
+            # in the type of the head's weights: single precision too where mixed precision gave features of half
+            weight = next(self.head.parameters())
+            return self.head.log_prob(h.to(weight.dtype), levels.permute(0, 2, 3, 1))
 
     def log_prob(self, x: Events, y: Labels | None = None) -> PerExample:
         """Returns log p(x | y) [nats] of images (n, channels, height, width) in [0, 1].
@@ -197,7 +199,13 @@ class CausalImageModel(GenerativeModel, Autoregressive):
 
     @torch.no_grad()
     def sample(self, n: int, y: Labels | None = None, *, generator: Generator | None = None) -> Events:
-        """Draws n images (n, channels, height, width) in [0, 1]."""
+        """Draws n images (n, channels, height, width) in [0, 1].
+
+        Raises:
+            UserError: when the model needs classes and y has none, or is out of range; or when it has none and y has.
+        """
+        if not self.classes:
+            refuse_labels(self, y)
         scan = self.scan(n, y)
         while not scan.finished:
             probabilities = scan.log_probs().exp()

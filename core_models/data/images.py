@@ -46,27 +46,28 @@ def read_images(
         raise UserError(f"expected an image size of at least 1 pixel, got {size[0]} x {size[1]}")
     if channels not in (None, 1, 3):
         raise UserError(f"expected images of 1 channel (grey) or 3 (colour), got {channels}: use another model")
-    arrays, grey = [], True
-    for path in paths:
+    if not paths:
+        raise UserError("expected files of images, got none: name some")
+    found = np.empty((0, 0, 0, 0), np.uint8)  # all of them, made once: a list of arrays would be a second copy
+    for i, path in enumerate(paths):
         image = _read(path)
-        grey = grey and image.mode == "L"
         if size is not None:
             image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
-        arrays.append(
-            np.asarray(image.convert("RGB") if channels == 3 else image.convert("L") if channels == 1 else image)
-        )
-        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
-            (h, w), (own_h, own_w) = arrays[0].shape[:2], arrays[-1].shape[:2]
+        own = np.asarray(image.convert("RGB") if channels == 3 else image.convert("L") if channels == 1 else image)
+        if i == 0:
+            found = np.empty((len(paths), 1 if own.ndim == 2 else 3, *own.shape[:2]), np.uint8)
+        if own.shape[:2] != found.shape[2:]:
+            (h, w), (own_h, own_w) = found.shape[2:], own.shape[:2]
             raise UserError(
                 f"expected images of one size, got {h} x {w} ({paths[0].name}) and {own_h} x {own_w} ({path.name}): "
                 f"resize them, or give image_size (for instance {min(h, own_h, w, own_w)}), which verbs that train take"
             )
-    if (channels or (1 if grey else 3)) == 1:
-        stacked = np.stack(arrays)[:, None]
-    else:  # a grey image among coloured ones has the same value in each channel
-        whole = [array if array.ndim == 3 else np.repeat(array[..., None], 3, 2) for array in arrays]
-        stacked = np.stack(whole).transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(stacked))
+        if own.ndim == 3 and found.shape[1] == 1:  # the first in colour: grey ones have the same value in each channel
+            grey, found = found, np.empty((len(paths), 3, *own.shape[:2]), np.uint8)
+            found[:i] = grey[:i]
+            del grey
+        found[i] = own if own.ndim == 2 else own.transpose(2, 0, 1)
+    return torch.from_numpy(found)
 
 
 def require_8_bits(path: Path, mode: str, kind: str | None) -> None:

@@ -21,7 +21,7 @@ from torch import Generator, Size, Tensor
 from ..base import Events, ExactLikelihood, GenerativeModel, Labels, PerExample, Variational
 from ..errors import UserError
 from ..latent.iwae import iwae
-from ..modes import evaluating
+from ..modes import evaluating, full_precision
 
 Estimator = str
 """'exact', 'elbo' or 'iwae-k' with a whole k, for instance 'iwae-5000'."""
@@ -89,6 +89,8 @@ def per_event(
 ) -> Float64[Tensor, " n"]:
     """Returns minus the likelihood, or minus the bound, of each event [nats], on the CPU.
 
+    It is computed in the precision of the weights, on a GPU too (`core_models.modes.full_precision`).
+
     Args:
         model: the model; put in evaluation mode for the time of the call.
         x: events (n, *event_shape), already binarised or dequantised as the model expects.
@@ -97,15 +99,21 @@ def per_event(
         generator: source of the noise of a bound.
         batch_size: events at a time.
         on_batch: called after each batch with the events done and the running mean [nats].
+
+    Raises:
+        UserError: when there is nothing to evaluate, the estimator isn't one of the model's, or a model that has
+            `check_values` finds values that its likelihood isn't of.
     """
     if not len(x):
         raise UserError("expected at least one event to evaluate, got none")
     if batch_size < 1:
         raise UserError(f"expected a batch size of at least 1, got {batch_size}")
     estimate = estimator_for(model, estimator)
+    if callable(check := getattr(model, "check_values", None)):
+        check(x)
     # float64: the running sums of 10,000 events would lose the fourth decimal in single precision
     values = torch.empty(len(x), dtype=torch.float64)
-    with evaluating(model):
+    with evaluating(model), full_precision():
         for start in range(0, len(x), batch_size):
             stop = min(start + batch_size, len(x))
             values[start:stop] = -estimate(x[start:stop], None if y is None else y[start:stop], generator)

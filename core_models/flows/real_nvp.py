@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log, prod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from ..base import Decodable, Events, ExactLikelihood, GenerativeModel, Labels, Latents, PerExample
 from ..errors import UserError
+from ..layers.networks import refuse_labels
+from ..precision import at_least_single
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
         """Returns the latents (n, values) of events and log |det dz/dx| [nats].
 
         Raises:
-            UserError: when events have another shape.
+            UserError: when events have another shape, or, where there is a margin, lie outside of what it leads to the
+                real line. On a GPU that is looked at only until training has begun, since it waits for the device.
         """
         if x.shape[1:] != self.event_shape:
             wanted = ", ".join(map(str, self.event_shape))
             raise UserError(f"expected events of shape (n, {wanted}), got {tuple(x.shape)}")
+        self._check_values(x)
         u, log_det = self._to_line(x.flatten(1))
         for step in self.steps:
             u, change = step(u)
@@ -96,7 +101,7 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
     def log_prob(self, x: Events, y: Labels | None = None) -> PerExample:
         """Returns the log-density [nats] of events in (0, 1), or of any values where the margin is 0."""
         z, log_det = self.encode_exactly(x)
-        return -0.5 * (z.square().sum(1) + z.shape[1] * log(2 * torch.pi)) + log_det
+        return -0.5 * (at_least_single(z).square().sum(1) + z.shape[1] * log(2 * torch.pi)) + log_det
 
     def decode(self, z: Latents, y: Labels | None = None) -> Events:
         """Returns the events of latents, differentiably: the inverse of `encode_exactly`."""
@@ -107,17 +112,34 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
 
     @torch.no_grad()
     def sample(self, n: int, y: Labels | None = None, *, generator: Generator | None = None) -> Events:
-        """Draws n events; pixels, where there is a margin, within [0, 1]: the map itself reaches a little farther."""
+        """Draws n events; pixels, where there is a margin, within [0, 1]: the map itself reaches a little farther.
+
+        Raises:
+            UserError: when classes are given, since it has none.
+        """
+        refuse_labels(self, y)
         zero = self.get_buffer("_zero")
         drawn = self.decode(torch.empty_like(zero.expand(n, -1)).normal_(generator=generator))
         return drawn.clamp_(0, 1) if self.config.margin else drawn
 
+    def _check_values(self, x: Events) -> None:
+        """Refuses values that the logit makes NaN of, before the normalisations are started by them."""
+        margin, begun = self.config.margin, self.training and self.last.running
+        if not margin or (begun and (x.device.type != "cpu" or torch.compiler.is_compiling())):
+            return
+        reach = margin / (1 - 2 * margin)
+        if not bool(((x.detach() > -reach) & (x.detach() < 1 + reach)).all()):
+            raise UserError(
+                f"expected pixels in [0, 1], got values from {float(x.min()):g} to {float(x.max()):g}: rescale them, "
+                "or set margin 0 for values that aren't pixels"
+            )
+
     def _to_line(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], PerExample]:
         margin = self.config.margin
         if not margin:
-            return x, x.new_zeros(len(x))
-        p = margin + (1 - 2 * margin) * x
-        u = torch.log(p) - torch.log1p(-p)
+            return x, at_least_single(x).new_zeros(len(x))
+        p = margin + (1 - 2 * margin) * at_least_single(x)
+        u = (torch.log(p) - torch.log1p(-p)).to(x.dtype)
         return u, (log(1 - 2 * margin) - torch.log(p) - torch.log1p(-p)).sum(1)
 
     def _from_line(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -129,20 +151,29 @@ class _ActNorm(nn.Module):
     """Scales and shifts each value; the first batch in training mode sets mean 0 and variance 1."""
 
     started: Tensor
+    running: bool
+    """That it was seen to be started: reading the buffer would wait for a GPU at every step."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
         self.log_scale, self.shift = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(n))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self.running = False
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.running = False  # what is loaded may not be started
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, u: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, ""]]:
-        if self.training and len(u) > 1 and not bool(self.started):
-            with torch.no_grad():
-                # a value that is nearly constant isn't blown up
-                self.log_scale.copy_(-u.std(0).clamp(min=0.1).log())
-                self.shift.copy_(-u.mean(0) * self.log_scale.exp())
-                self.started.fill_(True)
-        return u * self.log_scale.exp() + self.shift, self.log_scale.sum()
+        if self.training and len(u) > 1 and not self.running:
+            if not bool(self.started):
+                with torch.no_grad():
+                    # a value that is nearly constant isn't blown up
+                    self.log_scale.copy_(-u.std(0).clamp(min=0.1).log())
+                    self.shift.copy_(-u.mean(0) * self.log_scale.exp())
+                    self.started.fill_(True)
+            self.running = True
+        return u * self.log_scale.exp() + self.shift, at_least_single(self.log_scale).sum()
 
     def inverse(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         return (u - self.shift) * torch.exp(-self.log_scale)
@@ -174,7 +205,9 @@ class _Step(nn.Module):
         u, log_det = self.norm(u)
         changed, kept = self.get_buffer("changed"), self.get_buffer("kept")
         scale, shift = self._scale_and_shift(u[:, kept])
-        return u.index_copy(1, changed, u[:, changed] * torch.exp(scale) + shift), log_det + scale.sum(1)
+        return u.index_copy(1, changed, u[:, changed] * torch.exp(scale) + shift), log_det + at_least_single(scale).sum(
+            1
+        )
 
     def inverse(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         changed, kept = self.get_buffer("changed"), self.get_buffer("kept")

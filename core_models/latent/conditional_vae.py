@@ -54,7 +54,7 @@ class ConditionalVAE(VAE):
         if noise is None:
             noise = torch.empty_like(mean).normal_(generator=generator)
         z = mean + torch.exp(0.5 * log_variance) * noise
-        likelihood = self.output(self.decoder.every_class(z, per_class=True))
+        likelihood = self.output(self.decoder.every_class(self.as_decoded(z), per_class=True))
         return likelihood.log_prob(x.expand(self.classes, *x.shape)) - kl_to_standard_normal(mean, log_variance)
 
     def elbo_class_by_class(

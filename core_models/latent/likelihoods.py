@@ -19,6 +19,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, co
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..precision import at_least_single
 
 LikelihoodName = Literal["bernoulli", "gaussian", "discretised-logistic"]
 
@@ -161,8 +162,7 @@ class Likelihood(nn.Module):
 
     def forward(self, raw: Tensor) -> Distribution:
         """Returns the distribution, its batch shape the leading one of raw."""
-        if raw.dtype in (torch.bfloat16, torch.float16):
-            raw = raw.float()  # densities are always taken in full precision
+        raw = at_least_single(raw)  # densities are always taken in full precision
         lead = raw.shape[:-1]
         dims = len(self.event_shape)
         if self.outputs == 1:
@@ -180,6 +180,35 @@ class Likelihood(nn.Module):
             center + 0.5, self._bounded(log_scale - (2.0 if self.own_scale else 0.0), LOG_SCALE_BOUND), self.levels
         )
         return Independent(logistic, dims, validate_args=False)
+
+    def check_values(self, x: Tensor, *, between_levels: bool = False) -> None:
+        """Refuses values that the family isn't of.
+
+        Args:
+            x: events.
+            between_levels: whether a discretised logistic's values may lie between its levels. To train on them does no
+                harm, as a bin around any value has a bounded mass; but what is measured is none of its masses.
+
+        Raises:
+            UserError: when a Bernoulli's or a discretised logistic's lie outside of [0, 1], or the latter's aren't on
+                its levels.
+        """
+        if self.name == "gaussian" or not x.numel():
+            return
+        x = x.detach()
+        # the negations refuse NaN too
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            raise UserError(
+                f"expected values in [0, 1] for the likelihood {self.name}, got {float(x.min()):g} to "
+                f"{float(x.max()):g}: rescale them, or choose the likelihood gaussian"
+            )
+        scaled = x * (self.levels - 1)
+        strict = self.name == "discretised-logistic" and not between_levels
+        if strict and not bool(((scaled - scaled.round()).abs() <= 1e-3).all()):
+            raise UserError(
+                f"expected values on the {self.levels} levels of a discretised logistic (multiples of "
+                f"1/{self.levels - 1}), got values between them: round them, set levels, or choose gaussian"
+            )
 
     def _bounded(self, log_scale: Tensor, bound: float) -> Tensor:
         # only what is trained goes down its gradient; a search in evaluation mode may go either way

@@ -8,8 +8,12 @@ least squares. W has no bias, so that it is an operator like any other. **Norm m
 noise is drowned; here its Frobenius norm is held at that of a random Gaussian matrix, sqrt(m n), so that the ratio of
 signal to noise is the same as for the methods it stands beside. Without it the norm reached is reported.
 
+It has no prior of y, but a Markov chain that measures and recovers in turn, y_t ~ N(W x_t, \sigma^2 I) and x_{t+1} ~
+p_\theta(x | y_t), has the distribution of the signals for its stationary one where p_\theta(x | y) is the posterior.
+Here signals are held in [0, 1], as those of the training are: outside g knows nothing, and chains don't return.
+
 Source: Grover and Ermon, "Uncertainty autoencoders: learning compressed representations via variational information
-maximization", 2019, equations 5 to 7 and section 5.1.
+maximization", 2019, equations 5 to 7 and section 5.1; theorem 1 and corollary 1 (the chain).
 """
 
 from __future__ import annotations
@@ -94,13 +98,38 @@ class UncertaintyAutoencoderModel(GenerativeModel):
             out = out + self.linear(scaled)
         return out.unflatten(1, self.event_shape)
 
-    def sample(self, n: int, y: Labels | None = None, *, generator: Generator | None = None) -> Signals:
-        """Is refused: it models signals given measurements, not signals.
+    @torch.no_grad()
+    def sample(
+        self, n: int, y: Labels | None = None, *, generator: Generator | None = None, steps: int = 10,
+        deviation: float = 0.0, start: Signals | None = None,
+    ) -> Signals:  # fmt: skip
+        """Returns the ends of n Markov chains, which measure a signal and recover it in turn: the last means g(y).
+
+        They are signals of the data only as far as p(x | y) is their posterior. That of fixed deviation hardly is, and
+        chains end near a few blurred images, on MNIST within 100 steps: start them at signals of the data, of which a
+        few steps make others like them.
+
+        Args:
+            n: chains.
+            y: labels, which it has no use for.
+            generator: of what is drawn.
+            steps: of a chain.
+            deviation: standard deviation of p(x | y), which the loss leaves open.
+            start: first signals (n, *event_shape), e.g. those of a data set; values drawn from [0, 1] when left out.
 
         Raises:
-            UserError: always.
+            UserError: when a count is below 1, the deviation below 0, or the start has another shape.
         """
-        raise UserError("an uncertainty autoencoder has no samples of its own: it recovers signals from measurements")
+        if n < 1 or steps < 1 or not deviation >= 0:
+            raise UserError(f"expected a sample, a step or more and a deviation of 0 or more, got {n}, {steps} and "
+                            f"{deviation}")  # fmt: skip
+        if start is not None and start.shape != (n, *self.event_shape):
+            raise UserError(f"expected starts of shape {(n, *self.event_shape)}, got {tuple(start.shape)}")
+        x = self.raw.new_empty(n, *self.event_shape).uniform_(generator=generator) if start is None else start
+        for _ in range(steps):
+            mean = self.decode_measurements(self.measure(x.to(self.raw), generator))
+            x = (mean + deviation * torch.empty_like(mean).normal_(generator=generator)).clamp(0, 1)
+        return mean.clamp(0, 1)
 
 
 class SquaredRecoveryError(Objective):

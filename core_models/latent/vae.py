@@ -19,7 +19,16 @@ from torch.distributions import Distribution, Independent, Normal
 
 from ..base import Events, GenerativeModel, Labels, Latents, PerExample, Variational
 from ..errors import UserError
-from ..layers.networks import Activation, Architecture, ConditionalNetwork, conv_decoder, conv_encoder, mlp
+from ..layers.networks import (
+    Activation,
+    Architecture,
+    ConditionalNetwork,
+    conv_decoder,
+    conv_encoder,
+    mlp,
+    refuse_labels,
+)
+from ..precision import HALVES, at_least_single
 from .likelihoods import LOG_SCALE_BOUND, Likelihood, LikelihoodName
 
 
@@ -72,9 +81,7 @@ def build_decoder(config: VAEConfig, outputs: int) -> ConditionalNetwork:
 
 def diagonal_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Splits an encoder's output (..., 2 d) into mean and log-variance (..., d), in full precision."""
-    if raw.dtype in (torch.bfloat16, torch.float16):
-        raw = raw.float()
-    mean, log_variance = raw.chunk(2, dim=-1)
+    mean, log_variance = at_least_single(raw).chunk(2, dim=-1)
     # no gradient comes back from past the bound, as a likelihood's does: the KL term keeps q(z|x) far from it
     return mean, log_variance.clamp(-2 * LOG_SCALE_BOUND, 2 * LOG_SCALE_BOUND)
 
@@ -140,6 +147,13 @@ class VAE(GenerativeModel, Variational):
             expected = ", ".join(map(str, self.event_shape))
             raise UserError(f"expected events of shape (n, {expected}), got {tuple(x.shape)}")
 
+    def check_values(self, x: Tensor, *, between_levels: bool = False) -> None:
+        """Refuses values that p(x | z) isn't of, as `Likelihood.check_values`.
+
+        It waits for the device, so it is for once and not for every step.
+        """
+        self.output.check_values(x, between_levels=between_levels)
+
     def prior(self, y: Labels | None = None) -> Distribution:
         """Returns N(0, I); the same for every class."""
         return Independent(Normal(self._zero, self._one, validate_args=False), 1, validate_args=False)
@@ -152,7 +166,11 @@ class VAE(GenerativeModel, Variational):
 
     def likelihood(self, z: Latents, y: Labels | None = None) -> Distribution:
         """Returns p(x | z, y)."""
-        return self.output(self.decoder(z, y))
+        return self.output(self.decoder(self.as_decoded(z), y))
+
+    def as_decoded(self, z: Latents) -> Latents:
+        """Returns latents in the type of the weights where these are of half precision: posteriors are in single."""
+        return z.to(self._zero.dtype) if self._zero.dtype in HALVES else z
 
     def decode(self, z: Latents, y: Labels | None = None) -> Events:
         """Returns the mean of p(x | z, y)."""
@@ -174,7 +192,8 @@ class VAE(GenerativeModel, Variational):
             y: labels (n,), for a class-conditional model.
             generator: source of the noise.
             noise: standard normal draws (n, latent) to use instead.
-            kl_weight: weight of the KL term; below 1 only while training warms up.
+            kl_weight: weight of the KL term; another than 1, beta, only in training: while it warms up, or throughout
+                (Higgins et al., "beta-VAE", ICLR 2017, equation 4). It is a bound at 1 and above.
         """
         self.check(x)
         mean, log_variance = diagonal_gaussian(self.encoder(x, y))
@@ -188,7 +207,13 @@ class VAE(GenerativeModel, Variational):
     def sample(
         self, n: int, y: Labels | None = None, *, generator: Generator | None = None, mean: bool = False
     ) -> Events:
-        """Draws n events from the model; with `mean`, the means of p(x | z, y) at n latents of the prior."""
+        """Draws n events from the model; with `mean`, the means of p(x | z, y) at n latents of the prior.
+
+        Raises:
+            UserError: when classes are given to a model without.
+        """
+        if not self.classes:
+            refuse_labels(self, y)
         z = torch.empty_like(self._zero.expand(n, -1)).normal_(generator=generator)
         distribution = self.likelihood(z, y)
         return distribution.mean if mean else self.output.draw(distribution, generator)

@@ -46,6 +46,18 @@ def wrong_labels(y: Tensor, n: int, classes: int) -> UserError:
     return UserError(f"expected {n} classes from 0 to {classes - 1}, got {got}: give each event its class")
 
 
+def refuse_labels(model: nn.Module, y: Labels | None) -> None:
+    """Refuses classes that a model is asked to draw from and doesn't have.
+
+    Raises:
+        UserError: when there are some.
+    """
+    if y is not None:
+        raise UserError(
+            f"expected no y, since {type(model).__name__} has no classes to draw from, got some: leave it out"
+        )
+
+
 class ConditionalNetwork(nn.Module):
     """head(stem(x) + R_y), with a cheap way to try every class.
 

@@ -92,7 +92,11 @@ class TrainingConfig:
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Precision = "32-true"
-    """Arithmetic of the objective's forward pass; weights are float32 (float64 under 64-true)."""
+    """Arithmetic of the objective's forward pass; weights are float32 (float64 under 64-true).
+
+    32-true is float32, but on a GPU convolutions go through TF32 (ten bits of mantissa), as torch has it unless
+    `torch.backends.cudnn.allow_tf32` is False; matrix products don't, unless
+    `torch.set_float32_matmul_precision` says so. What is validated and measured goes through neither."""
     threads: int | None = None
     """CPU threads for the duration of the run; torch's own choice when left out."""
     compile: bool = False

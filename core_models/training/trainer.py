@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..base import Objective
 from ..errors import UserError
-from ..modes import evaluating, modes_kept, train_unfrozen
-from .batches import Batches, seed_of
+from ..modes import evaluating, full_precision, modes_kept, train_unfrozen
+from .batches import Batches, fingerprints_like, seed_of
 from .checkpoint import (
     Checkpoint,
     TrainingState,
@@ -128,15 +128,15 @@ class Trainer:
             what = f"stage {self.stage!r} of a run" if self.stage else "a run"
             raise UserError(f"{self.run.path} already holds {what}: add --resume to go on, or choose another folder")
         checkpoint = load_checkpoint(self.path)
-        check_same(self.path, checkpoint.identity, self.identity)
+        with fingerprints_like(checkpoint.identity["batches"]["fingerprint"]):
+            check_same(self.path, checkpoint.identity, self.find_identity())
         if checkpoint.state.step > self.total:
             done = checkpoint.state.step // self.per_epoch
             raise UserError(f"{self.path} already has {done} epochs, got epochs={self.config.epochs}: ask for more")
         return checkpoint
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one before."""
+    def find_identity(self) -> dict[str, Any]:
+        """Returns what a resumed run must have in common with the one before."""
         return {
             "objective": describe(self.objective),
             # random numbers of a CPU can't be continued on a GPU
@@ -146,6 +146,8 @@ class Trainer:
                 "fingerprint": str(getattr(self.batches, "fingerprint", "")),
             },
         }
+
+    identity = cached_property(find_identity)
 
     def load_result(self, checkpoint: Checkpoint) -> None:
         """Gives the objective the weights that a stage ended with."""
@@ -226,7 +228,7 @@ class Trainer:
         return "finished"
 
     def step(self) -> None:
-        """Takes one optimiser step; on a GPU nothing in it waits for the device."""
+        """Takes one optimiser step; on a GPU nothing waits for the device but an objective that looks at its batch."""
         number, clip = self.state.step, self.config.clip_norm
         batch: Mapping[str, Tensor] = self.batches.batch(*divmod(number, self.per_epoch))
         if not self.batches_move:
@@ -295,7 +297,7 @@ class Trainer:
         random = random_tensors(self.generator)
         averaged = self.ema.applied() if self.ema is not None else nullcontext()
         try:
-            with evaluating(self.objective), torch.no_grad(), averaged:
+            with evaluating(self.objective), torch.no_grad(), full_precision(), averaged:
                 results = {name: float(value) for name, value in validate(self.objective).items()}
                 if self.improved(results):
                     self.best = {name: tensor.clone() for name, tensor in self.objective.state_dict().items()}

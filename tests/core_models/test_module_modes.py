@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core_models.modes import evaluating, modes_kept, steady
+from core_models.modes import evaluating, full_precision, modes_kept, steady
 
 
 @pytest.fixture
@@ -41,3 +41,18 @@ def test_evaluating_leaves_gradients_and_steady_takes_them(net):
         x = torch.ones(3, 2, requires_grad=True)
         net(x).sum().backward()
         assert x.grad is not None
+
+
+def test_full_precision_is_without_tf32_and_gives_back_what_was_set():
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(KeyError), full_precision():
+            assert (cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (False, "highest")
+            assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == (True, *before[1:3])
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before[-1])
+    assert (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == before[:3]

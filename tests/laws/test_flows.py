@@ -129,3 +129,45 @@ def test_samples_of_pixels_are_pixels():
         decoded = model.decode(z).detach()
         assert decoded.min() < 0 and decoded.max() > 1
         assert torch.equal(drawn, decoded.clamp(0, 1) if margin else decoded)
+
+
+def test_values_out_of_the_domain_are_refused_before_anything_is_started_by_them():
+    model = RealNVP(RealNVPConfig(event_shape=(1, 2, 2), couplings=1, hidden=(3,))).train()
+    x = torch.rand(6, 1, 2, 2)
+    for wrong in (16 * x + 1, x - 1.5, x * float("nan")):
+        with pytest.raises(UserError, match=r"expected pixels in \[0, 1\], got values from .* set margin 0"):
+            model.log_prob(wrong)
+    assert not bool(model.last.started)
+    assert bool(model.log_prob(x).isfinite().all())
+    values = RealNVP(RealNVPConfig(event_shape=(1, 2, 2), couplings=1, hidden=(3,), margin=0.0))
+    assert bool(values.log_prob(16 * x + 1).isfinite().all())
+
+
+def test_a_start_that_is_loaded_counts_and_one_that_is_taken_back_too():
+    make = lambda: RealNVP(RealNVPConfig(event_shape=(4,), couplings=1, hidden=(3,), margin=0.0)).train()  # noqa: E731
+    x = 5 + torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    model, fresh = make(), make()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.log_prob(x)
+    shift = model.last.shift.clone()
+    fresh.load_state_dict(model.state_dict())
+    fresh.log_prob(x + 3)
+    assert torch.equal(fresh.last.shift, shift) and fresh.last.running
+    model.load_state_dict(before)
+    model.log_prob(x + 3)
+    assert not torch.equal(model.steps[0].norm.shift, fresh.steps[0].norm.shift)
+
+
+def test_log_determinants_of_half_precision_are_summed_in_single():
+    torch.manual_seed(0)
+    model = RealNVP(RealNVPConfig(event_shape=(1, 8, 8), couplings=2, hidden=(8,))).eval()
+    x = torch.rand(4, 1, 8, 8).bfloat16()
+    full = model.log_prob(x.float())
+    half = model.bfloat16().log_prob(x)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=5e-3, atol=0)
+
+
+def test_a_flow_draws_of_no_class():
+    with pytest.raises(UserError, match="RealNVP has no classes"):
+        MODELS["real-nvp-vector"]().sample(2, torch.tensor([7, 99]))

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from math import log
+from math import log, log2
 from pathlib import Path
 
 import numpy as np
@@ -260,7 +260,7 @@ def test_ones_own_images(model, refused, tmp_path):
     options = [*QUICK, "--batch_size", 10, "--model_config.likelihood", "gaussian"]
     status, out, error = model("train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "x", *options)
     assert status == 0, error
-    assert "bits/dim" not in out  # a density over real numbers is no mass
+    assert ", at most " in out  # the bits of a density over real numbers are a bound, whatever the estimator
     assert core_models.load(tmp_path / "x").event_shape == (1, 6, 6)
     why = refused(
         "train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "y", "--model", "conditional-vae", *QUICK
@@ -312,3 +312,40 @@ def test_presets_say_what_they_yield_and_are_understood(model, tmp_path):
         status, out, error = model("train", "--config", name, "--out", tmp_path / "x", "--print_config")
         assert status == 0, error
         assert "model_config:" in out
+
+
+def test_list_says_what_is_trained_elsewhere(model):
+    lines = {line.split()[0]: line for line in model("list")[1].splitlines() if line.startswith("  ")}
+    assert lines["wgan-gp"].endswith("; trained by genapps compressed-sensing train")
+    assert "trained by" not in lines["vae"]
+    records = {record["name"]: record for record in json.loads(model("list", "--json")[1])}
+    assert records["vae"]["trained_by"] == "genapps model train"
+
+
+def test_bits_make_an_autoregressive_model_of_two_levels(model, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("apps.models.train.write_figures", lambda *given: [])  # 100 samples, a pixel at a time
+    np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).integers(0, 256, (40, 4, 4), dtype=np.uint8))
+    options = ["--model", "pixel-cnn", "--data", tmp_path / "mine.npz", "--training.epochs", 1, *CPU]
+    for name, value in {"filters": 4, "blocks": 1, "features": 8}.items():
+        options += [f"--model_config.{name}", value]
+    options += ["--binarisation", "dynamic"]
+    status, out, error = model("train", *options, "--out", tmp_path / "x")
+    assert status == 0, error
+    assert core_models.load(tmp_path / "x").levels == 2
+    assert "levels" not in yaml.safe_load((tmp_path / "x" / "config.yaml").read_text())["model_config"]
+    found = json.loads((tmp_path / "x" / "summary.json").read_text())["test"]
+    assert found["bits_per_dim"] == pytest.approx(found["nats"] / 16 / log(2))
+    assert "nats = " in out and "bits/dim" in (tmp_path / "x" / "report.html").read_text()
+    why = refused("train", *options, "--out", tmp_path / "y", "--model_config.levels", 17)
+    assert "not over zeros and ones, got binarisation dynamic" in why
+
+
+def test_a_gaussian_likelihood_is_of_dequantised_pixels_and_its_bits_are_a_bound(model, tmp_path):
+    options = ["--data", "digits", *QUICK, "--model_config.likelihood", "gaussian"]
+    status, out, error = model("train", *options, "--kl_weight", 2, "--out", tmp_path / "x")
+    assert status == 0, error
+    assert "nats, at most " in out
+    found = json.loads((tmp_path / "x" / "summary.json").read_text())["test"]
+    assert found["dequantisation"] == "uniform"
+    assert found["bits_per_dim"] == pytest.approx(found["nats"] / 64 / log(2) + log2(17))
+    assert yaml.safe_load((tmp_path / "x" / "config.yaml").read_text())["kl_weight"] == 2

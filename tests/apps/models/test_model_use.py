@@ -13,6 +13,7 @@ from PIL import Image
 import core_models
 from apps.common.cells import read_cells
 from core_models import zoo
+from core_models.autoregressive import PixelCNN, PixelCNNConfig
 from core_models.data import load
 from core_models.flows import RealNVP, RealNVPConfig
 from core_models.latent import ConditionalVAE, ConditionalVAEConfig
@@ -251,3 +252,29 @@ def test_a_model_of_the_zoo_is_used_by_its_name_and_its_package_left_alone(model
     assert sorted(path.name for path in zoo.folder("vae_mnist").iterdir()) == before
     status, _, err = model("sample", "--run", "zoo:vae_minst")
     assert status == 2 and "did you mean vae_mnist?" in err
+
+
+def test_an_autoregressive_model_has_bits_and_is_of_its_levels(model, refused, tmp_path):
+    config = PixelCNNConfig((1, 8, 8), levels=17, filters=4, blocks=1)
+    core_models.save(PixelCNN(config), tmp_path / "run")
+    options = ["evaluate", "--run", tmp_path / "run", "--data", "digits", *ON_CPU, "--limit", 20]
+    out = model(*options, "--cell", "--results", tmp_path / "results")[1]
+    assert re.search(r"nats = \d+\.\d{4} bits/dim \(negative log-likelihood, estimator exact, binarisation none, ", out)
+    (cell,) = read_cells(tmp_path / "results")
+    assert cell.extra["bits_per_dim"] == pytest.approx(cell.value / 64 / np.log(2))
+    why = "expected pixels as they are for this model's density, which is not over zeros and ones, got binarisation"
+    assert why in refused(*options, "--binarisation", "threshold")
+
+
+def test_samples_are_drawn_in_blocks_from_one_generator(trained, conditional, model, tmp_path):
+    def drawn(run, *options):
+        assert model("sample", "--run", run, "--out", tmp_path / "s.npz", "--device", "cpu", *options)[0] == 0
+        return np.load(tmp_path / "s.npz")
+
+    whole = drawn(trained, "--n", 20)["x"]
+    assert (drawn(trained, "--n", 20, "--batch_size", 20)["x"] == whole).all()
+    blocks = drawn(trained, "--n", 50, "--batch_size", 20)["x"]
+    assert blocks.shape == (50, 1, 8, 8)
+    assert (blocks[:20] == whole).all() and not (blocks[20:40] == whole).all()
+    labelled = drawn(conditional, "--n", 12, "--batch_size", 5, "--mean")
+    assert labelled["y"].tolist() == [*range(10), 0, 1] and len(labelled["x"]) == 12

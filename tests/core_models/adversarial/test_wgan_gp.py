@@ -138,3 +138,17 @@ def test_it_is_not_compiled(model, monkeypatch):
     config = TrainingConfig(epochs=1, compile=True, threads=1, device="cpu")
     with pytest.raises(UserError, match="compile: WassersteinLoss can't be compiled: leave compile out"):
         fit(WassersteinLoss(model), TensorBatches({"x": torch.rand(8, 1, 2, 2)}, 8), config, progress=False)
+
+
+def test_turns_go_on_where_a_loaded_state_was(model):
+    batch, generator = {"x": torch.rand(6, 1, 2, 2)}, torch.Generator().manual_seed(0)
+    first, second = WassersteinLoss(model, critic_steps=3), WassersteinLoss(model, critic_steps=3)
+    for _ in range(2):
+        first(batch, generator)
+    second(batch, generator)
+    second.load_state_dict(first.state_dict())
+    model.zero_grad(set_to_none=True)
+    second(batch, generator)[0].backward()
+    assert second.step.item() == 3 and all(p.grad is not None for p in model.stages.parameters())
+    with pytest.raises(UserError, match="WGANGP has no classes"):
+        model.sample(2, torch.tensor([0, 1]))

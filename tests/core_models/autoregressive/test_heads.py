@@ -5,7 +5,9 @@ from itertools import product
 import pytest
 import torch
 
+from core_models.autoregressive import PixelCNNPlusPlus, PixelCNNPlusPlusConfig
 from core_models.autoregressive.heads import LogisticMixtureHead, SoftmaxHead
+from core_models.errors import UserError
 
 LEVELS, K = 5, 3
 
@@ -102,3 +104,20 @@ def test_some_levels_have_the_probabilities_that_they_have_among_all(make):
     weight = torch.randn(6, 3, dtype=torch.float64)
     slopes = [torch.autograd.grad((values * weight).sum(), parameters)[0] for values in (found, wanted)]
     torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_cast_to_half_precision_has_likelihoods_in_single(name, dtype):
+    torch.manual_seed(0)
+    config = PixelCNNPlusPlusConfig((3, 4, 4), levels=5, filters=4, blocks=1, resolutions=1, head=name)
+    model = PixelCNNPlusPlus(config).eval()
+    x = torch.randint(0, 5, (2, 3, 4, 4)) / 4
+    full = model.log_prob(x)
+    half = model.to(dtype).log_prob(x.to(dtype))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.02, atol=0)
+    assert model.conditionals(x).logits.dtype == torch.float32
+    assert model.sample(2, generator=torch.Generator().manual_seed(0)).shape == (2, 3, 4, 4)
+    with pytest.raises(UserError, match="PixelCNNPlusPlus has no classes"):
+        model.sample(2, torch.tensor([0, 1]))

@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 from zlib import compress, crc32
 
 import numpy as np
@@ -113,3 +114,24 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(UserError, match="decompression bomb"):
             read_images([tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize("modes", [("L", "RGB", "L"), ("RGB", "L", "L"), ("L", "L", "RGB")])
+def test_grey_images_before_and_after_the_first_coloured_one(tmp_path, modes):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, (path, mode) in enumerate(zip(paths, modes, strict=True)):
+        Image.fromarray(np.roll(GRADIENT, i, 0)).convert(mode).save(path)
+    x = read_images(paths)
+    assert x.shape == (3, 3, 64, 48) and x.is_contiguous()
+    for i in range(3):
+        assert (x[i].numpy() == np.roll(GRADIENT, i, 0)).all()
+
+
+def test_images_lie_in_memory_once(tmp_path):
+    Image.fromarray(np.zeros((200, 200), np.uint8)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    try:
+        x = read_images([tmp_path / "a.png"] * 100)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * x.numel()
+    finally:
+        tracemalloc.stop()

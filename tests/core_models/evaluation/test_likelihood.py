@@ -134,3 +134,24 @@ def test_nothing_to_evaluate():
         evaluate(Bits(), X[:0], estimator="exact")
     with pytest.raises(UserError, match="expected a batch size of at least 1, got 0"):
         evaluate(Bits(), X, estimator="exact", batch_size=0)
+
+
+def test_a_likelihood_is_taken_without_tf32(monkeypatch):
+    seen = []
+
+    def log_prob(self, x, y=None):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return x.flatten(1).sum(1)
+
+    monkeypatch.setattr(Bits, "log_prob", log_prob)
+    per_event(Bits(), X, estimator="exact")
+    assert seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+def test_values_that_the_likelihood_is_not_of_are_refused():
+    with pytest.raises(UserError, match=r"expected values in \[0, 1\] for the likelihood bernoulli, got 0 to 255"):
+        per_event(VAE(VAEConfig(**TINY)), X * 255, estimator="elbo")
+    model = VAE(VAEConfig(**TINY, likelihood="discretised-logistic", levels=5))
+    per_event(model, X * 0.75, estimator="elbo")
+    with pytest.raises(UserError, match=r"on the 5 levels .* \(multiples of 1/4\), got values between them"):
+        per_event(model, X * 0.7, estimator="iwae-2")

@@ -95,9 +95,46 @@ def test_mistakes_are_named(settings, words):
         UncertaintyAutoencoderModel(UAEConfig(SHAPE, **settings))
 
 
-def test_it_has_no_samples_of_its_own():
-    with pytest.raises(UserError, match="no samples of its own"):
-        made().sample(2)
+def test_samples_are_the_ends_of_chains_that_measure_and_recover():
+    model, start = made(noise=0.3), signals(4)
+    found = model.sample(4, steps=3, start=start, deviation=0.1, generator=generator())
+    drawing, x = generator(), start
+    for _ in range(3):
+        mean = model.decode_measurements(model.measure(x, drawing))
+        x = (mean + 0.1 * torch.empty_like(mean).normal_(generator=drawing)).clamp(0, 1)
+    torch.testing.assert_close(found, mean.detach().clamp(0, 1))
+    assert not found.requires_grad
+    drawn = model.sample(6, generator=generator(1))
+    assert drawn.shape == (6, *SHAPE) and len(drawn.unique(dim=0)) == 6
+    assert torch.equal(drawn, model.sample(6, generator=generator(1)))
+
+
+def test_chains_end_in_the_distribution_of_the_signals_where_the_posterior_is_known():
+    model = UncertaintyAutoencoderModel(UAEConfig((1,), 1, (), noise=0.5, linear_path=False)).double()
+    prior_mean, prior_variance = 0.5, 0.01
+    with torch.no_grad():  # x ~ N(0.5, 0.1^2) and y = x + e: g(y) is the mean of x | y, which is normal
+        model.raw.fill_(1.0)
+        gain = prior_variance / (prior_variance + 0.25)
+        model.network[0].weight.fill_(gain)
+        model.network[0].bias.fill_(prior_mean * (1 - gain))
+    spread = (prior_variance * (1 - gain)) ** 0.5
+    starts = torch.zeros(20_000, 1, dtype=torch.float64)
+    means = model.sample(20_000, steps=30, start=starts, deviation=spread, generator=generator())
+    assert float(means.mean()) == pytest.approx(prior_mean, abs=1e-3)
+    assert float(means.var()) == pytest.approx(prior_variance * gain, rel=0.05)  # of g(y) under the stationary law
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": 0}, "a step or more"),
+        ({"deviation": -1.0}, "a deviation of 0 or more"),
+        ({"start": torch.zeros(3, 12)}, r"starts of shape \(2, 1, 3, 4\), got \(3, 12\)"),
+    ],
+)
+def test_chains_that_are_none_are_refused(settings, words):
+    with pytest.raises(UserError, match=words):
+        made().sample(2, **settings)
 
 
 def test_checkpoints_know_the_loss_by_the_name_that_it_had():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from core_models.errors import UserError
-from core_models.latent import VAE, ConditionalVAE, ConditionalVAEConfig, VAEConfig
+from core_models.latent import VAE, ConditionalVAE, ConditionalVAEConfig, VAEConfig, iwae
 
 TINY = {"event_shape": (1, 4, 4), "latent": 2, "hidden": (8,), "channels": (3, 4)}
 
@@ -139,3 +139,22 @@ def test_labels_that_are_not_one_class_for_each_event_are_refused(conditional, y
     for call in calls:
         with pytest.raises(UserError, match=f"expected 3 classes from 0 to 2, got {got}: give each event its class"):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_cast_to_half_precision_has_bounds_in_single(dtype):
+    torch.manual_seed(0)
+    model = VAE(VAEConfig((1, 2, 2), latent=2, hidden=(8,)))
+    x, noise = torch.ones(5, 1, 2, 2), torch.randn(5, 2)
+    full = model.elbo(x, noise=noise)
+    half = model.to(dtype).elbo(x.to(dtype), noise=noise)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.1)
+    assert iwae(model, x.to(dtype), k=3).dtype == torch.float32
+    classes = ConditionalVAE(ConditionalVAEConfig((1, 2, 2), latent=2, hidden=(8,), classes=3)).to(dtype)
+    assert classes.elbo_every_class(x.to(dtype)).shape == (3, 5)
+
+
+def test_a_model_without_classes_draws_of_none():
+    with pytest.raises(UserError, match="expected no y, since VAE has no classes to draw from"):
+        VAE(VAEConfig((1, 2, 2), latent=2, hidden=(8,))).sample(3, torch.tensor([0, 1, 2]))

@@ -5,6 +5,7 @@ import torch
 
 from core_models.errors import UserError
 from core_models.training import Batches, TensorBatches
+from core_models.training.batches import fingerprints_like
 
 
 def epoch_of(batches, epoch):
@@ -68,3 +69,17 @@ def test_wrong_tensors():
         TensorBatches({"a": torch.zeros(2), "b": torch.zeros(3)}, 1)
     with pytest.raises(IndexError, match="step from 0 to 2, got 3"):
         make().batch(0, 3)
+
+
+def test_every_byte_counts_also_where_images_are_a_power_of_two():
+    x = torch.zeros(65_536, 28, 1, dtype=torch.uint8)
+    before, sampled = TensorBatches({"x": x}, 10).fingerprint, []
+    other = x.clone()
+    other[:, 1:] = 7  # all but the first column
+    for images in (x, other):
+        with fingerprints_like("x=[65536, 28, 1]:torch.uint8:00000000"):
+            sampled.append(TensorBatches({"x": images}, 10).fingerprint)
+    assert sampled[0] == sampled[1] != before  # as checkpoints of before have it
+    assert TensorBatches({"x": other}, 10).fingerprint != before
+    with fingerprints_like(before):
+        assert TensorBatches({"x": x}, 10).fingerprint == before

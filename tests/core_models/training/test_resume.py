@@ -12,6 +12,7 @@ import torch
 
 from core_models.errors import UserError
 from core_models.training import Interrupted, RunFolder, TensorBatches, TrainingConfig, fit
+from core_models.training.batches import fingerprints_like
 from core_models.training.checkpoint import load_checkpoint
 
 
@@ -172,3 +173,19 @@ def test_other_data_is_refused(tiny, whole):
     config = TrainingConfig(**tiny.CONFIG)
     with pytest.raises(UserError, match="other data: fingerprint"):
         fit(tiny.Tiny(), batches, config, run=RunFolder(whole[0]), resume=True, validate=tiny.validate, progress=False)
+
+
+def test_a_checkpoint_that_tells_a_sample_of_the_data_is_resumed_and_tells_all_of_it_after(tiny, tmp_path):
+    def train(epochs, batches, **extra):
+        config = TrainingConfig(epochs=epochs, threads=1, device="cpu")
+        fit(tiny.Tiny(), batches, config, run=RunFolder(tmp_path), progress=False, **extra)
+        return load_checkpoint(RunFolder(tmp_path).checkpoint()).identity["batches"]["fingerprint"]
+
+    with fingerprints_like(""):
+        assert "crc32=" not in train(1, tiny.batches())
+    other = tiny.data()
+    other["y"] = other["y"].flip(0)
+    with pytest.raises(UserError, match="other data: fingerprint"):
+        train(2, TensorBatches(other, 8, seed=3), resume=True)
+    assert "crc32=" in train(2, tiny.batches(), resume=True)
+    train(3, tiny.batches(), resume=True)

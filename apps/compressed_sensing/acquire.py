@@ -54,8 +54,9 @@ def acquire(
         scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
         width: Of the blur [pixels].
         factor: Of super-resolution.
-        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, as numpy.fft.fft2 has them, that
-            fourier keeps, instead of m that are drawn.
+        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, zero first, as numpy.fft.fft2 has
+            them (ifftshift a centred mask), that fourier keeps, instead of m that are drawn. Its y is real, in an order
+            of its own: operator.from_spectrum(k) makes it of k-space.
         kernel: A .npy or .npz with a kernel of two odd sides for blur, instead of a normal density.
         split: Of a data set by name.
         number: The first so many signals; all when left out.

@@ -1,7 +1,8 @@
-r"""Orthonormal bases in which images are sparse: x = B w, w = B^T x.
+r"""Orthonormal bases in which signals are sparse: x = B w, w = B^T x.
 
-Pixels (B = I), the two-dimensional DCT-II, and orthonormal wavelets by their pyramid, the image being periodic at its
-edges. Signals are (batch, channels, height, width); coefficients have the same shape.
+Pixels (B = I), the two-dimensional DCT-II, orthonormal wavelets by their pyramid, the signal being periodic at its
+edges, and any matrix of the user's own. Signals are images (batch, channels, height, width) or lines (batch, n);
+coefficients have the same shape. Lines, and images one pixel high, are transformed along their last axis alone.
 
 Source: Mallat, "A wavelet tour of signal processing", 2009, sections 7.2 and 7.7; the filters are those of PyWavelets.
 """
@@ -18,7 +19,7 @@ from torch import Size, Tensor
 
 from core_models.errors import UserError, suggestion
 
-from .operators.transforms import dct_matrix
+from .operators.transforms import dct_matrix, plane_of
 
 NAMES = ("pixels", "dct", "wavelet")
 
@@ -60,70 +61,126 @@ class Pixels(Basis):
         return None
 
 
+class Own(Basis):
+    """The columns of an orthonormal matrix (n, n), n being the values of a signal in row-major order.
+
+    Raises:
+        UserError: when the matrix isn't of that shape, real and orthonormal.
+    """
+
+    def __init__(self, signal_shape: Sequence[int], matrix: Tensor) -> None:
+        super().__init__(signal_shape)
+        if tuple(matrix.shape) != (self.n, self.n) or not matrix.is_floating_point():
+            raise UserError(
+                f"expected a basis as a real matrix {(self.n, self.n)}, its columns the basis vectors, for signals "
+                f"{tuple(signal_shape)}, got {matrix.dtype} of shape {tuple(matrix.shape)}"
+            )
+        matrix = matrix.detach()
+        apart = float((matrix.T @ matrix - torch.eye(self.n).to(matrix)).abs().max())
+        if not apart <= 1e3 * torch.finfo(matrix.dtype).eps:
+            raise UserError(f"expected an orthonormal basis, B^T B differs from the identity by {apart:.1e}: take "
+                            "torch.linalg.qr(B).Q")  # fmt: skip
+        self.matrix = matrix
+
+    def synthesise(self, w: Tensor) -> Tensor:
+        """Returns B w."""
+        return (w.flatten(1) @ self.matrix.to(w).T).reshape(w.shape)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Returns B^T x."""
+        return (x.flatten(1) @ self.matrix.to(x)).reshape(x.shape)
+
+
 class DCT(Basis):
-    """The two-dimensional DCT-II, channel by channel."""
+    """The two-dimensional DCT-II, channel by channel; of lines the DCT-II."""
 
     def __init__(self, signal_shape: Sequence[int]) -> None:
         super().__init__(signal_shape)
-        _require_image(signal_shape)
-        self.vertical, self.horizontal = dct_matrix(signal_shape[-2]), dct_matrix(signal_shape[-1])
+        _require_image_or_line(signal_shape)
+        self.plane = plane_of(signal_shape)
+        self.vertical, self.horizontal = (dct_matrix(side) for side in self.plane)
 
     def synthesise(self, w: Tensor) -> Tensor:
-        """Returns the image of coefficients."""
-        return self.vertical.to(w).T @ w @ self.horizontal.to(w)
+        """Returns the signal of coefficients."""
+        planes = w.reshape(len(w), -1, *self.plane)
+        return (self.vertical.to(w).T @ planes @ self.horizontal.to(w)).reshape(w.shape)
 
     def analyse(self, x: Tensor) -> Tensor:
-        """Returns the coefficients of an image."""
-        return self.vertical.to(x) @ x @ self.horizontal.to(x).T
+        """Returns the coefficients of a signal."""
+        planes = x.reshape(len(x), -1, *self.plane)
+        return (self.vertical.to(x) @ planes @ self.horizontal.to(x).T).reshape(x.shape)
 
 
 class Wavelet(Basis):
     """An orthonormal wavelet by its name in PyWavelets, with as many levels as the sides can be halved.
 
     Coefficients lie as usual: the coarsest approximation top left, details of the finest level in the outer three
-    quarters.
+    quarters; of a line, in its second half.
     """
 
     def __init__(self, signal_shape: Sequence[int], wavelet: str = "haar", levels: int | None = None) -> None:
         super().__init__(signal_shape)
-        _require_image(signal_shape)
+        _require_image_or_line(signal_shape)
         if wavelet not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(wavelet).orthogonal:
             raise UserError(f"expected an orthonormal wavelet of PyWavelets, e.g. haar or db2, got {wavelet!r}")
-        height, width = signal_shape[-2:]
-        possible = min(_halvings(height), _halvings(width))
+        self.plane = plane_of(signal_shape)
+        sides = [side for side in self.plane if side > 1]  # the others are left alone
+        possible = min((_halvings(side) for side in sides), default=0)
+        told = f"{' x '.join(map(str, self.plane)) if len(signal_shape) > 1 else self.n} values"
+        if possible < 1:
+            raise UserError(f"expected sides that are even, divisible by 2^levels, for a wavelet, got {told}: pad or "
+                            "crop them, or take the basis dct")  # fmt: skip
         levels = possible if levels is None else levels
         if not 1 <= levels <= possible:
-            raise UserError(f"expected 1 to {possible} levels for images of {height} x {width} [pixels], got {levels}")
+            raise UserError(f"expected 1 to {possible} levels, 2^levels dividing the sides, for {told}, got {levels}")
         self.steps = [
-            (_step_matrix(height >> level, wavelet), _step_matrix(width >> level, wavelet)) for level in range(levels)
+            tuple(_step_matrix(side >> level, wavelet) if side > 1 else _ALONE for side in self.plane)
+            for level in range(levels)
         ]
         for own in (matrix for pair in self.steps for matrix in pair):
             if bool(((own @ own.T) - torch.eye(len(own), dtype=own.dtype)).abs().max() > 1e-9):  # dmey's filter is cut
                 raise UserError(f"expected an orthonormal wavelet, got {wavelet!r}, which is so only nearly")
 
     def analyse(self, x: Tensor) -> Tensor:
-        """Returns the coefficients of an image."""
-        w = x.clone()
+        """Returns the coefficients of a signal."""
+        w = x.reshape(len(x), -1, *self.plane).clone()
         for vertical, horizontal in self.steps:
             height, width = len(vertical), len(horizontal)
             w[..., :height, :width] = vertical.to(x) @ w[..., :height, :width].clone() @ horizontal.to(x).T
-        return w
+        return w.reshape(x.shape)
 
     def synthesise(self, w: Tensor) -> Tensor:
-        """Returns the image of coefficients."""
-        x = w.clone()
+        """Returns the signal of coefficients."""
+        x = w.reshape(len(w), -1, *self.plane).clone()
         for vertical, horizontal in reversed(self.steps):
             height, width = len(vertical), len(horizontal)
             x[..., :height, :width] = vertical.to(w).T @ x[..., :height, :width].clone() @ horizontal.to(w)
-        return x
+        return x.reshape(w.shape)
 
 
-def build_basis(name: str, signal_shape: Sequence[int]) -> Basis:
+def build_basis(name: str | Basis | Tensor, signal_shape: Sequence[int]) -> Basis:
     """Builds a basis by name: pixels, dct, wavelet (Haar), or the name of an orthonormal wavelet, e.g. db2.
 
+    Args:
+        name: or a basis that is made already, or an orthonormal matrix (n, n) whose columns are the basis vectors.
+        signal_shape: of one signal: (channels, height, width) or (n,).
+
     Raises:
-        UserError: when there is none of that name, or signals aren't images where they must be.
+        UserError: when there is none of that name, the matrix isn't orthonormal, or signals have another shape.
+
+    Example:
+        >>> build_basis(torch.eye(4).flip(0), (4,)).synthesise(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        tensor([[4., 3., 2., 1.]])
     """
+    if isinstance(name, Basis):
+        if name.signal_shape != Size(signal_shape):
+            raise UserError(f"expected a basis of signals {tuple(signal_shape)}, as the operator measures, got one of "
+                            f"{tuple(name.signal_shape)}")  # fmt: skip
+        return name
+    if isinstance(name, Tensor):
+        return Own(signal_shape, name)
+    if not isinstance(name, str):
+        raise UserError(f"expected a basis by name, a Basis or a matrix (n, n), got {type(name).__name__}")
     if name == "pixels":
         return Pixels(signal_shape)
     if name == "dct":
@@ -142,10 +199,15 @@ def _step_matrix(size: int, wavelet: str) -> Tensor:
     return torch.from_numpy(np.stack(columns, axis=1))
 
 
+_ALONE = torch.eye(1, dtype=torch.float64)
+"""The transform along a side of one value."""
+
+
 def _halvings(size: int) -> int:
     return (size & -size).bit_length() - 1
 
 
-def _require_image(signal_shape: Sequence[int]) -> None:
-    if len(signal_shape) != 3:
-        raise UserError(f"expected images (channels, height, width), got signals of shape {tuple(signal_shape)}")
+def _require_image_or_line(signal_shape: Sequence[int]) -> None:
+    if len(signal_shape) not in (1, 3):
+        raise UserError(f"expected images (channels, height, width) or lines (n,), got signals of shape "
+                        f"{tuple(signal_shape)}")  # fmt: skip

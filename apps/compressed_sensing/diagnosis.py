@@ -212,7 +212,8 @@ def _penalty(method: Recovery) -> float:
     Of CSGM's loss, mean (A (G(z) - x))^2 is ||G(z) - x||^2 times the mean square of A's entries. Residuals are taken
     for white.
     """
-    operator, penalty = method.measuring, getattr(method, "penalty", None)
+    operator, known = method.measuring, "penalty" in method.default_penalties
+    penalty = method.penalty_of("penalty") if known else getattr(method, "penalty", None)
     if isinstance(method, ResidualCovariance):
         return float(method.covariance_.diagonal().mean()) / operator.n
     own = float(penalty) if isinstance(penalty, int | float) else 0.0

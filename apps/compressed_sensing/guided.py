@@ -17,14 +17,14 @@ reweighted l1 minimization", 2008 (weights that fall with size). Weights from a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from core_models.errors import UserError
 
 from .gaussian import Wiener
 from .generative.latent_search import LearningRate
 from .generative.residual_covariance import ResidualCovariance
-from .lasso import matrices_of, signals_of
+from .lasso import matrices_of, signals_of, warn_of_nothing
 from .operators import LinearOperator
 from .operators.base import Measurements, Signals
 from .recovery import Recovered
@@ -38,7 +38,8 @@ class GuidedLASSO(Wiener):
     Args:
         operator: what made the measurements.
         noise: standard deviation of each measurement's noise, above 0.
-        alpha: weight of the penalty where nothing is expected, as `LASSO` has it.
+        alpha: weight of the penalty where nothing is expected, as `LASSO` has it; 0.03 times the mean square of A's
+            entries when left out.
         epsilon: size at which a value has half that penalty [units of the signal].
         box: whether LASSO holds signals in [0, 1], to which they are clipped at any rate.
         shrinkage: added to the diagonal of the estimate's covariance.
@@ -46,9 +47,12 @@ class GuidedLASSO(Wiener):
         max_steps: of the engine.
     """
 
+    default_penalties: ClassVar = {"alpha": 0.03}
+
     def __init__(
-        self, operator: LinearOperator | None = None, *, noise: float = 0.1, alpha: float = 0.03, epsilon: float = 0.03,
-        box: bool = True, shrinkage: float = 1e-4, tolerance: float = 1e-4, max_steps: int = 20_000,
+        self, operator: LinearOperator | None = None, *, noise: float = 0.1, alpha: float | None = None,
+        epsilon: float = 0.03, box: bool = True, shrinkage: float = 1e-4, tolerance: float = 1e-4,
+        max_steps: int = 20_000,
     ) -> None:  # fmt: skip
         super().__init__(operator, noise=noise, shrinkage=shrinkage)
         self.alpha, self.epsilon, self.box = alpha, epsilon, box
@@ -66,7 +70,8 @@ class PriorGuidedLASSO(ResidualCovariance):
         operator: what made the measurements.
         noise: standard deviation of each measurement's noise, above 0.
         prior: a model with `decode`; one that encodes too fits faster.
-        alpha: weight of the penalty where nothing is expected, as `LASSO` has it.
+        alpha: weight of the penalty where nothing is expected, as `LASSO` has it; 0.03 times the mean square of A's
+            entries when left out.
         epsilon: size at which a value has half that penalty [units of the signal].
         box: whether LASSO holds signals in [0, 1], to which they are clipped at any rate.
         shrinkage: added to the diagonal of the residual covariance [variance of a value].
@@ -82,11 +87,14 @@ class PriorGuidedLASSO(ResidualCovariance):
         random_state: seed of the starts.
     """
 
+    default_penalties: ClassVar = {"alpha": 0.03}
+
     def __init__(
-        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1, alpha: float = 0.03,
-        epsilon: float = 0.03, box: bool = True, shrinkage: float = 1e-4, steps: int = 300, restarts: int = 10,
-        learning_rate: LearningRate = (0.5, 0.005), drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)),
-        modes: int = 4, low_precision: bool = False, tolerance: float = 1e-4, max_steps: int = 20_000,
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.1,
+        alpha: float | None = None, epsilon: float = 0.03, box: bool = True, shrinkage: float = 1e-4,
+        steps: int = 300, restarts: int = 10, learning_rate: LearningRate = (0.5, 0.005),
+        drop: Sequence[tuple[float, float]] = ((0.1, 0.6), (0.3, 0.4)), modes: int = 4,
+        low_precision: bool = False, tolerance: float = 1e-4, max_steps: int = 20_000,
         batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -116,8 +124,9 @@ def _guided(method: GuidedLASSO | PriorGuidedLASSO, guess: Recovered, y: Measure
     """Solves LASSO with penalties from a first estimate."""
     A, _ = matrices_of(method.measuring, "pixels")
     weights = 1 / (1 + second_moments(guess).flatten(1).double() / method.epsilon**2)
-    problem = Lasso(A, y.double(), None, method.box, alpha=method.alpha, weights=weights)
+    problem = Lasso(A, y.double(), None, method.box, alpha=method.penalty_of("alpha"), weights=weights)
     found = solve_lasso(problem, tolerance=method.tolerance, max_steps=method.max_steps)
+    warn_of_nothing(problem)
     return Recovered(signals_of(found.w, y, method.measuring, clip=True), None, found.details)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from apps.common.streaming import Batch, ImagesOut, Job
 from core_models.training.progress import LINE_SECONDS
 
+from .convergence import SOLVED, Unsolved
 from .measurements import Measured
 
 BatchWorker = Callable[[Measured], tuple[Sequence[Mapping[str, object]], Any]]
@@ -41,6 +42,13 @@ class RecoveryJob(Job):
             name: {"mean": mean, "half_width": 1.96 * (squares / (n - 1) / n) ** 0.5 if n > 1 else None, "n": n}
             for name, (n, mean, squares) in found.items()
         }
+
+    def unsolved(self) -> Unsolved:
+        """Returns how many signals of all a solver left unsolved, by what is written of them."""
+        found = Unsolved()
+        for row in self.records:
+            found.add({name: [float(row[name])] for name in SOLVED if row.get(name)})
+        return found
 
     def _make_again(self, lost: Mapping[int, int], work: Any, images: ImagesOut) -> None:
         self._again = True

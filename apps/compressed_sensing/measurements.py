@@ -98,7 +98,8 @@ class Stored(ImageSource):
     def __init__(self, path: Path, number: int | None = None, outside: str | None = RESCALE) -> None:
         self.path, self._y, self._outside = path, NpyMember(path, "y"), outside
         if self._y.dtype.kind == "c":
-            raise UserError(f"{path}: expected real measurements y, got {self._y.dtype}: {STACK}")
+            raise UserError(f"{path}: expected real measurements y, got {self._y.dtype}: {STACK}; of operator "
+                            "fourier store operator.from_spectrum(y)")  # fmt: skip
         if len(self._y.shape) != 2 or self._y.dtype.kind not in "fui" or not prod(self._y.shape):
             raise UserError(f"{path}: expected measurements y of shape (signals, m), got {self._y.dtype} of shape "
                             f"{self._y.shape}")  # fmt: skip

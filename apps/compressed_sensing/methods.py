@@ -134,8 +134,10 @@ def method_of(recovery: Recovery) -> Method:
 
 
 def settings_of(recovery: Recovery) -> dict[str, Any]:
-    """Returns a method's settings as plain values."""
+    """Returns a method's settings as plain values; penalties that are left out as they count, if it has an operator."""
     given = recovery.get_params(deep=False)
+    if recovery.default_penalties and recovery.operator is not None:
+        given |= {name: recovery.penalty_of(name) for name in recovery.default_penalties}
     return {name: _plain(value) for name, value in given.items() if name not in GIVEN}
 
 

@@ -22,6 +22,7 @@ from core_models.files import read_json, write_json
 from core_models.persistence import fingerprint
 
 from .account import account
+from .convergence import gathered
 from .fitting import fit_or_load
 from .generative.csgm import checked_prior
 from .generative.uncertainty_autoencoder import UncertaintyAutoencoder, UncertaintyAutoencoderModel
@@ -96,8 +97,9 @@ def recover(
         scaling: Variance of the entries of gaussian and bernoulli: unit, 1, or isometric, 1/m.
         width: Of the blur [pixels].
         factor: Of super-resolution.
-        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, as numpy.fft.fft2 has them, that
-            fourier keeps, instead of m that are drawn.
+        mask: A .npy or .npz, true for the pixels that mask keeps, or the frequencies, zero first, as numpy.fft.fft2 has
+            them (ifftshift a centred mask), that fourier keeps, instead of m that are drawn. Its y is real, in an order
+            of its own: operator.from_spectrum(k) makes it of k-space.
         kernel: A .npy or .npz with a kernel of two odd sides for blur, instead of a normal density.
         signal_shape: Of one signal, where neither the file nor a prior says it, e.g. [1,28,28].
         split: Of a data set by name.
@@ -160,13 +162,14 @@ def recover(
     job.watched = "mse" if truth else "measurement_error"
     images = RecoveredOut(out, source, shape, std=kind.std)
     rank = rank_of(measured_by)
-    told = "" if rank is None else f", rank {rank}"
+    ranked = "" if rank is None else f", rank {rank}"
     guessed = isinstance(source, Stored) and source.noise is None and noise is None and not kind.needs_model
     unsaid = ", since neither the file nor --noise says it" if guessed else ""
-    print(f"{kind.cls.__name__}: {len(source):,} signals of shape {tuple(shape)}, {measured_by.m} measurements{told}, "
-          f"noise {sigma:g}{unsaid}; dot-product test passed", flush=True)  # fmt: skip
+    print(f"{kind.cls.__name__}: {len(source):,} signals of shape {tuple(shape)}, {measured_by.m} measurements"
+          f"{ranked}, noise {sigma:g}{unsaid}; dot-product test passed", flush=True)  # fmt: skip
 
-    work = _worker(made, measured_by, sigma, columns, std=kind.std)
+    told: list[str] = []
+    work = _worker(made, measured_by, sigma, columns, told, std=kind.std)
     fresh = not job.settings_file.exists()
     try:
         done = job.run(work, images, resume=resume)  # type: ignore[arg-type]
@@ -201,6 +204,9 @@ def recover(
         _say(diagnosis)
     if not truth and outside not in (None, RESCALE):
         _warn_of_bounds(made, means["measurement_error"]["mean"] or 0.0, sigma, source)
+    for words in (job.unsolved().words(made.if_unsolved()), *told[:1]):
+        if words:
+            print(f"warning: {words}", file=sys.stderr)
     print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")
     job.say_end(done)
     return done.status
@@ -282,12 +288,14 @@ def _learned(stored: Stored, given: Measuring, model: UncertaintyAutoencoderMode
 
 
 def _worker(
-    method: Recovery, operator: LinearOperator, noise: float, columns: Sequence[str], *, std: bool
+    method: Recovery, operator: LinearOperator, noise: float, columns: Sequence[str], told: list[str], *, std: bool
 ) -> BatchWorker:
-    """Returns what is done to a batch: its signals recovered, with a row for each."""
+    """Returns what is done to a batch: its signals recovered, with a row for each; warnings go on a list."""
 
     def work(batch: Measured) -> tuple[Sequence[Mapping[str, object]], Tensor]:
-        found = join([method.recover(batch.x[rows], first=first) for first, rows in batch.runs()])
+        with gathered() as words:
+            found = join([method.recover(batch.x[rows], first=first) for first, rows in batch.runs()])
+        told.extend(words)
         values = {name: own for name, own in found.details.items() if name in columns}
         with torch.no_grad():
             values["measurement_error"] = (operator(found.x) - batch.x).norm(dim=1)

@@ -1,16 +1,21 @@
 """What all recovery methods share: `fit(X)`, `acquire(X)`, `reconstruct(y)`, a whole batch at once.
 
 A method stores its constructor's arguments as they are, so that `get_params` and `sklearn.base.clone` work; what `fit`
-learns ends in `_`. Signals are (batch, *signal_shape), measurements (batch, m). Most methods hold signals in [0, 1],
-unless their `box` and `clip` are turned off.
+learns ends in `_`. Signals are (batch, *signal_shape), measurements (batch, m); arrays of numpy are taken for either,
+and tensors returned. Most methods hold signals in [0, 1], unless their `box` and `clip` are turned off.
+
+Penalties weigh against squared measurements, so that what is right for one A is too much for another whose entries are
+smaller. One that is left out is its method's default times the mean square of A's entries; one that is given counts as
+it is.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -19,8 +24,9 @@ from torch import Generator, Tensor, nn
 
 from core_models.errors import UserError
 
+from .convergence import NotSolved, Unsolved
 from .operators import LinearOperator, measure
-from .operators.base import Measurements, Signals
+from .operators.base import Measurements, Signals, tensor_of
 
 LARGEST = 20_000
 """Values of a signal whose square matrix fits into memory."""
@@ -57,8 +63,8 @@ def require_matrices(n: int, matrices: int = 1) -> None:
             ("matrices", "") if matrices == 1 else (f"{matrices} square matrices", ", or take fewer components")
         )
         raise UserError(
-            f"expected signals of at most {largest:,} values, whose {held} fit into memory, got {n:,}: cut images into "
-            f"patches{fewer}"
+            f"expected signals of at most {largest:,} values, whose {held} fit into memory, got {n:,}: take LASSO, "
+            f"which needs none, or measure and recover patches one by one{fewer}"
         )
 
 
@@ -69,15 +75,52 @@ def in_precision_of(prior: Any, y: Tensor) -> Tensor:
     return y if own is None else y.to(own.dtype)
 
 
+def to_learn_from(X: Any, y: Any) -> Tensor | None:
+    """Returns the signals among what `fit` was given: y where it has more axes than labels have, else X."""
+    signals = y if getattr(y, "ndim", 1) > 1 else X
+    return None if signals is None else tensor_of(signals, "signals")
+
+
 class Recovery(BaseEstimator, ABC):
     """A method that recovers signals from the measurements of one operator."""
 
     operator: LinearOperator | None
     noise: float
+    default_penalties: ClassVar[Mapping[str, float]] = {}
+    """Of penalties that may be left out: what the mean square of A's entries is multiplied by then."""
 
     def fit(self, X: Signals | None = None, y: Any = None) -> Self:
-        """Learns what there is to learn from signals; for most methods nothing. Returns itself."""
+        """Learns what there is to learn from signals; for most methods nothing. Returns itself.
+
+        Args:
+            X: signals (n, *signal_shape); or measurements, where signals are given beside them.
+            y: the signals that were measured, as scikit-learn's searches hand them over, `fit(y, x)`; labels, of one
+                axis, are left alone.
+        """
         return self
+
+    def score(self, y: Measurements, x: Signals) -> float:
+        """Returns minus the mean squared error of a value, of signals recovered from their measurements.
+
+        So `GridSearchCV(LASSO(operator), {"alpha": [...]}).fit(y, x)` chooses what comes nearest to signals.
+
+        Args:
+            y: measurements (batch, m).
+            x: the signals (batch, *signal_shape) that were measured.
+
+        Raises:
+            UserError: as `recover` does, or when the signals have another shape than those recovered.
+        """
+        x = tensor_of(x, "signals")
+        found = self.reconstruct(y).detach()
+        if x.shape != found.shape:
+            raise UserError(f"expected the signals that were measured, {tuple(found.shape)}, got {tuple(x.shape)}")
+        return -float((found.double() - x.to(found.device).double()).square().mean())
+
+    def penalty_of(self, name: str) -> float:
+        """Returns a penalty as it counts: the number given, else its default times the mean square of A's entries."""
+        given: float | None = getattr(self, name)
+        return self.default_penalties[name] * self.measuring.mean_square() if given is None else given
 
     def acquire(self, X: Signals, *, generator: Generator | None = None) -> Measurements:
         """Returns noisy measurements (batch, m) of signals (batch, *signal_shape).
@@ -87,6 +130,7 @@ class Recovery(BaseEstimator, ABC):
         Raises:
             UserError: when signals aren't real numbers, aren't finite, or have another shape.
         """
+        X = tensor_of(X, "signals")
         if not X.is_floating_point():
             raise UserError(f"expected signals of real numbers, got {X.dtype}: scale them to [0, 1] as float32")
         if not bool(torch.isfinite(X).all()):
@@ -107,6 +151,8 @@ class Recovery(BaseEstimator, ABC):
     def recover(self, y: Measurements, first: int = 0) -> Recovered:
         """Returns the signals with what else the method knows of them.
 
+        Warns of signals that aren't solved to the tolerance, by scikit-learn's `ConvergenceWarning` (`NotSolved`).
+
         Args:
             y: measurements (batch, m).
             first: place of the first of them among all signals, where these come in parts: what is drawn for a signal
@@ -116,7 +162,7 @@ class Recovery(BaseEstimator, ABC):
             UserError: when measurements have another number, or there are none, or they aren't real or finite, or a
                 count of the method is below 1.
         """
-        operator = self.measuring
+        operator, y = self.measuring, tensor_of(y, "measurements")
         for name in ("batch", "modes", "components"):
             if getattr(self, name, 1) < 1:
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -126,16 +172,25 @@ class Recovery(BaseEstimator, ABC):
             raise UserError("expected the measurements of one signal or more, got none")
         if not y.is_floating_point():
             hint = "stack both parts, torch.cat([y.real, y.imag], 1)" if y.is_complex() else "convert them to float32"
+            if y.is_complex() and hasattr(operator, "from_spectrum"):
+                hint = "operator.from_spectrum(y) makes them of Fourier coefficients"
             raise UserError(f"expected measurements of real numbers, got {y.dtype}: {hint}")
         if not bool(torch.isfinite(y).all()):
             raise UserError("expected finite measurements, got NaN or infinity")
         if not self.noise >= 0:
             raise UserError(f"expected a noise of 0 or more, got {self.noise}")
-        return self._recover(in_precision_of(getattr(self, "prior", None), y), first)
+        found = self._recover(in_precision_of(getattr(self, "prior", None), y), first)
+        if words := Unsolved().add(found.details).words(self.if_unsolved()):
+            warnings.warn(f"{type(self).__name__}: {words}", NotSolved, stacklevel=2)
+        return found
 
     @abstractmethod
     def _recover(self, y: Measurements, first: int) -> Recovered:
         """Does what `recover` says, measurements having been checked."""
+
+    def if_unsolved(self) -> str:
+        """Says what to do where signals are not solved to the tolerance."""
+        return "raise max_steps or tolerance"
 
     @property
     def bounded(self) -> bool:

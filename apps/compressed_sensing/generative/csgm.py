@@ -11,7 +11,7 @@ Source: Bora, Jalal, Price and Dimakis, "Compressed sensing using generative mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class CSGM(Recovery):
         noise: standard deviation of each measurement's noise; only `acquire` asks for it.
         prior: a model with `decode`, `latent_shape` and `event_shape`, of signals in the range of those measured;
             `Prior` makes one of any module.
-        penalty: lambda.
+        penalty: lambda; 0.1 times the mean square of A's entries when left out.
         steps: of Adam, or iterations of L-BFGS.
         restarts: starts from the prior, of which the least loss is kept.
         learning_rate: of Adam; or the first and the last, between them half a cosine.
@@ -54,9 +54,11 @@ class CSGM(Recovery):
         random_state: seed of the starts.
     """
 
+    default_penalties: ClassVar = {"penalty": 0.1}
+
     def __init__(
-        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, penalty: float = 0.1,
-        steps: int = 1000, restarts: int = 10, learning_rate: LearningRate = 0.01,
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0,
+        penalty: float | None = None, steps: int = 1000, restarts: int = 10, learning_rate: LearningRate = 0.01,
         drop: Sequence[tuple[float, float]] = (), optimiser: Literal["adam", "lbfgs"] = "adam",
         low_precision: bool = False, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
@@ -103,13 +105,13 @@ class CSGM(Recovery):
     def loss_at(self, y: Measurements, z: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
         """Returns what the search minimises, at latents z (batch, *latent_shape) of measurements y (batch, m)."""
         fit = (y - self.measuring(self.prior.decode(z))).square().mean(1)
-        return fit + self.penalty * z.square().flatten(1).sum(1)
+        return fit + self.penalty_of("penalty") * z.square().flatten(1).sum(1)
 
     def _starts(self, batch: int, first: int) -> Tensor:
         return starts(self.prior, batch, self.restarts, self.random_state, first)
 
     def _search(self, y: Measurements, first: int, extra: Tensor | None = None) -> Found:
-        if not self.penalty >= 0:
+        if not self.penalty_of("penalty") >= 0:
             raise UserError(f"penalty: expected 0 or more, got {self.penalty}")
         start = self._starts(len(y), first).to(y)
         start = start if extra is None else torch.cat([extra, start], 1)

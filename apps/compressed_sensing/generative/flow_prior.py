@@ -11,7 +11,7 @@ representation error and dataset bias", 2020, section 3.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class FlowPrior(CSGM):
         batch: signals searched at once.
         random_state: seed of the other starts.
     """
+
+    default_penalties: ClassVar = {"penalty": 0.0}
 
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, penalty: float = 0.0,

@@ -12,7 +12,7 @@ models", 2021, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,7 @@ class IntermediateLayers(Recovery):
         operator: what made the measurements.
         noise: standard deviation of each measurement's noise; only `acquire` asks for it.
         prior: a model with `stages`, `decode_from` and `latents_of`, such as WGANGP.
-        penalty: lambda, of the latents.
+        penalty: lambda, of the latents; 0.1 times the mean square of A's entries when left out.
         steps: of Adam, on the latents.
         stage_steps: of Adam, on each stage after.
         radii: of the l1 balls, one for each stage after the latents, as a share of the number of units; the last stages
@@ -46,10 +46,12 @@ class IntermediateLayers(Recovery):
         random_state: seed of the starts.
     """
 
+    default_penalties: ClassVar = {"penalty": 0.1}
+
     def __init__(
-        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, penalty: float = 0.1,
-        steps: int = 1000, stage_steps: int = 200, radii: Sequence[float] = (0.1, 0.1), restarts: int = 10,
-        learning_rate: LearningRate = 0.01, batch: int = 100, random_state: int = 0,
+        self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0,
+        penalty: float | None = None, steps: int = 1000, stage_steps: int = 200, radii: Sequence[float] = (0.1, 0.1),
+        restarts: int = 10, learning_rate: LearningRate = 0.01, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.prior, self.noise, self.penalty = operator, prior, noise, penalty
         self.steps, self.stage_steps, self.radii, self.restarts = steps, stage_steps, radii, restarts
@@ -66,7 +68,7 @@ class IntermediateLayers(Recovery):
         if any(not radius >= 0 for radius in self.radii):
             raise UserError(f"expected radii of 0 or more, got {tuple(self.radii)}")
         alone = CSGM(
-            operator, prior, penalty=self.penalty, steps=self.steps, restarts=self.restarts, drop=HALVING,
+            operator, prior, penalty=self.penalty_of("penalty"), steps=self.steps, restarts=self.restarts, drop=HALVING,
             learning_rate=self.learning_rate, batch=self.batch, random_state=self.random_state,
         )  # fmt: skip
         parts = []

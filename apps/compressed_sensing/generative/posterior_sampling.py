@@ -25,7 +25,7 @@ from core_models.modes import steady
 from core_models.training import seed_of
 
 from ..operators import LinearOperator
-from ..operators.base import Measurements
+from ..operators.base import Measurements, tensor_of
 from ..recovery import Recovered
 from .residual_covariance import ResidualCovariance, ResidualPosterior
 from .sequential_monte_carlo import Latents, Sampler, sample_posterior
@@ -65,7 +65,7 @@ class PosteriorSampling(ResidualCovariance):
             y: measurements (batch, m).
             first: place of the first signal among all, which decides what is drawn for it.
         """
-        residual = self._residual()
+        residual, y = self._residual(), tensor_of(y, "measurements")
         spread = residual.spread()
         parts = []
         for start in range(0, len(y), self.batch):

@@ -30,8 +30,8 @@ from core_models.modes import evaluating, steady
 
 from ..gaussian import factor_of, mean_and_covariance
 from ..operators import LinearOperator
-from ..operators.base import Measurements, Signals
-from ..recovery import Recovered, Recovery, in_precision_of, require_matrices
+from ..operators.base import Measurements, Signals, tensor_of
+from ..recovery import Recovered, Recovery, in_precision_of, require_matrices, to_learn_from
 from .csgm import checked_prior, starts
 from .latent_search import Found, LearningRate, Search, search
 
@@ -73,6 +73,7 @@ class ResidualCovariance(Recovery):
             UserError: when there are no signals, or the prior doesn't encode.
         """
         prior = checked_prior(self.prior, self.measuring)
+        X = to_learn_from(X, y)
         if X is None or len(X) < 2:
             raise UserError("expected signals to fit to, at least two")
         if not callable(getattr(prior, "encode", None)):
@@ -91,6 +92,7 @@ class ResidualCovariance(Recovery):
         """
         if not self.shrinkage >= 0:
             raise UserError(f"shrinkage: expected 0 or more, got {self.shrinkage}")
+        residuals = tensor_of(residuals, "residuals")
         require_matrices(residuals.shape[1])
         self.mean_, self.covariance_ = mean_and_covariance(residuals, self.shrinkage)
         return self

@@ -13,7 +13,7 @@ equation 6 and section 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -41,8 +41,8 @@ class SparseGen(Recovery):
         noise: standard deviation of each measurement's noise; only `acquire` asks for it.
         prior: a model with `decode`.
         basis: in which deviations are sparse: pixels, dct, wavelet.
-        penalty: lambda, of the latents.
-        sparsity: w, of the deviations.
+        penalty: lambda, of the latents; 0.1 times the mean square of A's entries when left out.
+        sparsity: w, of the deviations; 0.5 times that mean square when left out.
         steps: of Adam.
         steps_alone: of them on z alone, at first.
         restarts: starts from the prior.
@@ -53,11 +53,13 @@ class SparseGen(Recovery):
         random_state: seed of the starts.
     """
 
+    default_penalties: ClassVar = {"penalty": 0.1, "sparsity": 0.5}
+
     def __init__(
         self, operator: LinearOperator | None = None, prior: Any = None, *, noise: float = 0.0, basis: str = "pixels",
-        penalty: float = 0.1, sparsity: float = 0.5, steps: int = 1500, steps_alone: int = 800, restarts: int = 10,
-        learning_rate: LearningRate = 0.01, drop: Sequence[tuple[float, float]] = (), low_precision: bool = False,
-        batch: int = 100, random_state: int = 0,
+        penalty: float | None = None, sparsity: float | None = None, steps: int = 1500, steps_alone: int = 800,
+        restarts: int = 10, learning_rate: LearningRate = 0.01, drop: Sequence[tuple[float, float]] = (),
+        low_precision: bool = False, batch: int = 100, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.operator, self.prior, self.noise, self.basis = operator, prior, noise, basis
         self.penalty, self.sparsity, self.steps, self.steps_alone = penalty, sparsity, steps, steps_alone
@@ -71,8 +73,9 @@ class SparseGen(Recovery):
 
     def _recover(self, y: Measurements, first: int) -> Recovered:
         prior, operator = checked_prior(self.prior, self.measuring), self.measuring
-        if not self.sparsity >= 0 or not self.penalty >= 0:
-            raise UserError(f"expected penalties of 0 or more, got {self.penalty} and {self.sparsity}")
+        penalty, sparsity = self.penalty_of("penalty"), self.penalty_of("sparsity")
+        if not sparsity >= 0 or not penalty >= 0:
+            raise UserError(f"expected penalties of 0 or more, got {penalty} and {sparsity}")
         if self.basis != "pixels":
             require_matrices(operator.n)
         A = operator.matrix().to(y)
@@ -94,6 +97,7 @@ class SparseGen(Recovery):
         self, A: Tensor, basis: Tensor | None, lipschitz: float, y: Measurements, first: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         prior, m = self.prior, len(A)
+        penalty, sparsity = self.penalty_of("penalty"), self.penalty_of("sparsity")
         drop: Any = tuple(map(tuple, self.drop))
         plan = Search(self.steps, self.restarts, self.learning_rate, drop, self.low_precision)
         signals_of = lambda nu: nu if basis is None else nu @ basis  # noqa: E731
@@ -102,7 +106,7 @@ class SparseGen(Recovery):
 
         def objective(y: Tensor, x: Tensor, z: Tensor, deviation: Tensor | float) -> Tensor:
             fit = (y - x @ A.T).square().sum(1) / m
-            return fit + self.penalty * z.square().flatten(1).sum(1) + self.sparsity * deviation
+            return fit + penalty * z.square().flatten(1).sum(1) + sparsity * deviation
 
         def loss(variables: Sequence[Tensor], signals: Tensor) -> Tensor:
             z, nu = variables
@@ -124,7 +128,7 @@ class SparseGen(Recovery):
         found = search(loss, [z, nu], plan, after_step=project)
         with torch.no_grad():
             made = prior.decode(found.variables[0]).flatten(1)
-            x = refine(A, basis, y, made, found.variables[1], self.sparsity, lipschitz, REFINE_STEPS)
+            x = refine(A, basis, y, made, found.variables[1], sparsity, lipschitz, REFINE_STEPS)
         deviation = (x - made if basis is None else (x - made) @ basis.T).abs().sum(1)
         # the loss is of what is returned, which the last steps have moved since the search
         return x, objective(y, x, found.variables[0], deviation), deviation

@@ -20,7 +20,7 @@ from core_models.training import Batches, PixelBatches, RunFolder, TensorBatches
 
 from ..operators import Matrix
 from ..operators.base import Measurements, Signals
-from ..recovery import Recovered, Recovery
+from ..recovery import Recovered, Recovery, to_learn_from
 
 
 class UncertaintyAutoencoder(Recovery):
@@ -51,6 +51,7 @@ class UncertaintyAutoencoder(Recovery):
         Raises:
             UserError: when there are no signals.
         """
+        X = to_learn_from(X, y)
         if X is None or len(X) == 0:
             raise UserError("expected signals to learn from, got none")
         config = self.config or UAEConfig(event_shape=tuple(X.shape[1:]))

@@ -11,7 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
@@ -24,6 +26,25 @@ Measurements = Float[Tensor, "batch m"]
 
 BYTES = 1 << 28
 """Of memory that making a dense matrix takes at a time [bytes]."""
+EXACT, PROBES = 1 << 26, 64
+"""Entries of the largest matrix that is made for its mean square; and random signals that larger ones are asked by."""
+
+
+def tensor_of(values: Any, what: str) -> Tensor:
+    """Returns a tensor as it is, and an array of numpy as a tensor of its numbers, which it shares where it can.
+
+    Raises:
+        UserError: when it is neither, or PyTorch has no such numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"expected {what} as a tensor or an array of numpy, got {type(values).__name__}: convert them")
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.from_numpy(np.require(native, requirements=["C", "W"]))  # torch warns of what it can't write to
+    except TypeError as error:
+        raise UserError(f"expected {what} of numbers, got {values.dtype}: convert them to float32") from error
 
 
 class LinearOperator(nn.Module, ABC):
@@ -38,6 +59,7 @@ class LinearOperator(nn.Module, ABC):
         self.signal_shape, self.m = Size(signal_shape), m
         self.n = prod(signal_shape)
         self._rank: int | None = None
+        self._mean_square: float | None = None
 
     @abstractmethod
     def _apply_to(self, x: Signals) -> Measurements:
@@ -53,6 +75,7 @@ class LinearOperator(nn.Module, ABC):
         Raises:
             UserError: when the signals have another shape, or their gradient is asked for and lost.
         """
+        x = tensor_of(x, "signals")
         if x.shape[1:] != self.signal_shape:
             wanted, got = (", ".join(map(str, shape)) for shape in (self.signal_shape, x.shape))
             raise UserError(f"expected signals of shape (batch, {wanted}), as the operator measures, got ({got})")
@@ -73,6 +96,7 @@ class LinearOperator(nn.Module, ABC):
         Raises:
             UserError: when the number of measurements is another.
         """
+        y = tensor_of(y, "measurements")
         if y.ndim != 2 or y.shape[1] != self.m:
             raise UserError(f"expected measurements of shape (batch, {self.m}), as the operator makes, got "
                             f"{tuple(y.shape)}")  # fmt: skip
@@ -100,6 +124,24 @@ class LinearOperator(nn.Module, ABC):
         if self._rank is None:
             self._rank = int(torch.linalg.matrix_rank(self.matrix().double()))
         return self._rank
+
+    def mean_square(self) -> float:
+        """Returns the mean square of A's entries, ||A||_F^2 / (m n), for which penalties that are left out stand.
+
+        Of the matrices that are drawn by name it is the variance of an entry; of more than `EXACT` entries an estimate
+        by random signs, always the same.
+        """
+        if self._mean_square is None:
+            with torch.no_grad():
+                if self.m * self.n <= EXACT:
+                    total = sum(float(block.double().square().sum()) for block in self.blocks())
+                else:
+                    generator, like = Generator().manual_seed(0), self._like()
+                    signs = torch.randint(0, 2, (PROBES, *self.signal_shape), generator=generator) * 2 - 1
+                    # one at a time: signals of such a size may be all that fits into memory
+                    total = sum(float(self(x[None].to(like)).double().square().sum()) for x in signs) / PROBES
+            self._mean_square = total / (self.m * self.n)
+        return self._mean_square
 
     def _like(self) -> Tensor:
         """Returns a buffer that says on which device and in which precision the operator works."""

@@ -25,6 +25,7 @@ class Callables(LinearOperator):
         adjoint: A^T, which is the gradient, too. When left out, automatic differentiation of the function gives it.
         signal_shape: of one signal.
         dtype: precision in which it works.
+        device: on which it works, that of the tensors it is asked by here; the CPU when left out.
 
     Raises:
         UserError: when the function isn't linear, the adjoint isn't its own, or there is none and PyTorch can't
@@ -52,8 +53,9 @@ class Callables(LinearOperator):
         *,
         signal_shape: Sequence[int],
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
     ) -> None:
-        zero = torch.zeros(1, *signal_shape, dtype=dtype)
+        zero = torch.zeros(1, *signal_shape, dtype=dtype, device=device)
         with torch.no_grad():
             found = function(zero)
         if found.ndim != 2 or len(found) != 1 or not found.is_floating_point():
@@ -66,7 +68,7 @@ class Callables(LinearOperator):
             raise UserError("expected a linear function, it maps 0 to something else: take the constant off y")
         super().__init__(signal_shape, found.shape[1])
         self.function, self.transpose = function, adjoint
-        self.register_buffer("_precision", torch.zeros((), dtype=dtype))
+        self.register_buffer("_precision", torch.zeros((), dtype=dtype, device=device))
         self._check_linear()
         if adjoint is None:
             self._check_differentiable()
@@ -75,14 +77,16 @@ class Callables(LinearOperator):
     def _check_linear(self) -> None:
         like = self._like()
         generator = torch.Generator().manual_seed(1)
-        a, b = (torch.randn(1, *self.signal_shape, generator=generator, dtype=like.dtype) for _ in range(2))
+        draw = lambda: torch.randn(1, *self.signal_shape, generator=generator, dtype=like.dtype)  # noqa: E731
+        a, b = (draw().to(like.device) for _ in range(2))
         with torch.no_grad():
             whole, parts = self.function(a + 2 * b), self.function(a) + 2 * self.function(b)
         if not torch.allclose(whole, parts, rtol=1e-4, atol=1e-4 * float(parts.abs().max())):
             raise UserError("expected a linear function: A(a + 2 b) isn't A(a) + 2 A(b)")
 
     def _check_differentiable(self) -> None:
-        one = torch.zeros(1, *self.signal_shape, dtype=self._like().dtype, requires_grad=True)
+        like = self._like()
+        one = torch.zeros(1, *self.signal_shape, dtype=like.dtype, device=like.device, requires_grad=True)
         try:
             with torch.enable_grad():
                 known = self.function(one).requires_grad

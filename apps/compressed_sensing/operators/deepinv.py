@@ -21,7 +21,7 @@ from .callable import Callables
 
 
 class Physics(Callables):
-    """The linear map of a physics object; its buffers move with it.
+    """The linear map of a physics object, on the device of its first parameter or buffer; its buffers move with it.
 
     Args:
         physics: an object with `A` and `A_adjoint` on batches, linear and real.
@@ -38,12 +38,13 @@ class Physics(Callables):
                 f"expected linear physics of deepinv, with A and A_adjoint, got {type(physics).__name__} without "
                 f"{' and '.join(missing)}"
             )
-        tensors = physics.parameters() if isinstance(physics, torch.nn.Module) else ()
-        buffers = physics.buffers() if isinstance(physics, torch.nn.Module) else ()
-        real = [tensor.dtype for tensor in (*tensors, *buffers) if tensor.is_floating_point()]
+        module = isinstance(physics, torch.nn.Module)
+        tensors = [*physics.parameters(), *physics.buffers()] if module else []
+        real = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         dtype = real[0] if real else torch.float32
+        device = tensors[0].device if tensors else None
         with torch.no_grad():
-            found = physics.A(torch.zeros(1, *signal_shape, dtype=dtype))
+            found = physics.A(torch.zeros(1, *signal_shape, dtype=dtype, device=device))
         if not isinstance(found, Tensor) or len(found) != 1:
             raise UserError(f"{type(physics).__name__}: expected A to make measurements (batch, ...) of one signal")
         shape = found.shape[1:]
@@ -52,6 +53,7 @@ class Physics(Callables):
             lambda y: physics.A_adjoint(y.unflatten(1, shape)).reshape(len(y), *signal_shape),
             signal_shape=signal_shape,
             dtype=dtype,
+            device=device,
         )
         self.physics = physics
 

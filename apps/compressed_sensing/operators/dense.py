@@ -10,23 +10,33 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from core_models.errors import UserError
 
-from .base import LinearOperator, Measurements, Signals
+from .base import LinearOperator, Measurements, Signals, tensor_of
 
 Scaling = Literal["unit", "isometric"]
 
 
 class Matrix(LinearOperator):
-    """The operator of a matrix (m, n), n being the values of a signal in row-major order."""
+    """The operator of a matrix (m, n), n being the values of a signal in row-major order.
+
+    Args:
+        weight: the matrix, a tensor or an array of numpy, in whose precision the operator works.
+        signal_shape: of one signal; (n,) when left out.
+
+    Raises:
+        UserError: when it is no real, finite matrix that measures something, or doesn't fit signals of that shape.
+    """
 
     weight: Tensor
 
-    def __init__(self, weight: Float[Tensor, "m n"], signal_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, weight: Float[Tensor, "m n"] | np.ndarray, signal_shape: Sequence[int] | None = None) -> None:
+        weight = tensor_of(weight, "a matrix (m, n)")
         if weight.ndim != 2 or not weight.is_floating_point():
             hint = ": stack both parts, torch.cat([A.real, A.imag]), and those of y" if weight.is_complex() else ""
             raise UserError(f"expected a real matrix (m, n), got {weight.dtype} of shape {tuple(weight.shape)}{hint}")
@@ -63,7 +73,7 @@ def gaussian(
 ) -> Matrix:
     """Draws a matrix of independent normal entries (Candes, Romberg and Tao 2006; Bora et al. 2017, section 6)."""
     entries = torch.randn(m, prod(signal_shape), generator=Generator().manual_seed(seed), dtype=torch.float64)
-    return Matrix((entries * _scale(scaling, m)).to(dtype), signal_shape)
+    return _drawn(entries, scaling, dtype, signal_shape)
 
 
 def bernoulli(
@@ -71,10 +81,14 @@ def bernoulli(
 ) -> Matrix:
     """Draws a matrix of independent signs, -1 or 1, each as likely as the other."""
     signs = torch.randint(0, 2, (m, prod(signal_shape)), generator=Generator().manual_seed(seed)).double() * 2 - 1
-    return Matrix((signs * _scale(scaling, m)).to(dtype), signal_shape)
+    return _drawn(signs, scaling, dtype, signal_shape)
 
 
-def _scale(scaling: Scaling, m: int) -> float:
+def _drawn(entries: Tensor, scaling: Scaling, dtype: torch.dtype, signal_shape: Sequence[int]) -> Matrix:
+    """Returns the operator of entries of variance 1, which are scaled; their mean square is that of the law."""
     if scaling not in ("unit", "isometric"):
         raise UserError(f"expected the scaling unit or isometric, got {scaling!r}")
-    return 1.0 if scaling == "unit" else m**-0.5
+    m = len(entries)
+    made = Matrix((entries * (1.0 if scaling == "unit" else m**-0.5)).to(dtype), signal_shape)
+    made._mean_square = 1.0 if scaling == "unit" else 1 / m
+    return made

@@ -8,6 +8,7 @@ over.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +19,9 @@ from core_models.errors import UserError
 from .fista import Fista, Momentum
 from .newton import Newton
 from .problem import Coefficients, Lasso, PerSignal
+
+if TYPE_CHECKING:
+    from .matrix_free import LargeLasso
 
 FIRST_STEPS = 100
 """Of FISTA before the first Newton steps; each round takes half as many again."""
@@ -70,7 +74,7 @@ def solve_lasso(
     return _solve(problem, tolerance, max_steps, start)
 
 
-def allowed_gap(problem: Lasso, objective: PerSignal, tolerance: float) -> PerSignal:
+def allowed_gap(problem: Lasso | LargeLasso, objective: PerSignal, tolerance: float) -> PerSignal:
     """Returns the gap at which a signal is done: a share of its objective, or of a thousandth of that at 0."""
     zero = problem.y.square().sum(1) / (2 * problem.m)
     return tolerance * torch.maximum(objective, 1e-3 * zero).clamp(min=torch.finfo(zero.dtype).tiny)

@@ -71,6 +71,10 @@ class Sparse:
         """Returns B^T x."""
         return x if self.basis is None else x @ self.basis.T
 
+    def back(self, theta: Float[Tensor, "batch m"]) -> Coefficients:
+        """Returns B^T A^T theta."""
+        return self.coefficients(theta @ self.A)
+
     def residuals(self, w: Coefficients) -> Float[Tensor, "batch m"]:
         """Returns y - A B w."""
         return self.y - self.signals(w) @ self.A.T

@@ -33,6 +33,7 @@ from core_models.errors import UserError
 from core_models.files import hash_of, read_json, write_json
 from core_models.training.progress import Progress
 
+from ..convergence import Unsolved, gathered
 from ..diagnosis import UNCERTAIN, coverage
 from ..fitting import fitted_values
 from ..metrics import errors, summary
@@ -177,9 +178,11 @@ def _cell(
             command=" ".join(command), extra=extra,
         ),
     )  # fmt: skip
+    unsolved = Unsolved().add(found.details)
+    left = f", {unsolved.left} of {unsolved.total} not solved to the tolerance" if unsolved.left else ""
     print(
         f"{title}, m = {column}, seed {seed}: {told['mse']['mean']:.3g} ± {told['mse']['half_width']:.2g} (95 %), "
-        f"{seconds:.0f} s",
+        f"{seconds:.0f} s{left}",
         flush=True,
     )
 
@@ -225,7 +228,8 @@ def _recovered(
                     setattr(method, name, value)
             batch = x[first : first + group]
             y = measure(operator, batch, NOISE, Generator().manual_seed(number))
-            parts.append(method.recover(y, first))
+            with gathered():
+                parts.append(method.recover(y, first))
             bar.update(first + len(batch), last=first + len(batch) == len(x))
     std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
     details = {name: torch.cat([part.details[name] for part in parts]) for name in parts[0].details}

@@ -70,6 +70,8 @@ PRIORS = {
 30 epochs in place of 100, a stronger one (50 latents), a GAN and a flow."""
 
 _FAST = {"low_precision": True}
+_BORA = {"penalty": 0.1, **_FAST}
+"""Their penalty, of entries of variance 1."""
 _SPARSE = {"penalty": [0.1, 0.01, 0.0], "sparsity": [0.1, 0.5, 2.0, 8.0, 0.03, 0.01, 0.003, 0.001, 0.0003]}
 _REWEIGHTED = {"alpha": [0.01, 0.1, 0.03, 0.003, 0.001, 0.0003], "epsilon": [0.1, 0.3, 0.03, 0.01, 0.003]}
 _GUIDED = {"alpha": [0.01, 0.03, 0.1, 0.003], "epsilon": [0.03, 0.1, 0.01]}
@@ -87,14 +89,14 @@ ROWS: dict[str, Row] = {
     "LASSO, boxed, guided by Wiener": Row(GuidedLASSO, {}, _GUIDED, fits=True),
     "LASSO, boxed, guided by residual covariance": Row(PriorGuidedLASSO, _AS_WIENERS, prior=PAPER, fits=True),
     "BPDN, wavelet, boxed": Row(BPDN, {"basis": "wavelet", "box": True, "tolerance": 1e-4}),
-    "CSGM": Row(CSGM, _FAST, prior=PAPER),
-    "CSGM, prior of 20 epochs": Row(CSGM, _FAST, prior=EPOCHS_20),
-    "CSGM, prior of 30 epochs": Row(CSGM, _FAST, prior=EPOCHS_30),
-    "CSGM, 50 latents": Row(CSGM, _FAST, prior=STRONG),
+    "CSGM": Row(CSGM, _BORA, prior=PAPER),
+    "CSGM, prior of 20 epochs": Row(CSGM, _BORA, prior=EPOCHS_20),
+    "CSGM, prior of 30 epochs": Row(CSGM, _BORA, prior=EPOCHS_30),
+    "CSGM, 50 latents": Row(CSGM, _BORA, prior=STRONG),
     "CSGM, no penalty": Row(CSGM, {"penalty": 0.0, **_FAST}, prior=PAPER),
-    "CSGM, annealed": Row(CSGM, {**ANNEALED, **_FAST}, prior=PAPER),
-    "CSGM, annealed, 50 latents": Row(CSGM, {**ANNEALED, **_FAST}, prior=STRONG),
-    "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_FAST}, prior=PAPER),
+    "CSGM, annealed": Row(CSGM, {**ANNEALED, **_BORA}, prior=PAPER),
+    "CSGM, annealed, 50 latents": Row(CSGM, {**ANNEALED, **_BORA}, prior=STRONG),
+    "CSGM, early dropping": Row(CSGM, {"drop": HALVING, **_BORA}, prior=PAPER),
     "Sparse-Gen, pixels": Row(SparseGen, {"basis": "pixels", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, DCT": Row(SparseGen, {"basis": "dct", **_FAST}, _SPARSE, prior=PAPER),
     "Sparse-Gen, wavelet": Row(SparseGen, {"basis": "wavelet", **_FAST}, _SPARSE, prior=PAPER),

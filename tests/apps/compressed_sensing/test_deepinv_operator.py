@@ -50,6 +50,25 @@ def test_gradients_flow_and_buffers_and_precision_are_those_of_the_physics():
     assert "physics.matrix" in dict(operator.named_buffers())
 
 
+def test_physics_are_asked_on_the_device_of_their_first_tensor():
+    class Away(Physics):
+        def A(self, x, **kwargs):
+            asked.append(x.device.type)
+            return super().A(x)
+
+    asked, physics = [], Away().to("meta")
+    with pytest.raises((NotImplementedError, RuntimeError)):  # meta has no numbers to hold against each other
+        from_deepinv(physics, SHAPE)
+    assert set(asked) == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_physics_on_the_gpu_work_there():
+    physics = Physics().cuda()
+    torch.testing.assert_close(from_deepinv(physics, SHAPE).matrix(), physics.matrix)
+
+
 def test_a_class_is_found_by_name(monkeypatch):
     package, module = ModuleType("deepinv"), ModuleType("deepinv.physics")
     module.Physics = Physics

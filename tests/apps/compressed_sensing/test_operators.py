@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
+from apps.compressed_sensing import LASSO
 from apps.compressed_sensing.diagnosis import scale_of
+from apps.compressed_sensing.measurements import Stored
 from apps.compressed_sensing.operators import (
     NAMES,
     Blur,
@@ -85,6 +88,63 @@ def test_fourier_measurements_are_the_parts_of_numpys_transform():
     assert float(seen.square().sum()) == pytest.approx(float(spectrum.abs().square().sum()))  # Parseval
     parts = torch.cat([spectrum.real, spectrum.imag, 2**0.5 * spectrum.real, 2**0.5 * spectrum.imag])
     assert all(float((parts - value).abs().min()) < 1e-12 for value in seen)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5), (1, 4, 8), (7,), (8,)])
+def test_measured_spectra_make_the_measurements_of_their_signals(shape):
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spectrum = torch.fft.fftn(x, dim=(-2, -1) if len(shape) > 1 else -1, norm="ortho")
+    drawn = SubsampledFourier(shape, x[0].numel() // 2, dtype=torch.float64)
+    torch.testing.assert_close(drawn.from_spectrum(spectrum), drawn(x))
+    torch.testing.assert_close(drawn.from_spectrum(spectrum.numpy()), drawn(x))
+    for seed in range(4):
+        mask = torch.rand(shape[-2:], generator=torch.Generator().manual_seed(seed)) < 0.4
+        mask.view(-1)[1] = True
+        operator = SubsampledFourier.of_frequencies(shape, mask, dtype=torch.float64)
+        off = torch.where(mask, spectrum, torch.nan)  # what wasn't measured doesn't count
+        for k in (off, spectrum[..., mask]):
+            torch.testing.assert_close(operator.from_spectrum(k), operator(x))
+
+
+def test_a_frequency_and_its_negative_are_averaged_and_other_orders_refused():
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[1, 0] = mask[3, 0] = True
+    operator = SubsampledFourier.of_frequencies((1, 4, 4), mask)
+    y = operator.from_spectrum(torch.tensor([[[1 + 2j, 3 - 6j]]]))
+    torch.testing.assert_close(y, 2**0.5 * torch.tensor([[2.0, 4.0]]))
+    for wrong in (
+        torch.zeros(1, 1, 4, 4),
+        torch.zeros(1, 3, dtype=torch.cfloat),
+        torch.zeros(4, 4, dtype=torch.cfloat),
+    ):
+        with pytest.raises(
+            UserError, match=r"expected complex Fourier coefficients \(batch, 1, 4, 4\) or, in the mask"
+        ):
+            operator.from_spectrum(wrong)
+    with pytest.raises(UserError, match="finite"):
+        operator.from_spectrum(torch.full((1, 1, 2), torch.nan, dtype=torch.cfloat))
+
+
+def test_complex_measurements_of_fourier_are_told_of_from_spectrum(tmp_path):
+    k = np.fft.fft2(np.random.default_rng(0).random((2, 1, 4, 4)), norm="ortho")
+    with pytest.raises(UserError, match="from_spectrum"):
+        LASSO(SubsampledFourier((1, 4, 4), 8)).recover(torch.from_numpy(k[:, 0, :2].reshape(2, 8)))
+    np.savez(tmp_path / "y.npz", y=k, operator="fourier", m=8, signal_shape=[1, 4, 4])
+    with pytest.raises(UserError, match="from_spectrum"):
+        Stored(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("name", ["dct", "fourier"])
+def test_lines_are_transformed_along_their_only_axis(name):
+    x = torch.rand(2, 8, dtype=torch.float64)
+    line, image = (build_operator(name, shape, 5, dtype=torch.float64) for shape in ((8,), (1, 1, 8)))
+    torch.testing.assert_close(line(x), image(x.reshape(2, 1, 1, 8)))
+    assert line.adjoint(line(x)).shape == (2, 8)
+
+
+def test_lines_too_long_for_a_matrix_are_refused():
+    with pytest.raises(UserError, match="sides of at most 10,000 values, got 10,001"):
+        build_operator("dct", (10_001,), 5)
 
 
 def test_known_answers():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from planted_priors import LinearPrior
+from torch.overrides import TorchFunctionMode
 from verb_targets import rows_of, summary_of
 
 from apps.compressed_sensing import CSGM, LASSO, Callables, LinearOperator, Matrix, SubsampledFourier, build_operator
@@ -103,9 +104,10 @@ def test_masks_of_pixels_hold_for_all_channels_or_value_by_value():
         Mask.of_pixels((2, 2, 2), plane[:1])
 
 
-def test_a_mask_of_frequencies_of_what_is_no_image_is_refused():
-    with pytest.raises(UserError, match=r"expected images \(..., height, width\), got signals of shape \(16,\)"):
-        SubsampledFourier.of_frequencies((16,), torch.ones(16, dtype=torch.bool))
+def test_a_mask_of_frequencies_of_lines_is_one_of_as_many():
+    assert SubsampledFourier.of_frequencies((16,), torch.arange(16) < 2).m == 3
+    with pytest.raises(UserError, match=r"expected a mask of frequencies, true or false, of shape \(16,\)"):
+        SubsampledFourier.of_frequencies((16,), torch.ones(1, 16, dtype=torch.bool))
 
 
 def test_arrays_of_the_users_own_beside_another_operator_are_left_alone(tmp_path):
@@ -206,3 +208,46 @@ def test_channels_last_in_stored_signals_are_refused_with_a_shape_that_is_taken(
     np.savez(tmp_path / "y.npz", **arrays, signal_shape=np.array(shape))
     batch = next(Stored(tmp_path / "y.npz").batches(2))
     assert batch.truth is not None and tuple(batch.truth.shape[1:]) == tuple(shape)
+
+
+class AskedFor(TorchFunctionMode):
+    """Notes what is made on the device meta, or moved there, and does it on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = dict(options or {})
+        if str(options.get("device")) == "meta":
+            self.made.append(function.__name__)
+            options["device"] = "cpu"
+        return function(*arguments, **options)
+
+
+def test_a_function_is_asked_by_tensors_on_its_device():
+    seen = []
+
+    def function(x):
+        seen.append(x.device.type)
+        return x[:, :2] * 0.5
+
+    with AskedFor() as asked:
+        own = Callables(function, signal_shape=(4,), device="meta")
+    assert asked.made == ["zeros", "zeros"]  # what it is asked by first, and what says where it works
+    own._buffers["_precision"] = torch.zeros((), device="meta")
+    seen.clear()
+    with pytest.raises((NotImplementedError, RuntimeError)):  # which has no numbers to compare
+        own._check_linear()
+    own._check_differentiable()
+    assert set(seen) == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_functions_on_the_gpu_are_asked_there():
+    A = torch.randn(3, 16, generator=torch.Generator().manual_seed(0)).cuda()
+    for adjoint in (None, lambda y: (y @ A).unflatten(1, SHAPE)):
+        own = Callables(lambda x: x.flatten(1) @ A.T, adjoint, signal_shape=SHAPE, device="cuda")
+        torch.testing.assert_close(own.matrix(), A)
+        assert own.mean_square() == pytest.approx(float(A.square().mean()))

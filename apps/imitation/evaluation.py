@@ -124,7 +124,7 @@ def _codes_of(policy: Policy, code: int | None) -> int:
         UserError: when a code is asked of another, or there is no such code.
     """
     codes = policy.codes if isinstance(policy, InfoGAIL) else 0
-    if code is not None and not 0 <= code < codes:
+    if code is not None and not (isinstance(code, int | np.integer) and 0 <= code < codes):
         expected = f"0 to {codes - 1}" if codes else f"none, {type(policy).__name__} has no codes"
         raise UserError(f"code: expected {expected}, got {code}")
     return codes

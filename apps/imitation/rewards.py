@@ -4,12 +4,13 @@ r"""What a learner learnt a reward to be, in the place of an environment's own: 
 
 and what AIRL, FEM, GTAL and InfoGAIL make of it: the numbers that the learner itself is given while it learns, by its
 networks as they are now. What differs from its own training: SB3's algorithms hand an environment their actions after
-they were clipped to the space, and that is what an on-policy learner judges too where its `clip_actions` is true; where
-it is false (demonstrations beyond the bounds, and InfoGAIL's default) it learnt from its own actions before clipping.
-AIRL's log pi is of the action that is handed over. And DAC's states that absorb (Kostrikov et al., ICLR 2019, section
-4.2) have no place in an environment, so that what an ended episode is worth comes with its last step,
-r(s, a) + gamma / (1 - gamma) r(s_absorbing). The reward of AIRL has -log pi of its own policy in it, at which it is
-aimed; what is meant to be taken to other policies is g alone (Fu et al., ICLR 2018, section 6): `transfer=True`.
+they were clipped to the space, and that is what an on-policy learner judges too where its `clip_actions` is true;
+where it is false (demonstrations beyond the bounds, and by default AIRL and InfoGAIL) it learnt from its own actions
+before clipping. AIRL's log pi is of the action that is handed over. And DAC's states that absorb (Kostrikov et al.,
+ICLR 2019, section 4.2) have no place in an environment, so that what an ended episode is worth comes with its last
+step, r(s, a) + gamma / (1 - gamma) r(s_absorbing). The reward of AIRL has -log pi of its own policy in it, at which
+it is aimed; what is meant to be taken to other policies is g alone (Fu et al., ICLR 2018, section 6):
+`transfer=True`.
 """
 
 from __future__ import annotations

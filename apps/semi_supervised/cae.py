@@ -177,8 +177,9 @@ class ContractiveAutoencoder(SemiSupervisedClassifier):
         for name in ("penalty", "hessian", "hessian_noise"):
             numbers(name, getattr(self, name), most=1)
         for name in ("steps", "hessian_draws"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            value = numbers(name, getattr(self, name), most=1)[0]
+            if value < 1 or not value.is_integer():
+                raise UserError(f"{name}: expected a whole number of at least 1, got {getattr(self, name)}")
         with seeded(seed):
             network = self._build()
         common: dict[str, Any] = {"seed": seed, "device": self.device, "precision": self.precision}

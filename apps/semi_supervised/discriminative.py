@@ -154,6 +154,8 @@ def numbers(name: str, values: Any, *, most: int | None = None, positive: bool =
         raise UserError(f"{name}: expected finite numbers of at least 0, got {values!r}")
     if positive and min(found) == 0:
         raise UserError(f"{name}: expected numbers of more than 0, got {values!r}")
+    if most == 1 and np.ndim(values):
+        raise UserError(f"{name}: expected a number, got {values!r}")
     if most is not None and len(found) > most:
         raise UserError(f"{name}: expected at most {most} values, one a layer, got {len(found)}")
     return found

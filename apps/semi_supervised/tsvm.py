@@ -283,7 +283,7 @@ class TransductiveSVM(SemiSupervisedClassifier):
         weights, widths = numbers("C", self.C, positive=True), numbers("gamma", self.gamma, positive=True)
         if self.features < 1:
             raise UserError(f"features: expected at least 1, got {self.features}")
-        if not 0 <= self.labelled_landmarks <= 1:
+        if numbers("labelled_landmarks", self.labelled_landmarks, most=1)[0] > 1:
             raise UserError(f"labelled_landmarks: expected in [0, 1], got {self.labelled_landmarks}")
         seed = self._seed()
         generator = torch.Generator().manual_seed(seed)

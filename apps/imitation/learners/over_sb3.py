@@ -62,6 +62,9 @@ class OverSB3(Learner):
         """What the policy gives."""
         return self.generator.action_space
 
+    _left_out: tuple[str, ...] | list[str] = ()
+    """Settings of the archive it came from that were functions, and were not given since."""
+
     @property
     def num_timesteps(self) -> int:  # type: ignore[override]
         """Steps taken in the environment [env steps]."""
@@ -86,6 +89,7 @@ class OverSB3(Learner):
         settings: dict[str, Any] = {"learner": self.name, "settings": constructor_settings(self), **own}
         settings["num_timesteps"] = self.num_timesteps
         left_out = [path for name in settings["settings"] for path in _functions_in(getattr(self, name), name)]
+        left_out = list(dict.fromkeys([*left_out, *self._left_out]))
         settings |= {"left_out": left_out} if left_out else {}
         write_archive(path, plain_algorithm(self.generator), settings, self._saved())
 
@@ -124,6 +128,7 @@ class OverSB3(Learner):
                 f"{path} was trained on {own.observation_space} with actions {own.action_space}, the environment has "
                 f"{learner.observation_space} with actions {learner.action_space}"
             )
+        learner._left_out = lacking
         learner._set_weights(tensors)
         learner.generator.num_timesteps = settings["num_timesteps"]
         return learner

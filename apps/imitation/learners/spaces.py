@@ -24,13 +24,19 @@ def as_vec_env(env: gym.Env | VecEnv) -> VecEnv:
     Raises:
         UserError: when it is neither, or normalises observations or rewards as it goes.
     """
+    require_env(env)
     if isinstance(env, VecEnv):
-        refuse_normalised(env)
         return env
-    if not isinstance(env, gym.Env):
-        raise UserError(f"expected a gymnasium environment or a VecEnv, got {type(env).__name__}: use gymnasium.make")
     own: Callable[[], gym.Env] = lambda: env  # noqa: E731
     return DummyVecEnv([own])
+
+
+def require_env(env: object) -> None:
+    """Raises UserError when it's no environment, or normalises observations or rewards as it goes."""
+    if not isinstance(env, gym.Env | VecEnv):
+        raise UserError(f"expected a gymnasium environment or a VecEnv, got {type(env).__name__}: use gymnasium.make")
+    if isinstance(env, VecEnv):
+        refuse_normalised(env)
 
 
 @contextmanager

@@ -141,8 +141,8 @@ def penalty_between(
 ) -> Tensor:
     """Returns `gradient_penalty` of pairs of observations and actions, through what of the encoder has weights.
 
-    Lengths are those of gradients with respect to observations and actions: images from 0 to 1, vectors and actions
-    normalised, what is discrete one-hot.
+    Lengths are those of gradients with respect to observations and actions: images from 0 to 1, actions
+    normalised, vectors too but for those in a Dict, what is discrete one-hot.
 
     Args:
         network: whose logits.

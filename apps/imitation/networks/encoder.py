@@ -115,7 +115,7 @@ class Encoder(nn.Module):
     def inputs(self, observations: Observed, actions: Tensor | None = None) -> list[Tensor]:
         """Returns each part of the observation, and the action, as floats (n, ...): what needs no weights is done.
 
-        Images are from 0 to 1, vectors normalised, what is discrete one-hot.
+        Images are from 0 to 1, vectors normalised but for those in a Dict, what is discrete one-hot.
         """
         parts = observations if isinstance(observations, dict) else {"observation": observations}
         kinds: dict[str, Any] = dict(self.parts.items())

@@ -42,8 +42,11 @@ def rollouts(learner):
 
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [(GAIL, {}), (AIRL, {}), (FEM, {}), (GTAL, {}), (InfoGAIL, {**FEW, "clip_actions": None})],
-)
+    [
+        (GAIL, {}), (FEM, {}), (GTAL, {}),
+        (AIRL, {"clip_actions": None}), (InfoGAIL, {**FEW, "clip_actions": None}),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(("at_most", "clips"), [(1.0, True), (1.7, False)])
 def test_both_sides_are_judged_as_the_demonstrations_were_recorded(kind, more, at_most, clips):
     learner = made(kind, rows_of(at_most), **more)
@@ -117,3 +120,8 @@ def test_what_cells_were_hashed_by_and_checkpoints_identified_by_stays_where_not
     assert "clip_actions" not in constructor_settings(learner) | default_settings(GAIL) | default_settings(InfoGAIL)
     assert identity(made(GAIL, rows_of(0.9)))["config"]["clip_actions"] == "True"
     assert InfoGAIL(Line(), rows_of(0.9), steps=40, **FEW).clip_actions is False
+
+
+@pytest.mark.parametrize(("kind", "more"), [(AIRL, {}), (InfoGAIL, FEW)])
+def test_what_is_left_out_clips_nothing_where_the_reward_has_the_density_of_what_was_drawn(kind, more):
+    assert made(kind, rows_of(1.0), **more).clip_actions is False

@@ -162,7 +162,7 @@ def test_a_code_that_is_missing_is_asked_for(bare):
         learner.predict(bare)
     with pytest.raises(UserError, match="code: expected 0 to 1, got 2"):
         learner.predict(bare, code=2)
-    assert len(learner.predict(bare, code=1)[0]) == len(bare) if bare.ndim == 2 else 1
+    assert len(learner.predict(bare, code=1)[0]) == (len(bare) if bare.ndim == 2 else 1)
 
 
 def test_runs_one_by_one_and_together(runs, tmp_path, call):

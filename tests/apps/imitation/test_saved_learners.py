@@ -189,6 +189,9 @@ def test_a_function_among_the_settings_is_left_out_and_asked_for_to_go_on(tmp_pa
     env, rows = make_vec_env(Line, n_envs=2, seed=3), demonstrate(Line())
     with pytest.raises(UserError, match=r"a function as generator_settings.learning_rate.* give generator_settings ag"):
         GAIL.load(tmp_path / "gail.zip", env, rows)
+    again.save(tmp_path / "again.zip")  # nor does it forget that one is lacking
+    with pytest.raises(UserError, match=r"a function as generator_settings.learning_rate"):
+        GAIL.load(tmp_path / "again.zip", env, rows)
     GAIL.load(tmp_path / "gail.zip", env, rows, **given).learn(80)
     other = {"generator_settings": {**given["generator_settings"], "learning_rate": lambda left: 1e-3 * left}}
     assert identity(made(GAIL, reseed_every=80, **other)) == identity(learner)  # as in another process

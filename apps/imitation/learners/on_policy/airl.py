@@ -96,6 +96,8 @@ class AIRL(OnPolicyLearner):
         reward_batch: Steps of expert and learner each in a step of Adam; 0 takes all of them.
         state_only: The reward g sees no action.
         shaping: With h, as published; without it subsampled demonstrations will do.
+        clip_actions: As `OnPolicyLearner`'s, but false when left out: f and log pi have to be of the same action. Of
+            clipped ones f alone would be level beyond the bounds, and -log pi would pay for going ever further.
 
     Raises:
         UserError: when shaping is asked for and rows were left out of the demonstrations.
@@ -115,6 +117,7 @@ class AIRL(OnPolicyLearner):
         reward_batch: int = 512,
         state_only: bool = False,
         shaping: bool = True,
+        clip_actions: bool | None = False,
         **common: Any,
     ) -> None:
         self.reward: RewardForm = check_form(reward)
@@ -126,7 +129,7 @@ class AIRL(OnPolicyLearner):
                      "reward_steps": reward_steps},
             from_0={"reward_batch": reward_batch},
         )  # fmt: skip
-        super().__init__(env, demonstrations, **common)
+        super().__init__(env, demonstrations, clip_actions=clip_actions, **common)
         self.expert_following: Observed | None = None
         self.expert_ended: Tensor | None = None
         if demonstrations is not None and shaping:

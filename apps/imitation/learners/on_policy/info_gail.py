@@ -202,7 +202,7 @@ class InfoGAIL(OnPolicyLearner):
                 f"expected observations with one of {self.codes} codes, got none: give code=, or wrap the environment "
                 "(Coded, CodedVecEnv)"
             )
-        if code is not None and not 0 <= code < self.codes:
+        if code is not None and not (isinstance(code, int | np.integer) and 0 <= code < self.codes):
             raise UserError(f"code: expected 0 to {self.codes - 1}, got {code}")
         if code is not None:
             vector = isinstance(self.observation_space, spaces.Box)
@@ -218,7 +218,7 @@ class InfoGAIL(OnPolicyLearner):
         """Says whether an observation, or several, is one of the environment alone."""
         if isinstance(self.observation_space, spaces.Dict):
             return not (isinstance(observation, Mapping) and "code" in observation)
-        return np.shape(observation)[-1:] == self.bare_space.shape
+        return np.shape(observation)[-1:] == (self.observation_space.shape[0] - self.codes,)  # type: ignore[index]
 
     def _bare_part(self) -> tuple[str, tuple[int, ...]]:
         """Returns the name and the shape of a part of the observations that is not the code."""

@@ -42,7 +42,7 @@ from ...policies import (
 from ...spaces_as_json import Spaces
 from ..base import expert_pairs
 from ..over_sb3 import OverSB3
-from ..spaces import refusals, refuse_normalised, require_same
+from ..spaces import refusals, require_env, require_same
 from .ppo import FastPPO
 from .rollouts import LearntRewards, Rollout
 from .trpo import FastTRPO
@@ -248,7 +248,7 @@ class OnPolicyLearner(OverSB3):
         Raises:
             UserError: when their spaces or their number are others, or there was no environment before.
         """
-        refuse_normalised(env)
+        require_env(env)
         before = self.get_env()
         if before is None:
             raise UserError(f"set_env: expected a {self.name} that has an environment: load(path, env, demonstrations)")
@@ -319,7 +319,7 @@ class OnPolicyLearner(OverSB3):
                 settings = policy_settings(space, self.hidden, normalise=self.normalise, **own)
                 made = without_environment(kind, policy_name(space), *env, policy_kwargs=settings, **more)
         else:
-            refuse_normalised(env)
+            require_env(env)
             wrapped = self._wrapped(BaseAlgorithm._wrap_env(env, verbose=0))
             space = wrapped.observation_space
             if self.steps % wrapped.num_envs:

@@ -36,7 +36,7 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.x)
 
-    def part(self, index: Tensor) -> Pixels:
+    def part(self, index: Tensor | slice) -> Pixels:
         """Returns some of the images."""
         return Pixels(self.x[index], None if self.y is None else self.y[index], self.levels, self.redraw, self.spread)
 

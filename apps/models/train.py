@@ -22,6 +22,9 @@ from .measuring import in_words, measure, record
 from .pages import write_figures, write_page
 from .pixels import Pixels, hold_out, prepare
 
+CHECKED = 500
+"""Test images whose values a model is shown before it is trained."""
+
 
 def train(
     data: str,
@@ -70,6 +73,8 @@ def train(
     test = prepare(data_set, "test", net, chosen)
     if callable(start := getattr(net, "set_output_mean", None)):
         start(pixels.mean())
+    if callable(check := getattr(net, "check_values", None)):  # as measuring will, after the whole training
+        check(test.part(slice(CHECKED)).events(training.seed))
     batches = pixels.batches(batch_size, training.seed)
     objective = build_objective(
         net,

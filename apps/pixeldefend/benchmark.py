@@ -4,11 +4,12 @@ Protocol 1: the first test images of the data set, 8-bit adversarial images, acc
 The attacks of the paper's columns are made on the row's classifier alone and know of no defence; AutoAttack too is
 made there and carried over. BPDA, Square and the detector-aware attack are made on the whole defence, on fewer
 images; on a row that leaves likely images as they are, the detector-aware attack is made on the classifier and its
-density, in several variants, so that it passes unpurified. "Strongest" is the attack of the paper's
-columns that leaves the least accuracy; "Worst case" counts an image only where it withstands each of these attacks,
-"Worst case of all" only where it withstands those on the whole defence too. Adaptive purification leaves as they are
-images that are likelier than a quantile of held-out clean images. Nothing is chosen by the test set. A cell of an
-attack counts against the published one where the attack leaves the undefended row no more than published.
+density, in several variants, so that it passes unpurified. "Strongest" is the attack of the paper's columns that
+leaves the least accuracy; "Worst case" counts an image only where it is right under each of these attacks, whether or
+not it is without one, "Worst case of all" only where it is right without an attack and under those on the whole defence
+too. Adaptive purification leaves as they are images that are likelier than a quantile of held-out clean images.
+Nothing is chosen by the test set. A cell of an attack counts against the published one where the attack leaves the
+undefended row no more than published.
 
 Source of the tables: Song, Kim, Nowozin, Ermon and Kushman, "PixelDefend", ICLR 2018, tables 1 and 2.
 """

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import warnings
 from math import log, prod
-from numbers import Real
-from typing import Any, Literal, get_args
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,9 +22,14 @@ from torch import Size, Tensor, nn
 from core_models.base import Autoregressive, Classifier
 from core_models.data.advice import shape_advice
 from core_models.errors import UserError
+from core_models.modes import full_precision
 
+from .detection.p_values import threshold_at
 from .normalised import unit_advice
 from .purification import Engine, purify
+
+if TYPE_CHECKING:
+    from .detection.calibration import Calibration
 
 Backward = Literal["bpda", "none"]
 Images = Float[Tensor, "n channels height width"]
@@ -69,7 +74,7 @@ class Purifier(nn.Module):
         density: any `Autoregressive` model of images; its `event_shape` is that of the images.
         eps: half the side of the box [levels]; the paper takes 16 on CIFAR-10 and 32 on Fashion-MNIST.
         threshold: adaptive PixelDefend: images of at most this many bits/dim stay as they are. Choose a quantile of
-            held-out clean images. None purifies all.
+            held-out clean images, or see `from_calibration`. None purifies all.
         engine: how the purified images are computed; all engines give the same ones.
         batch_size: images at a time.
         backward: bpda passes gradients through unchanged; none cuts them (they are 0), and says so once.
@@ -100,22 +105,41 @@ class Purifier(nn.Module):
         for name in ("event_shape", "levels"):
             if not hasattr(density, name):
                 raise UserError(f"expected a density with {name}, got {type(density).__name__}, which has none: set it")
-        if not isinstance(eps, int) or isinstance(eps, bool) or not 0 <= eps <= 255:
+        if not _whole(eps) or not 0 <= eps <= 255:
             raise UserError(f"expected eps as a whole number of levels from 0 to 255, got {eps!r}")
         if threshold is not None and (not isinstance(threshold, Real) or threshold != threshold):
             raise UserError(f"expected a threshold in bits/dim, or None, got {threshold!r}")
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        if not _whole(batch_size) or batch_size < 1:
             raise UserError(f"expected a batch_size of at least 1, got {batch_size!r}")
         if engine not in get_args(Engine):
             raise UserError(f"expected an engine among {', '.join(get_args(Engine))}, got {engine!r}")
         if backward not in get_args(Backward):
             raise UserError(f"expected backward to be bpda or none, got {backward!r}")
         self.density = density
-        self.eps, self.threshold, self.engine = eps, threshold, engine
-        self.batch_size, self.backward = batch_size, backward
+        self.eps, self.threshold, self.engine = int(eps), threshold, engine
+        self.batch_size, self.backward = int(batch_size), backward
         self.event_shape: Size = density.event_shape  # type: ignore[assignment]
         self._warned = False
         density.eval()
+
+    @classmethod
+    def from_calibration(
+        cls, density: nn.Module, calibration: Calibration, false_positive_rate: float = 0.1, **settings: Any
+    ) -> Purifier:
+        """Returns an adaptive purifier, whose threshold is that of a rate of false alarms among clean images.
+
+        Args:
+            density: the model that the calibration was made with.
+            calibration: scores of clean images; held-out ones, unless an overfitted density may call more of them
+                suspicious than the rate says.
+            false_positive_rate: the largest share of clean images that is purified.
+            **settings: the purifier's other arguments.
+
+        Raises:
+            UserError: when the calibration is of other weights, the rate is none, or an argument is no such thing.
+        """
+        calibration.check(density)
+        return cls(density, threshold=threshold_at(false_positive_rate, calibration.scores["bits_per_dim"]), **settings)
 
     def train(self, mode: bool = True) -> Purifier:
         """Sets the mode of this module; the density stays in evaluation mode."""
@@ -165,7 +189,8 @@ class Purifier(nn.Module):
     @torch.no_grad()
     def bits_per_dim(self, x: Images) -> Float[Tensor, " n"]:
         """Returns minus log2 p(x) per sub-pixel [bits/dim] of images on the density's levels."""
-        parts = [self.density.log_prob(part) for part in x.split(self.batch_size)]
+        with full_precision():  # as the threshold's scores were computed
+            parts = [self.density.log_prob(part) for part in x.split(self.batch_size)]
         return -torch.cat(parts) / (prod(x.shape[1:]) * log(2))
 
     @torch.no_grad()
@@ -237,6 +262,10 @@ class Defended(Classifier):
     def forward(self, x: Images) -> Float[Tensor, "n classes"]:
         """Returns the logits (n, classes) of the purified images of x (n, *event_shape) in [0, 1]."""
         return self.classifier(self.purifier(x))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _words(shape: tuple[int, ...]) -> str:

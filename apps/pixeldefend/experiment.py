@@ -29,6 +29,7 @@ from core_models.base import Autoregressive, GenerativeModel
 from core_models.data import DataSet
 from core_models.errors import UserError
 from core_models.files import atomic, hash_of
+from core_models.modes import full_precision
 from core_models.training.progress import Progress
 
 from . import attacks
@@ -257,7 +258,8 @@ class Experiment:
         @torch.no_grad()
         def compute() -> Tensor:
             assert isinstance(scored, Autoregressive)
-            parts = [scored.log_prob(self.pixels(part)).cpu() for part in x.split(self.batch_size)]
+            with full_precision():  # as the training images' scores were computed
+                parts = [scored.log_prob(self.pixels(part)).cpu() for part in x.split(self.batch_size)]
             return -torch.cat(parts) / (prod(x.shape[1:]) * log(2))
 
         named = self.density_id if model is None else fingerprint(model)[:16]

@@ -62,7 +62,9 @@ class Greedy:
         top = model.levels - 1
         reach = eps.view(-1, 1, 1, 1)
         self.low, self.high = (levels - reach).clamp(min=0), (levels + reach).clamp(max=top)
-        self.values = torch.arange(model.levels, device=levels.device)
+        # no box is wider: of what lies beyond nothing is asked
+        width = min(model.levels, 2 * int(eps.max()) + 1) if len(eps) else 1
+        self.offsets = torch.arange(max(2, width), device=levels.device)
         self.count = Count()
         self.precise = precise(model, levels[:1], self.classes(torch.arange(min(1, len(levels)))))
 
@@ -70,22 +72,32 @@ class Greedy:
         """Returns the classes of some of the images."""
         return None if self.y is None else self.y[images]
 
+    def asked(self, low: Int[Tensor, " m"]) -> Int[Tensor, "m width"]:
+        """Returns the values of each box from its lowest on, and the highest level where it has no more of them."""
+        return (low[:, None] + self.offsets).clamp(max=self.model.levels - 1)
+
     def best(
-        self, scores: Float[Tensor, "m levels"], low: Int[Tensor, " m"], high: Int[Tensor, " m"]
+        self, scores: Float[Tensor, "m width"], low: Int[Tensor, " m"], high: Int[Tensor, " m"]
     ) -> tuple[Int[Tensor, " m"], Bool[Tensor, " m"]]:
-        """Returns the best value within each box, and whether single precision can't tell it from the next."""
-        outside = (self.values < low[:, None]) | (self.values > high[:, None])
+        """Returns the best value within each box, and whether single precision can't tell it from the next.
+
+        Args:
+            scores: of the values that are `asked` for.
+            low: the lowest value of each box.
+            high: the highest.
+        """
+        outside = self.offsets > (high - low)[:, None]
         if scores.dtype == torch.float64:
             scores = scores.masked_fill(outside, -torch.inf)
             if bool(scores.isnan().any()):
                 raise UserError(f"{type(self.model).__name__} gives values no probability (NaN): check its weights")
             # where a box holds no value of any probability all are equal in it, and outside it none is
             near = (scores >= scores.amax(-1, keepdim=True) - EQUAL) & ~outside
-            return near.int().argmax(-1), torch.zeros_like(low, dtype=torch.bool)
+            return low + near.int().argmax(-1), torch.zeros_like(low, dtype=torch.bool)
         best, index = scores.masked_fill(outside, -torch.inf).topk(2, -1)
         # a box of one value has no second; NaN in the margin counts as a tie
         clear = (best[:, 0] - best[:, 1]) > self.precise.tie
-        return index[:, 0], ~clear
+        return low + index[:, 0], ~clear
 
     def pixels(
         self, parameters: Float[Tensor, "m outputs"], low: Int[Tensor, "m channels"], high: Int[Tensor, "m channels"]
@@ -99,7 +111,8 @@ class Greedy:
         head = self.model.head
         chosen, close = low[:, :0], torch.zeros(len(low), dtype=torch.bool, device=low.device)
         for c in range(low.shape[1]):
-            value, tie = self.best(head.scores(parameters, chosen), low[:, c], high[:, c])
+            scores = head.scores_at(parameters, chosen, self.asked(low[:, c]))
+            value, tie = self.best(scores, low[:, c], high[:, c])
             chosen, close = torch.cat([chosen, value[:, None]], 1), close | tie
         return chosen, close
 
@@ -125,12 +138,13 @@ class Greedy:
             parameters = double.head.parameters_of(h)
             chosen = low[:, :0]
             for c in range(low.shape[1]):
-                value, _ = self.best(double.head.scores(parameters, chosen), low[:, c], high[:, c])
+                scores = double.head.scores_at(parameters, chosen, self.asked(low[:, c]))
+                value, _ = self.best(scores, low[:, c], high[:, c])
                 chosen = torch.cat([chosen, value[:, None]], 1)
             return chosen
         levels = levels.clone()
         for c in range(low.shape[1]):
-            scores = conditional_scores(double, levels, y)[each, c, rows, columns]
+            scores = conditional_scores(double, levels, y)[each, c, rows, columns].gather(-1, self.asked(low[:, c]))
             levels[each, c, rows, columns], _ = self.best(scores, low[:, c], high[:, c])
         return levels[each, :, rows, columns]
 

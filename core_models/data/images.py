@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ..errors import UserError
@@ -39,7 +41,7 @@ def read_images(
         channels: 1 (grey) or 3 (colour); by default 1 when all are grey.
 
     Raises:
-        UserError: when a file is no whole image, has 16 bits per channel, or the sizes differ.
+        UserError: when a file is no whole image, has 16 bits per channel, the sizes differ, or memory is too small.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size is not None and min(size) < 1:
@@ -48,6 +50,8 @@ def read_images(
         raise UserError(f"expected images of 1 channel (grey) or 3 (colour), got {channels}: use another model")
     if not paths:
         raise UserError("expected files of images, got none: name some")
+    if size is None:
+        _require_one_size(paths[:2])  # before there is room made for them all
     found = np.empty((0, 0, 0, 0), np.uint8)  # all of them, made once: a list of arrays would be a second copy
     for i, path in enumerate(paths):
         image = _read(path)
@@ -55,19 +59,47 @@ def read_images(
             image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
         own = np.asarray(image.convert("RGB") if channels == 3 else image.convert("L") if channels == 1 else image)
         if i == 0:
-            found = np.empty((len(paths), 1 if own.ndim == 2 else 3, *own.shape[:2]), np.uint8)
+            found = _room((len(paths), 1 if own.ndim == 2 else 3, *own.shape[:2]))
         if own.shape[:2] != found.shape[2:]:
-            (h, w), (own_h, own_w) = found.shape[2:], own.shape[:2]
-            raise UserError(
-                f"expected images of one size, got {h} x {w} ({paths[0].name}) and {own_h} x {own_w} ({path.name}): "
-                f"resize them, or give image_size (for instance {min(h, own_h, w, own_w)}), which verbs that train take"
-            )
+            raise _sizes_differ(paths[0], found.shape[2:], path, own.shape[:2])
         if own.ndim == 3 and found.shape[1] == 1:  # the first in colour: grey ones have the same value in each channel
-            grey, found = found, np.empty((len(paths), 3, *own.shape[:2]), np.uint8)
+            grey, found = found, _room((len(paths), 3, *own.shape[:2]))
             found[:i] = grey[:i]
             del grey
         found[i] = own if own.ndim == 2 else own.transpose(2, 0, 1)
     return torch.from_numpy(found)
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise UserError(
+            f"expected images that fit into memory, got {shape[0]} of {shape[2]} x {shape[3]} pixels, "
+            f"{prod(shape) / 1e9:.1f} GB: give a smaller image_size, which verbs that train take, or fewer images"
+        ) from error
+
+
+def _require_one_size(paths: Sequence[Path]) -> None:
+    """Compares upright sizes by what the files' heads say; what can't be read is left to be refused when read whole."""
+    sizes: list[tuple[int, int]] = []
+    with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for path in paths:
+            with Image.open(path) as opened:
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                sizes.append(opened.size if turned else opened.size[::-1])
+    if len(set(sizes)) > 1:
+        raise _sizes_differ(paths[0], sizes[0], paths[1], sizes[1])
+
+
+def _sizes_differ(first: Path, size: Sequence[int], second: Path, other: Sequence[int]) -> UserError:
+    """Says that two images are of different heights or widths [pixels]."""
+    return UserError(
+        f"expected images of one size, got {size[0]} x {size[1]} ({first.name}) and {other[0]} x {other[1]} "
+        f"({second.name}): resize them, or give image_size (for instance {min(*size, *other)}), which verbs that "
+        "train take"
+    )
 
 
 def require_8_bits(path: Path, mode: str, kind: str | None) -> None:

@@ -13,6 +13,7 @@ Kingma and Dhariwal, "Glow", 2018, section 3.1 (activation normalisation).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log, prod
@@ -84,13 +85,18 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
         """Returns the latents (n, values) of events and log |det dz/dx| [nats].
 
         Raises:
-            UserError: when events have another shape, or, where there is a margin, lie outside of what it leads to the
-                real line. On a GPU that is looked at only until training has begun, since it waits for the device.
+            UserError: when events have another shape, or `check_values` refuses them. On a GPU, once training has begun
+                or in evaluation mode, and in what is compiled or mapped (vmap), they aren't looked at: values that the
+                margin doesn't lead to the real line make NaN.
         """
         if x.shape[1:] != self.event_shape:
             wanted = ", ".join(map(str, self.event_shape))
             raise UserError(f"expected events of shape (n, {wanted}), got {tuple(x.shape)}")
-        self._check_values(x)
+        if self.training and not self.last.running:
+            self.check_values(x)
+        elif x.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere it would wait for the device
+            with suppress(RuntimeError):  # torch's, where a transform (vmap) has no values to look at
+                self.check_values(x)
         u, log_det = self._to_line(x.flatten(1))
         for step in self.steps:
             u, change = step(u)
@@ -99,7 +105,10 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
         return u, log_det + change
 
     def log_prob(self, x: Events, y: Labels | None = None) -> PerExample:
-        """Returns the log-density [nats] of events in (0, 1), or of any values where the margin is 0."""
+        """Returns the log-density [nats] of events in [0, 1], or of any values where the margin is 0.
+
+        Others are refused where `encode_exactly` looks at them, and else have no density (NaN).
+        """
         z, log_det = self.encode_exactly(x)
         return -0.5 * (at_least_single(z).square().sum(1) + z.shape[1] * log(2 * torch.pi)) + log_det
 
@@ -122,10 +131,18 @@ class RealNVP(GenerativeModel, ExactLikelihood, Decodable):
         drawn = self.decode(torch.empty_like(zero.expand(n, -1)).normal_(generator=generator))
         return drawn.clamp_(0, 1) if self.config.margin else drawn
 
-    def _check_values(self, x: Events) -> None:
-        """Refuses values that the logit makes NaN of, before the normalisations are started by them."""
-        margin, begun = self.config.margin, self.training and self.last.running
-        if not margin or (begun and (x.device.type != "cpu" or torch.compiler.is_compiling())):
+    def check_values(self, x: Tensor, *, between_levels: bool = False) -> None:
+        """Refuses values that the logit makes NaN of; without a margin there are none.
+
+        Args:
+            x: events (n, *event_shape).
+            between_levels: is of no matter to a density over continuous values.
+
+        Raises:
+            UserError: when, where there is a margin, values lie outside of what it leads to the real line.
+        """
+        margin = self.config.margin
+        if not margin or not x.numel():
             return
         reach = margin / (1 - 2 * margin)
         if not bool(((x.detach() > -reach) & (x.detach() < 1 + reach)).all()):

@@ -30,6 +30,7 @@ from torch import Generator, Size, Tensor, nn
 
 from ..base import GenerativeModel, Labels, Metrics, Objective, Scalar
 from ..errors import UserError
+from ..layers.networks import refuse_labels
 
 Signals = Float[Tensor, "batch ..."]
 Measurements = Float[Tensor, "batch m"]
@@ -111,15 +112,16 @@ class UncertaintyAutoencoderModel(GenerativeModel):
 
         Args:
             n: chains.
-            y: labels, which it has no use for.
+            y: none: there are no classes to draw from.
             generator: of what is drawn.
             steps: of a chain.
             deviation: standard deviation of p(x | y), which the loss leaves open.
             start: first signals (n, *event_shape), e.g. those of a data set; values drawn from [0, 1] when left out.
 
         Raises:
-            UserError: when a count is below 1, the deviation below 0, or the start has another shape.
+            UserError: when classes are given, a count is below 1, the deviation below 0, or the start of another shape.
         """
+        refuse_labels(self, y)
         if n < 1 or steps < 1 or not deviation >= 0:
             raise UserError(f"expected a sample, a step or more and a deviation of 0 or more, got {n}, {steps} and "
                             f"{deviation}")  # fmt: skip

@@ -21,7 +21,8 @@ class Batches(Protocol):
 
     Two things are optional. `to(device)` returns the same batches on a device, and the loop calls it once, before
     the first step; without it each batch is moved. `fingerprint`, a string, identifies the data and how it is drawn;
-    where there is one, a run is resumed only with the same.
+    where there is one, a run is resumed only with the same. One made of a `TensorBatches`' own has to be a property,
+    made when asked for: a checkpoint of before is compared in the form it was made in (`fingerprints_like`).
     """
 
     @property

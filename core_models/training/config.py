@@ -96,7 +96,7 @@ class TrainingConfig:
 
     32-true is float32, but on a GPU convolutions go through TF32 (ten bits of mantissa), as torch has it unless
     `torch.backends.cudnn.allow_tf32` is False; matrix products don't, unless
-    `torch.set_float32_matmul_precision` says so. What is validated and measured goes through neither."""
+    `torch.set_float32_matmul_precision` says so. Validations of `fit` and likelihoods go through neither."""
     threads: int | None = None
     """CPU threads for the duration of the run; torch's own choice when left out."""
     compile: bool = False

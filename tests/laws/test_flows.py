@@ -143,6 +143,18 @@ def test_values_out_of_the_domain_are_refused_before_anything_is_started_by_them
     assert bool(values.log_prob(16 * x + 1).isfinite().all())
 
 
+def test_values_are_checked_when_asked_for_and_in_evaluation_mode_but_not_within_a_transform():
+    model = RealNVP(RealNVPConfig(event_shape=(1, 2, 2), couplings=1, hidden=(3,))).eval()
+    x = torch.rand(3, 1, 2, 2)
+    model.check_values(x, between_levels=True)
+    for refuses in (model.check_values, model.log_prob):
+        with pytest.raises(UserError, match=r"expected pixels in \[0, 1\]"):
+            refuses(16 * x + 1)
+    each = torch.func.vmap(torch.func.grad(lambda one: model.log_prob(one[None]).sum()))(x)
+    x.requires_grad_()
+    torch.testing.assert_close(each, torch.autograd.grad(model.log_prob(x).sum(), x)[0])
+
+
 def test_a_start_that_is_loaded_counts_and_one_that_is_taken_back_too():
     make = lambda: RealNVP(RealNVPConfig(event_shape=(4,), couplings=1, hidden=(3,), margin=0.0)).train()  # noqa: E731
     x = 5 + torch.randn(50, 4, generator=torch.Generator().manual_seed(0))

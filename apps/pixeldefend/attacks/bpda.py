@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from torch import Generator, nn
-from torch.nn import functional as F
 
 from core_models.errors import UserError
 
 from ..defended import Defended
-from .ascent import Judged, ascend, whole_step
+from .ascent import Judged, Loss, ascend, loss_of, whole_step
 from .box import Images, Labels
 from .checks import check_positive
 from .registry import register
@@ -38,6 +37,7 @@ def _step(eps: float, parameters: Mapping[str, Any]) -> int:
     source="Athalye et al. 2018, sections 4.1.1 and 5.3.2",
     derived={"step": _step},
     knows_defence=True,
+    added=("restarts", "loss"),
 )
 def bpda(
     classifier: nn.Module,
@@ -49,6 +49,8 @@ def bpda(
     steps: int = 100,
     step: int | None = None,
     random_start: bool = False,
+    restarts: int = 1,
+    loss: Loss = "cross-entropy",
 ) -> Images:
     """Attacks a purifier and a classifier together.
 
@@ -64,6 +66,8 @@ def bpda(
         steps: gradient steps, at most; each purifies the images that don't fool yet, once.
         step: their length [levels]; by default 2.5 eps / steps, rounded, at least 1.
         random_start: whether to start from a random point of the box.
+        restarts: runs in all; those after the first start from random points, of the images that don't fool yet.
+        loss: what is climbed, cross-entropy or margin (the largest wrong logit less the right one).
 
     Raises:
         UserError: when the classifier is no `Defended`.
@@ -71,16 +75,16 @@ def bpda(
     if not isinstance(classifier, Defended):
         raise UserError(f"expected a Defended(purifier, classifier) for bpda, got {type(classifier).__name__}: use pgd")
     assert step is not None
-    check_positive(steps=steps, step=step)
+    check_positive(steps=steps, step=step, restarts=restarts)
     defended = classifier
 
     def judge(point: Images, labels: Labels) -> Judged:
         # not through Defended's own backward, which the user may have cut
         purified = defended.purifier.purify(point).requires_grad_()
         logits = defended.classifier(purified)
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        (gradient,) = torch.autograd.grad(loss.sum(), purified)
-        return Judged(logits.argmax(1) != labels, loss.detach(), gradient)
+        climbed = loss_of(loss, logits, labels)
+        (gradient,) = torch.autograd.grad(climbed.sum(), purified)
+        return Judged(logits.argmax(1) != labels, climbed.detach(), gradient)
 
     return ascend(
         judge,
@@ -92,4 +96,5 @@ def bpda(
         step=step,
         starts_at_random=random_start,
         stops_when_fooled=True,
+        restarts=restarts,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from core_models.data.advice import shape_advice
@@ -32,11 +33,11 @@ def check_eps(eps: Any) -> float:
     raise UserError(f"expected eps in 8-bit levels, a number from 0 to 255, got {eps!r}")
 
 
-def check_images(x: Any) -> Images:
-    """Returns images as float32, each sub-pixel exactly its level / 255.
+def check_range(x: Any) -> Images:
+    """Returns images as they are.
 
     Raises:
-        UserError: when they are no 8-bit images (n, channels, height, width) in [0, 1].
+        UserError: when they are no images (n, channels, height, width) in [0, 1].
     """
     if not isinstance(x, Tensor) or x.ndim != 4 or not len(x):
         came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -48,7 +49,16 @@ def check_images(x: Any) -> Images:
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
         raise UserError(f"expected images in [0, 1], got values from {low:g} to {high:g}: {unit_advice(low, high)}")
-    levels = x.detach().to(torch.float32) * LEVELS
+    return x
+
+
+def check_images(x: Any) -> Images:
+    """Returns images as float32, each sub-pixel exactly its level / 255.
+
+    Raises:
+        UserError: when they are no 8-bit images (n, channels, height, width) in [0, 1].
+    """
+    levels = check_range(x).detach().to(torch.float32) * LEVELS
     if float((levels - levels.round()).abs().max()) > 1e-2:
         raise UserError("expected 8-bit images, multiples of 1/255, got values between them: round them first")
     return levels.round() / LEVELS
@@ -70,20 +80,19 @@ def check_labels(y: Any, n: int) -> Labels:
 
 
 @torch.no_grad()
-def check_classifier(classifier: nn.Module, x: Images, y: Labels) -> int:
-    """Returns the number of classes that a classifier knows, after showing it a few images.
+def answered(classifier: nn.Module, x: Images, y: Labels) -> Float[Tensor, "n classes"]:
+    """Returns what a classifier answers to images, on its own device.
 
     Raises:
-        UserError: when it doesn't take the images, returns no logits, or knows fewer classes than the labels name.
+        UserError: when it doesn't take them, returns nothing of that shape, or knows fewer classes than labels y name.
     """
     shape = getattr(classifier, "event_shape", None)
     if shape is not None and tuple(shape) != tuple(x.shape[1:]):
         advice = shape_advice(shape, x.shape)
         raise UserError(f"expected images of the classifier's shape {tuple(shape)}, got {tuple(x.shape[1:])}: {advice}")
-    n = min(SHOWN, len(x))
-    name = type(classifier).__name__
+    n, name = len(x), type(classifier).__name__
     try:
-        logits = classifier(x[:n].to(device_of(classifier, x.device)))
+        logits = classifier(x.to(device_of(classifier, x.device)))
     except UserError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -92,17 +101,35 @@ def check_classifier(classifier: nn.Module, x: Images, y: Labels) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"expected logits of shape ({n}, classes) for {n} images from {name}, got {came}")
+    if int(y.max()) >= logits.shape[1]:
+        raise UserError(
+            f"expected labels below the {logits.shape[1]} classes of {name}, got {int(y.max())}: retrain it on them"
+        )
+    return logits
+
+
+def check_classifier(classifier: nn.Module, x: Images, y: Labels) -> None:
+    """Shows a classifier a few images.
+
+    Raises:
+        UserError: when it doesn't take them, returns no logits, or knows fewer classes than the labels name.
+    """
+    logits, name = answered(classifier, x[:SHOWN], y), type(classifier).__name__
     if not logits.is_floating_point() or not torch.isfinite(logits).all():
         came = "infinite values or NaN" if logits.is_floating_point() else str(logits.dtype)
         raise UserError(f"expected finite logits from {name}, got {came}: check its weights")
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         raise UserError(f"expected logits from {name}, got probabilities (they sum to 1): leave its softmax out")
-    classes = logits.shape[1]
-    if int(y.max()) >= classes:
-        raise UserError(
-            f"expected labels below the {classes} classes of {name}, got {int(y.max())}: retrain it on them"
-        )
-    return classes
+
+
+def check_module(classifier: Any) -> None:
+    """Refuses what is no module.
+
+    Raises:
+        UserError: when it isn't.
+    """
+    if not isinstance(classifier, nn.Module):
+        raise UserError(f"expected a classifier that is a torch.nn.Module, got {type(classifier).__name__}: wrap it")
 
 
 def check_positive(**values: float) -> None:

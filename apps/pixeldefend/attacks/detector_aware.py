@@ -23,13 +23,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from core_models.base import ExactLikelihood
 from core_models.errors import UserError
 
 from ..defended import Defended
-from .ascent import Judged, ascend, whole_step
+from .ascent import Judged, Loss, ascend, loss_of, whole_step
 from .box import Images, Labels
 from .checks import check_positive
 from .registry import register
@@ -45,6 +44,7 @@ def _step(eps: float, parameters: Mapping[str, Any]) -> int:
     source="Bryniarski et al. 2022, section 4.1; Carlini and Wagner 2017 (AISec), section 2.3",
     derived={"step": _step},
     knows_defence=True,
+    added=("restarts", "loss"),
 )
 def detector_aware(
     classifier: nn.Module,
@@ -58,6 +58,8 @@ def detector_aware(
     steps: int = 100,
     step: int | None = None,
     random_start: bool = False,
+    restarts: int = 1,
+    loss: Loss = "cross-entropy",
 ) -> Images:
     """Attacks a classifier, or a `Defended`, and a detector by likelihood together.
 
@@ -74,12 +76,15 @@ def detector_aware(
         steps: gradient steps.
         step: their length [levels]; by default 2.5 eps / steps, rounded, at least 1.
         random_start: whether to start from a random point of the box.
+        restarts: runs in all, of which the likeliest point that fools is kept; those after the first start from random
+            points.
+        loss: the classifier's, cross-entropy or margin (the largest wrong logit less the right one).
 
     Raises:
         UserError: when there is no density, or it has no gradients.
     """
     assert step is not None
-    check_positive(steps=steps, step=step)
+    check_positive(steps=steps, step=step, restarts=restarts)
     if weight is not None and not weight >= 0:
         raise UserError(f"expected weight of at least 0, got {weight!r}: likelihood can only be asked for")
     if density is None and isinstance(classifier, Defended):
@@ -92,18 +97,18 @@ def detector_aware(
         _likely(model, x[:1])  # it may be asked for late, and shall be refused at once
 
     def judge(point: Images, labels: Labels) -> Judged:
-        logits, loss, gradient = _classified(classifier, point, labels)
+        logits, climbed, gradient = _classified(classifier, point, labels, loss)
         fooled = logits.argmax(1) != labels
         if weight == 0:
-            return Judged(fooled, torch.where(fooled, 0, loss), gradient)
+            return Judged(fooled, torch.where(fooled, 0, climbed), gradient)
         if weight is None:
             if fooled.any():  # the density is asked for those alone: it is what takes the time
                 likelihood, slope = _likely(model, point[fooled])
-                loss, gradient = loss.clone(), gradient.clone()  # a gradient may lie many times over one another
-                loss[fooled], gradient[fooled] = likelihood, slope
-            return Judged(fooled, loss, gradient)
+                climbed, gradient = climbed.clone(), gradient.clone()  # a gradient may be one number, shown many times
+                climbed[fooled], gradient[fooled] = likelihood, slope
+            return Judged(fooled, climbed, gradient)
         likelihood, slope = _likely(model, point)
-        score = weight * likelihood + torch.where(fooled, 0, loss)
+        score = weight * likelihood + torch.where(fooled, 0, climbed)
         return Judged(fooled, score, gradient + weight * slope)
 
     return ascend(
@@ -116,15 +121,16 @@ def detector_aware(
         step=step,
         starts_at_random=random_start,
         stops_when_fooled=weight == 0,
+        restarts=restarts,
     )
 
 
-def _classified(classifier: nn.Module, point: Images, labels: Labels) -> tuple[Tensor, Tensor, Images]:
-    """Returns logits (n, classes), losses (n,) [nats] and their gradients in the image; BPDA's where it is purified."""
+def _classified(classifier: nn.Module, point: Images, labels: Labels, name: Loss) -> tuple[Tensor, Tensor, Images]:
+    """Returns logits (n, classes), losses (n,) and their gradients in the image; BPDA's where it is purified."""
     seen = classifier.purifier.purify(point) if isinstance(classifier, Defended) else point.detach().clone()
     seen.requires_grad_()
     logits = classifier.classifier(seen) if isinstance(classifier, Defended) else classifier(seen)
-    loss = F.cross_entropy(logits, labels, reduction="none")
+    loss = loss_of(name, logits, labels)
     (gradient,) = torch.autograd.grad(loss.sum(), seen)
     return logits.detach(), loss.detach(), gradient
 

@@ -145,7 +145,13 @@ def pgd(
     return _run("PGD", classifier, x, y, generator, eps=eps / LEVELS, **settings)
 
 
-@register("eot-pgd", title="EOT-PGD", source="Athalye et al. 2018, section 4.1.2", derived={"step": _pgd_step})
+@register(
+    "eot-pgd",
+    title="EOT-PGD",
+    source="Athalye et al. 2018, section 4.1.2",
+    derived={"step": _pgd_step},
+    any_batch_size=False,
+)
 def eot_pgd(
     classifier: nn.Module,
     x: Images,
@@ -159,6 +165,9 @@ def eot_pgd(
     random_start: bool = True,
 ) -> Images:
     """PGD on the expected loss of a classifier that draws random numbers; on any other it is PGD, `draws` times over.
+
+    The classifier's draws and the next batch's start come from one stream, so that another batch size gives other
+    images.
 
     Args:
         classifier: images in [0, 1] to logits.
@@ -224,8 +233,9 @@ def autoattack(
 ) -> Images:
     """APGD on the cross-entropy, targeted APGD, targeted FAB and Square, each on what the ones before left.
 
-    APGD and FAB make 100 steps here, as in the authors' own program; left alone, torchattacks has them make 10. Their
-    random starts depend on which images are in a batch.
+    APGD and FAB make 100 steps here, as in the authors' own program; left alone, torchattacks has them make 10. Those
+    that are targeted aim at the nine likeliest wrong classes, as there. Their random starts depend on which images are
+    in a batch.
 
     Args:
         classifier: images in [0, 1] to logits of at least 4 classes.
@@ -245,6 +255,7 @@ def autoattack(
             f"expected at least 4 classes, which AutoAttack's loss needs, got {classes}: use pgd and square"
         )
     settings = {"eps": eps / LEVELS, "version": version, "n_classes": classes, "seed": _seed(generator)}
-    parts = {"steps": steps, "n_queries": queries}
+    # torchattacks aims at every wrong class, the authors' program at the nine most likely ones
+    parts = {"steps": steps, "n_queries": queries, "n_target_classes": min(9, classes - 1)}
     found = _run("AutoAttack", classifier, x, y, generator, parts=parts, **settings)
     return rounded_to_fool(classifier, x, found, y, eps)  # FAB ends just beyond the boundary

@@ -23,7 +23,7 @@ from core_models.seeding import seeded
 from core_models.training import seed_of
 
 from .box import LEVELS, Images, Labels, rounded
-from .checks import check_classifier, check_eps, check_images, check_labels, device_of
+from .checks import check_classifier, check_eps, check_images, check_labels, check_module, device_of
 
 Derived = Mapping[str, Callable[[float, Mapping[str, Any]], Any]]
 
@@ -48,11 +48,14 @@ class Attack:
     budgetless: bool = False
     """Whether it looks for the least change without a budget; what exceeds the budget is clipped afterwards."""
     any_batch_size: bool = True
-    """Whether its random draws are the same however the images are cut into batches: those made on the CPU; PGD's and
-    EOT-PGD's starts are drawn where the images are. The last bits of a network's arithmetic can differ with the batch
+    """Whether its random draws are the same however the images are cut into batches: those made on the CPU; PGD's
+    starts are drawn where the images are. The last bits of a network's arithmetic can differ with the batch
     all the same, and with them the sign of a gradient near 0."""
     revision: int = 1
     """Raised where it comes to give other images: beside a result it tells them apart."""
+    added: tuple[str, ...] = ()
+    """Parameters that came to it later: told beside a result only where they differ from their defaults, with which
+    its images are what they were before."""
 
     def parameters(self, eps: float | None = None, **given: Any) -> dict[str, Any]:
         """Returns all of its own parameters: those given, else their defaults, else what follows from `eps`.
@@ -97,6 +100,7 @@ def register(
     budgetless: bool = False,
     any_batch_size: bool = True,
     revision: int = 1,
+    added: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Makes a function known as an attack.
 
@@ -116,6 +120,7 @@ def register(
         budgetless: whether it has no use for the budget: it is called with the whole range, and clipped afterwards.
         any_batch_size: see `Attack`.
         revision: see `Attack`.
+        added: see `Attack`.
 
     Raises:
         UserError: when what is decorated is no such function.
@@ -141,7 +146,7 @@ def register(
                 f"{getattr(function, '__name__', function)!r}, which takes no {missing[0]}"
             )
         _ATTACKS[name] = Attack(
-            name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, revision
+            name, title, source, function, derived or {}, knows_defence, budgetless, any_batch_size, revision, added
         )
         return function
 
@@ -215,6 +220,8 @@ def describe(name: str, eps: float | None = None, **parameters: Any) -> dict[str
     values = found.parameters(None if eps is None else check_eps(eps), **parameters)
     if eps is None:
         values |= {key: "from eps" for key in found.derived if values[key] is None}
+    plain = found.parameters()
+    values = {key: value for key, value in values.items() if key not in found.added or value != plain[key]}
     told = {key: type(value).__name__ if isinstance(value, nn.Module) else value for key, value in values.items()}
     more = {} if found.revision == 1 else {"revision": found.revision}
     return {"attack": found.title, "source": found.source, **({} if eps is None else {"eps": eps}), **told, **more}
@@ -256,8 +263,7 @@ def attack(
     x = check_images(x)
     y = check_labels(y, len(x))
     values = found.parameters(eps, **parameters)
-    if not isinstance(classifier, nn.Module):
-        raise UserError(f"expected a classifier that is a torch.nn.Module, got {type(classifier).__name__}: wrap it")
+    check_module(classifier)
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise UserError(f"expected a batch_size of at least 1, got {batch_size!r}")
     generator = Generator().manual_seed(seed)

@@ -17,7 +17,7 @@ from core_models.errors import UserError
 from core_models.modes import evaluating
 
 from .box import Images, Labels
-from .checks import device_of
+from .checks import answered, check_labels, check_module, check_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,15 @@ def correct(classifier: nn.Module, x: Images, y: Labels, *, batch_size: int = 25
         x: images (n, channels, height, width) in [0, 1].
         y: their classes (n,).
         batch_size: images at a time.
+
+    Raises:
+        UserError: when they are no such images and classes, or the classifier doesn't take them.
     """
-    device = device_of(classifier, x.device)
+    check_module(classifier)
+    x = check_range(x)
+    y = check_labels(y, len(x))
     with evaluating(classifier):
-        found = [classifier(part.to(device)).argmax(1).to(x.device) for part in x.split(batch_size)]
+        found = [answered(classifier, part, y).argmax(1).to(x.device) for part in x.split(batch_size)]
     return torch.cat(found) == y.to(x.device)
 
 

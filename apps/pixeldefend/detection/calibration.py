@@ -22,7 +22,7 @@ from core_models.files import atomic
 from core_models.persistence import fingerprint
 
 from .complexity import codecs as available_codecs
-from .scores import SCORES, scores_of
+from .scores import SCORES, as_images, scores_of
 
 FILE_NAME = "calibration.npz"
 """What the calibration of a model is called beside its weights."""
@@ -113,7 +113,7 @@ class Calibration:
 
 def calibrate(
     density: nn.Module,
-    x: Float[Tensor, "n c h w"],
+    x: Float[Tensor, "n c h w"] | np.ndarray,
     *,
     data: str,
     split: str,
@@ -126,7 +126,7 @@ def calibrate(
 
     Args:
         density: the model.
-        x: clean images (n, c, h, w) in [0, 1], of 256 levels.
+        x: clean images (n, c, h, w) in [0, 1], of 256 levels, a tensor or an array.
         data: the data set that they are of.
         split: which part of it; `train` where the model was trained on them.
         background: the model for the likelihood ratio; none where None.
@@ -137,6 +137,7 @@ def calibrate(
     Raises:
         UserError: when there is no image, or a model has no exact likelihood.
     """
+    x = as_images(x)
     if not len(x):
         raise UserError("expected at least one image to calibrate with, got none")
     chosen = available_codecs() if codecs is None else tuple(codecs)

@@ -27,9 +27,23 @@ Images = Float[Tensor, "n c h w"]
 Scores = Float64[np.ndarray, " n"]
 
 
+def as_images(x: Images | np.ndarray) -> Images:
+    """Returns images of a tensor, as they are, or of an array of floats, as float32.
+
+    Raises:
+        UserError: when they are neither.
+    """
+    if isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating):
+        return torch.as_tensor(np.ascontiguousarray(x), dtype=torch.float32)
+    if isinstance(x, Tensor):
+        return x
+    came = f"an array of {x.dtype}: divide 8-bit levels by 255" if isinstance(x, np.ndarray) else type(x).__name__
+    raise UserError(f"expected a tensor or an array of images (n, channels, height, width) in [0, 1], got {came}")
+
+
 def bits_per_dim(
     density: nn.Module,
-    x: Images,
+    x: Images | np.ndarray,
     *,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
@@ -38,12 +52,13 @@ def bits_per_dim(
 
     Args:
         density: a module with an exact likelihood; put in evaluation mode for the time of the call.
-        x: images (n, c, h, w) in [0, 1]; moved to the model's device batch by batch.
+        x: images (n, c, h, w) in [0, 1], a tensor or an array; moved to the model's device batch by batch.
         batch_size: images at a time.
         on_batch: called after each batch with the images done.
 
     Raises:
-        UserError: when the model has no exact likelihood or gives an image NaN, or the batch size is below 1.
+        UserError: when the model has no exact likelihood or gives an image NaN, the batch size is below 1, or x is
+            neither tensor nor array of floats.
     """
     if not isinstance(density, ExactLikelihood):
         raise UserError(
@@ -52,6 +67,7 @@ def bits_per_dim(
         )
     if batch_size < 1:
         raise UserError(f"batch_size: expected 1 or more, got {batch_size}")
+    x = as_images(x)
     device = device_of(density)
     parts = []
     for start in range(0, len(x), batch_size):
@@ -70,7 +86,7 @@ def bits_per_dim(
 
 def scores_of(
     density: nn.Module,
-    x: Images,
+    x: Images | np.ndarray,
     *,
     background: nn.Module | None = None,
     codecs: Sequence[str] = (),
@@ -81,15 +97,17 @@ def scores_of(
 
     Args:
         density: the model.
-        x: images (n, c, h, w) in [0, 1], of 256 levels.
+        x: images (n, c, h, w) in [0, 1], of 256 levels, a tensor or an array.
         background: the model that the likelihood ratio is taken with; no `ratio` where None.
         codecs: the compressors of the complexity; no `complexity` where there are none.
         batch_size: images at a time.
         on_batch: called after each batch of the density with the images done.
 
     Raises:
-        UserError: when a model has no exact likelihood, or a compressor is unknown.
+        UserError: when a model has no exact likelihood, a compressor is unknown, or x is neither tensor nor array of
+            floats.
     """
+    x = as_images(x)
     bits = bits_per_dim(density, x, batch_size=batch_size, on_batch=on_batch)
     found = {"bits_per_dim": bits}
     if codecs:

@@ -65,7 +65,10 @@ def all_pixels(greedy: Greedy, levels: Tensor, images: Tensor) -> tuple[Tensor, 
         chosen, close = greedy.pixels(model.head.parameters_of(h).flatten(0, 2), low, high)
     else:
         scores = conditional_scores(model, levels, y).permute(0, 2, 3, 1, 4).flatten(0, 2)
-        picked = [greedy.best(scores[:, c], low[:, c], high[:, c]) for c in range(channels)]
+        picked = [
+            greedy.best(scores[:, c].gather(-1, greedy.asked(low[:, c])), low[:, c], high[:, c])
+            for c in range(channels)
+        ]
         chosen = torch.stack([value for value, _ in picked], -1)
         close = torch.stack([tie for _, tie in picked], -1).any(-1)
     return chosen.view(m, -1, channels), close.view(m, -1)

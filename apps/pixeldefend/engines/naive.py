@@ -29,6 +29,7 @@ def naive(greedy: Greedy) -> Tensor:
             close = torch.zeros(n, dtype=torch.bool, device=levels.device)
             for c in range(channels):
                 scores = conditional_scores(model, levels, greedy.y)[:, c, row, column]
+                scores = scores.gather(-1, greedy.asked(low[:, c]))
                 greedy.count.passes += n
                 levels[:, c, row, column], tie = greedy.best(scores, low[:, c], high[:, c])
                 close |= tie

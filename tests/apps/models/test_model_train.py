@@ -295,6 +295,10 @@ def test_ones_own_images(model, refused, tmp_path):
         (["--importance_samples", "0"], "expected importance_samples of at least 1, got 0"),
         (["--training.epochs", "0"], "epochs: expected at least 1, got 0"),
         (["--epochs", "3"], "--epochs"),
+        (
+            ["--model_config.likelihood", "discretised-logistic", "--model_config.levels", "256"],
+            "expected values on the 256 levels of a discretised logistic",
+        ),
         (["--training.early_stop.metric", "x"], "early_stop watches 'x', but there is no validation"),
     ],
 )

@@ -6,8 +6,8 @@ from attack_targets import LeftNeighbour, classifier, digits, is_8_bit, largest_
 from torch import nn
 from torch.nn import functional as F
 
-from apps.pixeldefend.attacks import attack, correct
-from apps.pixeldefend.attacks.ascent import Judged, ascend
+from apps.pixeldefend.attacks import attack, correct, describe
+from apps.pixeldefend.attacks.ascent import Judged, ascend, loss_of
 from apps.pixeldefend.defended import Defended, Purifier
 from core_models.errors import UserError
 
@@ -115,12 +115,12 @@ def test_an_attacker_who_minds_the_detector_stays_likelier(through):
 @pytest.mark.parametrize("through", [False, True], ids=["classifier", "defended"])
 def test_selective_steps_fool_what_a_sum_leaves_right_and_stay_likelier(through):
     """Confident images: the loss has next to no gradient, and the likelihood outweighs it from the first step on."""
-    x, y = digits(n=40)
+    x, y = digits(n=24)
     density = LeftNeighbour().eval()
     net = Sharp()
     at = defended(net=net) if through else net
     given = {} if through else {"density": density}
-    found = {w: attack("detector-aware", at, x, y, 32, weight=w, steps=20, **given) for w in (0.0, 1.0, None)}
+    found = {w: attack("detector-aware", at, x, y, 32, weight=w, steps=12, **given) for w in (0.0, 1.0, None)}
     fooled = {w: ~correct(at, own, y) for w, own in found.items()}
     assert fooled[None].sum() >= 0.9 * fooled[0.0].sum() > fooled[1.0].sum()
     both = fooled[None] & fooled[0.0]
@@ -151,6 +151,49 @@ def test_among_points_that_fool_the_likeliest_is_kept():
     gained = (density.log_prob(found) - density.log_prob(x)).detach()
     assert bool((gained >= 0).all()) and float(gained.mean()) > 10
     assert not correct(classifier(), found, wrong)[correct(classifier(), x, y)].any()
+
+
+@pytest.mark.parametrize("name", ["bpda", "detector-aware"])
+def test_restarts_go_on_where_the_first_run_stopped_and_only_help(name):
+    x, y = digits(n=24)
+    density = LeftNeighbour().eval()
+    at = defended(eps=0) if name == "bpda" else classifier()
+    given = {"steps": 2, "step": 4} | ({} if name == "bpda" else {"density": density})
+    one, three = (attack(name, at, x, y, 12, restarts=r, **given) for r in (1, 3))
+    fooled = [~correct(at, found, y) for found in (one, three)]
+    assert int(fooled[1].sum()) > int(fooled[0].sum()) and bool(fooled[1][fooled[0]].all())
+    if name == "bpda":
+        assert torch.equal(one[fooled[0]], three[fooled[0]])  # they are not attacked again
+    else:
+        bits = [Purifier(density).bits_per_dim(found)[fooled[0]] for found in (one, three)]
+        assert bool((bits[1] <= bits[0] + 1e-5).all())
+    parts = attack(name, at, x, y, 12, restarts=3, batch_size=7, **given)
+    assert float((parts != three).float().mean()) < 1e-3
+    with pytest.raises(UserError, match="restarts above 0"):
+        attack(name, at, x, y, 12, restarts=0, **given)
+
+
+def test_the_margin_has_a_gradient_where_the_cross_entropy_has_none():
+    class Sure(nn.Module):
+        def forward(self, x):
+            return 1e4 * smooth()(x)
+
+    x, _ = digits(n=20)
+    y = smooth()(x).argmax(1)
+    at = Defended(Purifier(LeftNeighbour(), eps=0), Sure())
+    left = {
+        name: accuracy(at, attack("bpda", at, x, y, 40, steps=8, loss=name), y) for name in ("cross-entropy", "margin")
+    }
+    assert left["margin"] < left["cross-entropy"] - 0.3
+    logits = torch.tensor([[1.0, 3.0, 2.5], [0.0, -1.0, 4.0]])
+    assert loss_of("margin", logits, torch.tensor([1, 0])).tolist() == [-0.5, 4.0]
+
+
+@pytest.mark.parametrize("name", ["bpda", "detector-aware"])
+def test_what_was_told_of_an_attack_before_it_had_restarts_is_told_still(name):
+    assert not {"restarts", "loss"} & set(describe(name, 8)) and describe(name, 8, restarts=1) == describe(name, 8)
+    told = describe(name, 8, restarts=2, loss="margin")
+    assert (told["restarts"], told["loss"]) == (2, "margin")
 
 
 def test_a_density_without_gradients_is_refused():

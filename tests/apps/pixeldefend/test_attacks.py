@@ -287,6 +287,29 @@ def test_strongest_is_the_least_accuracy_and_worst_cases_are_stricter():
         strongest({})
 
 
+X, Y = torch.full((3, 1, 8, 8), 10 / 255), torch.tensor([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": Y[:, None]}, "one class per image"),
+        ({"y": Y[:2]}, "one class per image"),
+        ({"y": Y + 8}, "below the 10 classes"),
+        ({"x": X * 255}, "in \\[0, 1\\]"),
+        ({"x": (X * 255).byte()}, "as float32"),
+        ({"x": X[0]}, "tensor of images"),
+        ({"x": X[:, :, :3]}, "does not take"),
+        ({"classifier": lambda x: x}, "torch.nn.Module"),
+    ],
+)
+def test_what_correct_is_given_is_looked_at_as_an_attack_does(change, words):
+    arguments = {"classifier": classifier(), "x": X, "y": Y} | change
+    with pytest.raises(UserError, match=words) as caught:
+        correct(**arguments)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_attack_of_ones_own_is_one_function():
     @register("invert", title="Invert", source="here")
     def invert(classifier, x, y, *, eps, generator, by: float = 1.0):
@@ -316,9 +339,6 @@ def test_a_classifier_without_parameters_can_be_attacked():
     x, _ = digits(n=10)
     y = Means()(x).argmax(1)
     assert not correct(Means(), attack("bim", Means(), x, y, 100), y).all()
-
-
-X, Y = torch.full((3, 1, 8, 8), 10 / 255), torch.tensor([0, 1, 2])
 
 
 class Answers(nn.Module):

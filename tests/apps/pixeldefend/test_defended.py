@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torchattacks
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from apps.pixeldefend.attacks import attack, correct
 from apps.pixeldefend.defended import CAUTION, Defended, Purifier
+from apps.pixeldefend.detection import Calibration, fingerprint, threshold_at
 from apps.pixeldefend.purification import purify
 from core_models.errors import UserError
 
@@ -65,6 +67,29 @@ def test_adaptive_pixeldefend_leaves_likely_images_alone():
     assert torch.equal(found[~kept], purify(density, x[~kept], 16))
     assert not torch.equal(found[~kept], x[~kept])
     assert torch.equal(Purifier(density, eps=16, threshold=99.0)(x), x)
+
+
+def test_from_a_calibration_it_is_adaptive_at_a_rate_of_false_alarms():
+    x, _ = digits(n=60)
+    density = LeftNeighbour().eval()
+    scores = {"bits_per_dim": np.sort(Purifier(density).bits_per_dim(x).double().numpy())}
+    calibration = Calibration(scores, "digits", "test", fingerprint(density))
+    purifier = Purifier.from_calibration(density, calibration, false_positive_rate=0.2, eps=12, batch_size=7)
+    bits = calibration.scores["bits_per_dim"]
+    assert purifier.threshold == threshold_at(0.2, bits) and (purifier.eps, purifier.batch_size) == (12, 7)
+    changed = (purifier(x) != x).flatten(1).any(1)
+    assert 0 < int(changed.sum()) <= int((bits > purifier.threshold).sum()) <= 12
+    with pytest.raises(UserError, match="calibration of these weights"):
+        Purifier.from_calibration(LeftNeighbour(deviation=9.0), calibration)
+    with pytest.raises(UserError, match="false-positive rate"):
+        Purifier.from_calibration(density, calibration, 1.5)
+
+
+def test_numbers_of_numpy_are_numbers():
+    purifier = Purifier(LeftNeighbour(), eps=np.int64(8), batch_size=np.int64(3), threshold=np.float32(9))
+    assert type(purifier.eps) is int and type(purifier.batch_size) is int
+    x, _ = digits(n=4)
+    assert torch.equal(purifier(x), Purifier(LeftNeighbour(), eps=8, threshold=9.0)(x))
 
 
 def test_cut_gradients_are_zero_and_said_once():
@@ -169,3 +194,20 @@ def test_mistakes_are_named(make, words):
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_bits_are_taken_in_the_precision_that_thresholds_are_taken_in(monkeypatch):
+    seen, log_prob = [], LeftNeighbour.log_prob
+
+    def told(self, x, y=None):
+        seen.append(torch.get_float32_matmul_precision())
+        return log_prob(self, x, y)
+
+    monkeypatch.setattr(LeftNeighbour, "log_prob", told)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        Purifier(LeftNeighbour()).bits_per_dim(torch.zeros(SHAPE))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"]

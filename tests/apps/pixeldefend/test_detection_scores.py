@@ -57,6 +57,27 @@ def test_bits_per_dim_is_the_log_likelihood_in_bits_over_the_sub_pixels_in_evalu
         detection.bits_per_dim(model, x)
 
 
+def test_arrays_are_scored_as_tensors_are_and_anything_else_is_refused_in_a_line():
+    model, x = Independent(), images()
+    expected = detection.scores_of(model, x, codecs=("zlib",))
+    for array in (x.numpy(), x.double().numpy(), x.numpy()[:, :, :, ::-1][:, :, :, ::-1]):
+        found = detection.scores_of(model, array, codecs=("zlib",))
+        assert {name: values.tolist() for name, values in found.items()} == {
+            name: values.tolist() for name, values in expected.items()
+        }
+        assert detection.bits_per_dim(model, array).tolist() == expected["bits_per_dim"].tolist()
+        made = calibrate(model, array, data="d", split="test", codecs=()).scores["bits_per_dim"]
+        assert made.tolist() == sorted(expected["bits_per_dim"].tolist())
+    for wrong, words in (
+        ((x * 255).byte().numpy(), "an array of uint8: divide 8-bit levels by 255"),
+        ([1.0], "got list"),
+    ):
+        for score in (detection.bits_per_dim, detection.scores_of):
+            with pytest.raises(UserError, match=words) as caught:
+                score(model, wrong)
+            assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_compressors_lose_nothing_and_the_shortest_counts(channels):
     x = images(5, (channels, 12, 9))

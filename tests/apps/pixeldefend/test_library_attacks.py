@@ -1,11 +1,12 @@
 """What reaches the attacks of torchattacks: steps, draws, queries and budgets, as they are told."""
 
 import pytest
+import torch
 import torchattacks
-from attack_targets import classifier, digits, loss_gradient, same_levels, smooth
+from attack_targets import classifier, digits, loss_gradient, network, same_levels, smooth
 from torch import nn
 
-from apps.pixeldefend.attacks import attack
+from apps.pixeldefend.attacks import attack, find
 
 
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
@@ -25,6 +26,33 @@ def test_every_part_of_autoattack_makes_as_many_steps_as_it_is_told(monkeypatch,
     assert len(parts) == {"standard": 4, "plus": 6, "rand": 2}[version]
     assert {part.steps for part in others} == {steps}
     assert [part.n_queries for part in squares] == [queries] * (version != "rand")
+
+
+@pytest.mark.parametrize(("classes", "aimed_at"), [(4, 3), (10, 9), (30, 9)])
+def test_autoattack_aims_at_nine_classes_at_most(monkeypatch, classes, aimed_at):
+    parts = []
+
+    def forward(self, x, y):
+        parts.extend(self._autoattack.attacks)
+        return x
+
+    monkeypatch.setattr(torchattacks.AutoAttack, "forward", forward)
+    x, _ = digits(n=4)
+    attack("autoattack", network(classes=classes).eval(), x, torch.zeros(4).long(), 8)
+    assert [part.n_target_classes for part in parts if hasattr(part, "n_target_classes")] == [aimed_at] * 2
+
+
+def test_eot_pgd_owns_that_its_draws_depend_on_the_batch():
+    """A classifier that draws uses the stream that the next batch starts from."""
+
+    class Draws(nn.Module):
+        def forward(self, x):
+            return smooth()(x + 0.01 * torch.randn_like(x))
+
+    x, y = digits(n=12)
+    given = {"steps": 2, "draws": 2}
+    whole, parts = (attack("eot-pgd", Draws(), x, y, 8, batch_size=b, **given) for b in (12, 5))
+    assert not torch.equal(whole, parts) and not find("eot-pgd").any_batch_size
 
 
 @pytest.mark.parametrize("eps", [1, 9, 60])

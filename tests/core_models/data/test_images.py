@@ -135,3 +135,21 @@ def test_images_lie_in_memory_once(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 1.5 * x.numel()
     finally:
         tracemalloc.stop()
+
+
+def test_images_of_several_sizes_are_refused_before_there_is_room_for_them_all(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(GRADIENT).save(tmp_path / "b.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((40, 30), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_images([tmp_path / "a.png", tmp_path / "turned.jpg"]).shape == (2, 1, 30, 40)
+
+    def none_left(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("core_models.data.images.np.empty", lambda shape, kind: none_left() if shape[0] else None)
+    with pytest.raises(UserError, match=r"got 30 x 40 \(a.png\) and 64 x 48 \(b.png\): .* give image_size"):
+        read_images([tmp_path / "a.png", *[tmp_path / "b.png"] * 3])
+    with pytest.raises(UserError, match=r"got 1000000 of 30 x 40 pixels, 1.2 GB: give a smaller image_size"):
+        read_images([tmp_path / "a.png"] * 1_000_000)

@@ -140,12 +140,17 @@ def test_a_likelihood_is_taken_without_tf32(monkeypatch):
     seen = []
 
     def log_prob(self, x, y=None):
-        seen.append(torch.backends.cudnn.allow_tf32)
+        seen.append(torch.get_float32_matmul_precision())
         return x.flatten(1).sum(1)
 
     monkeypatch.setattr(Bits, "log_prob", log_prob)
-    per_event(Bits(), X, estimator="exact")
-    assert seen == [False] and torch.backends.cudnn.allow_tf32
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        per_event(Bits(), X, estimator="exact")
+        assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_values_that_the_likelihood_is_not_of_are_refused():

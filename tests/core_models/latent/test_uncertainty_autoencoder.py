@@ -128,6 +128,7 @@ def test_chains_end_in_the_distribution_of_the_signals_where_the_posterior_is_kn
     ("settings", "words"),
     [
         ({"steps": 0}, "a step or more"),
+        ({"y": torch.zeros(2, dtype=torch.long)}, "expected no y"),
         ({"deviation": -1.0}, "a deviation of 0 or more"),
         ({"start": torch.zeros(3, 12)}, r"starts of shape \(2, 1, 3, 4\), got \(3, 12\)"),
     ],

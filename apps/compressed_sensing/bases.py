@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pywt
@@ -19,6 +20,7 @@ from torch import Size, Tensor
 
 from core_models.errors import UserError, suggestion
 
+from .operators.base import tensor_of
 from .operators.transforms import dct_matrix, plane_of
 
 NAMES = ("pixels", "dct", "wavelet")
@@ -137,7 +139,10 @@ class Wavelet(Basis):
             tuple(_step_matrix(side >> level, wavelet) if side > 1 else _ALONE for side in self.plane)
             for level in range(levels)
         ]
-        for own in (matrix for pair in self.steps for matrix in pair):
+        # a step is the same at every second value: on lines of two filters what it does shows at any length
+        enough = 2 * pywt.Wavelet(wavelet).dec_len
+        for size in {min(side >> level, enough) for side in sides for level in range(levels)}:
+            own = _step_matrix(size, wavelet)
             if bool(((own @ own.T) - torch.eye(len(own), dtype=own.dtype)).abs().max() > 1e-9):  # dmey's filter is cut
                 raise UserError(f"expected an orthonormal wavelet, got {wavelet!r}, which is so only nearly")
 
@@ -158,11 +163,12 @@ class Wavelet(Basis):
         return x.reshape(w.shape)
 
 
-def build_basis(name: str | Basis | Tensor, signal_shape: Sequence[int]) -> Basis:
+def build_basis(name: str | Basis | Tensor | np.ndarray, signal_shape: Sequence[int]) -> Basis:
     """Builds a basis by name: pixels, dct, wavelet (Haar), or the name of an orthonormal wavelet, e.g. db2.
 
     Args:
-        name: or a basis that is made already, or an orthonormal matrix (n, n) whose columns are the basis vectors.
+        name: or a basis that is made already, or an orthonormal matrix (n, n) whose columns are the basis vectors,
+            a tensor or an array of numpy.
         signal_shape: of one signal: (channels, height, width) or (n,).
 
     Raises:
@@ -177,10 +183,15 @@ def build_basis(name: str | Basis | Tensor, signal_shape: Sequence[int]) -> Basi
             raise UserError(f"expected a basis of signals {tuple(signal_shape)}, as the operator measures, got one of "
                             f"{tuple(name.signal_shape)}")  # fmt: skip
         return name
-    if isinstance(name, Tensor):
-        return Own(signal_shape, name)
+    if isinstance(name, Tensor | np.ndarray):
+        return Own(signal_shape, tensor_of(name, "a basis"))
     if not isinstance(name, str):
         raise UserError(f"expected a basis by name, a Basis or a matrix (n, n), got {type(name).__name__}")
+    return _named(name, tuple(signal_shape))
+
+
+@lru_cache(maxsize=2)  # a batch after the other asks for it; few, since matrices of long lines are large
+def _named(name: str, signal_shape: tuple[int, ...]) -> Basis:
     if name == "pixels":
         return Pixels(signal_shape)
     if name == "dct":
@@ -195,8 +206,19 @@ def build_basis(name: str | Basis | Tensor, signal_shape: Sequence[int]) -> Basi
 
 def _step_matrix(size: int, wavelet: str) -> Tensor:
     """Returns one level of the transform of a line as a matrix (size, size): approximations, then details."""
-    columns = [np.concatenate(pywt.dwt(unit, wavelet, mode="periodization")) for unit in np.eye(size)]
-    return torch.from_numpy(np.stack(columns, axis=1))
+    repeats = size > 2 * pywt.Wavelet(wavelet).dec_len  # else sums that wrap around may be rounded otherwise
+    columns = [np.concatenate(pywt.dwt(unit, wavelet, mode="periodization")) for unit in
+               np.eye(2 if repeats else size, size)]  # fmt: skip
+    if not repeats:
+        return torch.from_numpy(np.stack(columns, axis=1))
+    half = size // 2
+    matrix = np.zeros((2, half, half, 2))  # approximations and details; value 2 k + p is unit p shifted by k
+    shifts = np.arange(half)
+    for p, column in enumerate(columns):
+        for own, part in enumerate(column.reshape(2, half)):
+            for place in part.nonzero()[0]:
+                matrix[own, (place + shifts) % half, shifts, p] = part[place]
+    return torch.from_numpy(matrix.reshape(size, size))
 
 
 _ALONE = torch.eye(1, dtype=torch.float64)

@@ -53,7 +53,7 @@ class MeanSignal(Recovery):
         Raises:
             UserError: when there are none.
         """
-        X = to_learn_from(X, y)
+        X = to_learn_from(X, y, None if self.operator is None else self.operator.signal_shape)
         if X is None or len(X) == 0:
             raise UserError("expected at least 1 signal to fit to, got 0")
         self.mean_ = X.mean(0)
@@ -99,7 +99,7 @@ class GaussianMixture(Recovery):
             raise UserError(f"components: expected at least 1, got {self.components}")
         if not self.shrinkage >= 0:
             raise UserError(f"shrinkage: expected 0 or more, got {self.shrinkage}")
-        X = to_learn_from(X, y)
+        X = to_learn_from(X, y, None if self.operator is None else self.operator.signal_shape)
         if X is None or len(X) < self.components:
             raise UserError(f"expected at least {self.components} signals to fit to, got {0 if X is None else len(X)}")
         require_matrices(X[0].numel(), self.components)

@@ -126,7 +126,7 @@ def _guided(method: GuidedLASSO | PriorGuidedLASSO, guess: Recovered, y: Measure
     weights = 1 / (1 + second_moments(guess).flatten(1).double() / method.epsilon**2)
     problem = Lasso(A, y.double(), None, method.box, alpha=method.penalty_of("alpha"), weights=weights)
     found = solve_lasso(problem, tolerance=method.tolerance, max_steps=method.max_steps)
-    warn_of_nothing(problem)
+    warn_of_nothing(problem, method.alpha)
     return Recovered(signals_of(found.w, y, method.measuring, clip=True), None, found.details)
 
 

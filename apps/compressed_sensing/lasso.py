@@ -29,7 +29,7 @@ from .recovery import LARGEST, Recovered, Recovery, require_matrices
 from .solvers.basis_pursuit import solve_basis_pursuit
 from .solvers.cvxpy_reference import solve_by_cvxpy
 from .solvers.lasso import Solution, solve_lasso
-from .solvers.matrix_free import LargeLasso, solve_without_matrices
+from .solvers.matrix_free import LargeLasso, solve_without_matrices, stays_coarse
 from .solvers.problem import BasisPursuit
 from .solvers.problem import Lasso as LassoProblem
 
@@ -67,6 +67,10 @@ class LASSO(Recovery):
         self.operator, self.noise, self.basis, self.alpha, self.box = operator, noise, basis, alpha, box
         self.clip, self.solver, self.tolerance, self.max_steps = clip, solver, tolerance, max_steps
 
+    def if_unsolved(self) -> str:
+        """Asks for double precision where that of the products isn't enough."""
+        return _advice(self.measuring, self.solver) or super().if_unsolved()
+
     def _recover(self, y: Measurements, first: int) -> Recovered:
         problem = problem_of(self, y, self.solver)
         if isinstance(problem, LargeLasso) or self.solver == "batched":
@@ -75,7 +79,7 @@ class LASSO(Recovery):
         else:
             w = solve_by_cvxpy(problem, self.solver)
             details = {"objective": problem.objective(w)}
-        warn_of_nothing(problem)
+        warn_of_nothing(problem, self.alpha)
         return Recovered(signals_of(problem.signals(w), y, self.measuring, clip=self.clip), None, details)
 
 
@@ -107,6 +111,10 @@ class ReweightedLASSO(Recovery):
         self.operator, self.noise, self.basis, self.alpha, self.epsilon = operator, noise, basis, alpha, epsilon
         self.rounds, self.box, self.clip, self.tolerance, self.max_steps = rounds, box, clip, tolerance, max_steps
 
+    def if_unsolved(self) -> str:
+        """Asks for double precision where that of the products isn't enough."""
+        return _advice(self.measuring) or super().if_unsolved()
+
     def _recover(self, y: Measurements, first: int) -> Recovered:
         if not self.epsilon > 0 or self.rounds < 1:
             raise UserError(f"expected epsilon above 0 and a round or more, got {self.epsilon} and {self.rounds}")
@@ -115,7 +123,7 @@ class ReweightedLASSO(Recovery):
         for _ in range(self.rounds - 1):
             problem = replace(problem, weights=1 / (1 + found.w.abs() / self.epsilon))
             found = _solve(problem, self, found.w)
-        warn_of_nothing(problem)
+        warn_of_nothing(problem, self.alpha)
         x = signals_of(problem.signals(found.w), y, self.measuring, clip=self.clip)
         return Recovered(x, None, found.details)
 
@@ -171,11 +179,22 @@ def problem_of(
 ) -> LassoProblem | LargeLasso:
     """Returns a method's problem, without matrices where signals are large or the solver is to be matrix-free."""
     operator, alpha = method.measuring, method.penalty_of("alpha")
-    if solver == "matrix-free" or (solver == "batched" and operator.n > LARGEST):
+    if _matrix_free(operator, solver):
         basis = build_basis(method.basis, operator.signal_shape)
         return LargeLasso.of_operator(operator, y, basis, box=method.box, alpha=alpha)
     A, rows = matrices_of(operator, method.basis)
     return LassoProblem(A, y.double(), rows, method.box, alpha=alpha)
+
+
+def _matrix_free(operator: LinearOperator, solver: LassoSolver) -> bool:
+    return solver == "matrix-free" or (solver == "batched" and operator.n > LARGEST)
+
+
+def _advice(operator: LinearOperator, solver: LassoSolver = "batched") -> str | None:
+    """Says what to do about gaps that rounding may hold up; None where it can't."""
+    if not (_matrix_free(operator, solver) and stays_coarse(operator)):
+        return None
+    return "give the operator in double precision, for rounding holds the gap up, or raise tolerance or max_steps"
 
 
 def _solve(
@@ -197,16 +216,22 @@ def matrices_of(operator: LinearOperator, basis: str | Basis | Tensor) -> tuple[
     return A, build_basis(basis, operator.signal_shape).columns(A)
 
 
-def warn_of_nothing(problem: LassoProblem | LargeLasso) -> None:
-    """Warns where all signals are 0 because the penalty is as large as the steepest descent of the loss at 0."""
+def warn_of_nothing(problem: LassoProblem | LargeLasso, given: float | None) -> None:
+    """Warns where all signals are 0 because the penalty is as large as the steepest descent of the loss at 0.
+
+    Args:
+        problem: which was solved.
+        given: the method's alpha, None where it was left out.
+    """
     if not bool(problem.y.any()):
         return
     steepest = problem.back(problem.y).abs() / problem.m
     largest = float((steepest if problem.weights is None else steepest / problem.weights).max())
     if problem.alpha >= largest:
+        other = "" if given is None else "; left out, it follows the scale of A"
         warnings.warn(
             f"alpha {problem.alpha:.3g} is at or above alpha_max {largest:.3g}, from which on every signal recovered "
-            "is 0: give a smaller one; left out, it follows the scale of A",
+            f"is 0: give a smaller one{other}",
             NothingLeft,
             stacklevel=4,
         )

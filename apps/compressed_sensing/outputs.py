@@ -103,6 +103,10 @@ class RecoveredOut(ImagesOut):
         for part in self._parts.values():
             part.unlink()
 
+    def all_zero(self) -> bool:
+        """Tells whether every signal of the .npz that could be read is 0."""
+        return not any(np.nan_to_num(chunk).any() for chunk in NpyMember(self.path, "x").chunks(256))
+
     def _is_whole(self) -> bool:
         """Tells whether the .npz can be opened, which one cut short can't, and holds all signals."""
         try:

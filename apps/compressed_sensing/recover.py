@@ -204,7 +204,7 @@ def recover(
         _say(diagnosis)
     if not truth and outside not in (None, RESCALE):
         _warn_of_bounds(made, means["measurement_error"]["mean"] or 0.0, sigma, source)
-    for words in (job.unsolved().words(made.if_unsolved()), *told[:1]):
+    for words in (job.unsolved().words(made.if_unsolved()), *(told[:1] if told and images.all_zero() else ())):
         if words:
             print(f"warning: {words}", file=sys.stderr)
     print(f"wrote {out}: {images.path.name}, {job.records.path.name}, summary.json")

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
@@ -63,8 +64,8 @@ def require_matrices(n: int, matrices: int = 1) -> None:
             ("matrices", "") if matrices == 1 else (f"{matrices} square matrices", ", or take fewer components")
         )
         raise UserError(
-            f"expected signals of at most {largest:,} values, whose {held} fit into memory, got {n:,}: take LASSO, "
-            f"which needs none, or measure and recover patches one by one{fewer}"
+            f"expected signals of at most {largest:,} values, whose {held} fit into memory, got {n:,}: take LASSO with "
+            f"solver batched or matrix-free, which need none, or measure and recover patches one by one{fewer}"
         )
 
 
@@ -75,10 +76,35 @@ def in_precision_of(prior: Any, y: Tensor) -> Tensor:
     return y if own is None else y.to(own.dtype)
 
 
-def to_learn_from(X: Any, y: Any) -> Tensor | None:
-    """Returns the signals among what `fit` was given: y where it has more axes than labels have, else X."""
-    signals = y if getattr(y, "ndim", 1) > 1 else X
-    return None if signals is None else tensor_of(signals, "signals")
+def to_learn_from(X: Any, y: Any, signal_shape: Sequence[int] | None = None) -> Tensor | None:
+    """Returns the signals among what `fit` was given, measurements and labels being left alone.
+
+    Args:
+        X: signals (n, *signal_shape), or measurements; alone or beside labels also signals of as many values in
+            another shape, (n, values).
+        y: signals, or labels of one axis or more.
+        signal_shape: of one signal; where it isn't known, y is signals if it has more than one axis.
+
+    Raises:
+        UserError: when neither has signals of that shape.
+    """
+    beside = getattr(y, "ndim", 1) > 1
+    if signal_shape is None:
+        signals = y if beside else X
+        return None if signals is None else tensor_of(signals, "signals")
+    shape = tuple(signal_shape)
+    if beside and tuple(y.shape[1:]) == shape:
+        return tensor_of(y, "signals")
+    if X is None and not beside:
+        return None
+    signals = None if X is None else tensor_of(X, "signals")
+    if signals is not None:
+        own = tuple(signals.shape[1:])
+        if own == shape or len(signals) == 0 or (not beside and prod(own) == prod(shape)):
+            return signals
+    given = [f"X {'None' if signals is None else tuple(signals.shape)}", *([f"y {tuple(y.shape)}"] if beside else [])]
+    wanted = ", ".join(map(str, shape))
+    raise UserError(f"expected signals (n, {wanted}), as the operator measures, got {' and '.join(given)}")
 
 
 class Recovery(BaseEstimator, ABC):
@@ -94,8 +120,8 @@ class Recovery(BaseEstimator, ABC):
 
         Args:
             X: signals (n, *signal_shape); or measurements, where signals are given beside them.
-            y: the signals that were measured, as scikit-learn's searches hand them over, `fit(y, x)`; labels, of one
-                axis, are left alone.
+            y: the signals that were measured, as scikit-learn's searches hand them over, `fit(y, x)`; labels, which
+                have another shape than signals, are left alone.
         """
         return self
 

@@ -73,7 +73,7 @@ class ResidualCovariance(Recovery):
             UserError: when there are no signals, or the prior doesn't encode.
         """
         prior = checked_prior(self.prior, self.measuring)
-        X = to_learn_from(X, y)
+        X = to_learn_from(X, y, self.measuring.signal_shape)
         if X is None or len(X) < 2:
             raise UserError("expected signals to fit to, at least two")
         if not callable(getattr(prior, "encode", None)):

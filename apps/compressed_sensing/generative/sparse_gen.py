@@ -76,7 +76,7 @@ class SparseGen(Recovery):
         penalty, sparsity = self.penalty_of("penalty"), self.penalty_of("sparsity")
         if not sparsity >= 0 or not penalty >= 0:
             raise UserError(f"expected penalties of 0 or more, got {penalty} and {sparsity}")
-        if self.basis != "pixels":
+        if not isinstance(self.basis, str) or self.basis != "pixels":  # arrays are compared value by value
             require_matrices(operator.n)
         A = operator.matrix().to(y)
         basis = build_basis(self.basis, operator.signal_shape).columns(A)

@@ -51,7 +51,7 @@ class UncertaintyAutoencoder(Recovery):
         Raises:
             UserError: when there are no signals.
         """
-        X = to_learn_from(X, y)
+        X = to_learn_from(X, y, self.config.event_shape if self.config else None)
         if X is None or len(X) == 0:
             raise UserError("expected signals to learn from, got none")
         config = self.config or UAEConfig(event_shape=tuple(X.shape[1:]))

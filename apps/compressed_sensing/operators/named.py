@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from core_models.errors import UserError, suggestion
 
-from .base import LinearOperator
+from .base import LinearOperator, tensor_of
 from .dense import Scaling, bernoulli, gaussian
 from .pixels import Blur, Mask, SuperResolution
 from .transforms import SubsampledDCT, SubsampledFourier
@@ -37,8 +38,8 @@ def build_operator(
     scaling: Scaling = "unit",
     width: float = 1.0,
     factor: int = 2,
-    mask: Bool[Tensor, "..."] | None = None,
-    kernel: Float[Tensor, "height width"] | None = None,
+    mask: Bool[Tensor, "..."] | np.ndarray | None = None,
+    kernel: Float[Tensor, "height width"] | np.ndarray | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LinearOperator:
     """Builds an operator and tests its adjoint.
@@ -52,8 +53,8 @@ def build_operator(
         width: of the blur [pixels].
         factor: of super-resolution.
         mask: what mask and fourier keep, instead of m that are drawn: values (*signal_shape) or pixels (height, width),
-            or frequencies (height, width).
-        kernel: of the blur, instead of a normal density.
+            or frequencies (height, width); a tensor or an array of numpy.
+        kernel: of the blur, instead of a normal density; a tensor or an array of numpy.
         dtype: precision.
 
     Raises:
@@ -64,7 +65,7 @@ def build_operator(
     elif name == "fourier" and mask is not None:
         made = SubsampledFourier.of_frequencies(signal_shape, mask, dtype=dtype)
     elif name == "blur" and kernel is not None:
-        made = Blur(signal_shape, kernel.to(dtype))
+        made = Blur(signal_shape, tensor_of(kernel, "a kernel").to(dtype))
     elif name in _WITH_M:
         if m is None:
             raise UserError(f"{name}: expected the number of measurements, got none: give m")

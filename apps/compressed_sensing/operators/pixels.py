@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from core_models.errors import UserError
 
-from .base import LinearOperator, Measurements, Signals
+from .base import LinearOperator, Measurements, Signals, tensor_of
 
 
 class Mask(LinearOperator):
@@ -23,7 +24,8 @@ class Mask(LinearOperator):
 
     kept: Tensor
 
-    def __init__(self, mask: Bool[Tensor, "..."], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, mask: Bool[Tensor, "..."] | np.ndarray, dtype: torch.dtype = torch.float32) -> None:
+        mask = tensor_of(mask, "a mask")
         if mask.dtype != torch.bool:
             raise UserError(f"expected a mask of true and false, got {mask.dtype}")
         if not bool(mask.any()):
@@ -44,14 +46,14 @@ class Mask(LinearOperator):
 
     @classmethod
     def of_pixels(
-        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "..."], dtype: torch.dtype = torch.float32
+        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "..."] | np.ndarray, dtype: torch.dtype = torch.float32
     ) -> Mask:
         """Returns a mask of values (*signal_shape), or of pixels (height, width), the same in all channels.
 
         Raises:
             UserError: when it fits neither.
         """
-        shape = tuple(signal_shape)
+        shape, mask = tuple(signal_shape), tensor_of(mask, "a mask")
         if tuple(mask.shape) not in (shape, shape[-2:]):
             raise UserError(f"expected a mask of shape {shape} or {shape[-2:]}, like signals, got {tuple(mask.shape)}")
         return cls(mask.expand(shape), dtype)
@@ -71,8 +73,9 @@ class Blur(LinearOperator):
 
     kernel: Tensor
 
-    def __init__(self, signal_shape: Sequence[int], kernel: Float[Tensor, "height width"]) -> None:
+    def __init__(self, signal_shape: Sequence[int], kernel: Float[Tensor, "height width"] | np.ndarray) -> None:
         _require_image(signal_shape, "Blur")
+        kernel = tensor_of(kernel, "a kernel")
         if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
             raise UserError(f"expected a kernel of two odd sides, got {tuple(kernel.shape)}")
         super().__init__(signal_shape, prod(signal_shape))

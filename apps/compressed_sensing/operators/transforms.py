@@ -98,7 +98,7 @@ class SubsampledFourier(LinearOperator):
 
     @classmethod
     def of_frequencies(
-        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "..."], *, dtype: torch.dtype = torch.float32
+        cls, signal_shape: Sequence[int], mask: Bool[Tensor, "..."] | np.ndarray, *, dtype: torch.dtype = torch.float32
     ) -> SubsampledFourier:
         """Returns the operator that keeps what a mask does, in every channel.
 
@@ -112,7 +112,7 @@ class SubsampledFourier(LinearOperator):
         Raises:
             UserError: when signals are no images or lines, or the mask has another shape or keeps nothing.
         """
-        plane = tuple(signal_shape[-2:])
+        plane, mask = tuple(signal_shape[-2:]), tensor_of(mask, "a mask")
         if mask.dtype != torch.bool or tuple(mask.shape) != plane:
             raise UserError(f"expected a mask of frequencies, true or false, of shape {plane}, got {mask.dtype} of "
                             f"shape {tuple(mask.shape)}")  # fmt: skip

@@ -4,14 +4,26 @@ import numpy as np
 import pytest
 import torch
 from planted_priors import LinearPrior
+from scipy.signal import convolve2d
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from apps.compressed_sensing import CSGM, LASSO, GaussianMixture, Matrix, ResidualCovariance, Wiener
+from apps.compressed_sensing import (
+    CSGM,
+    LASSO,
+    GaussianMixture,
+    Matrix,
+    ResidualCovariance,
+    SparseGen,
+    Wiener,
+    build_operator,
+)
 from apps.compressed_sensing.gaussian import MeanSignal
+from apps.compressed_sensing.generative.uncertainty_autoencoder import UAEConfig, UncertaintyAutoencoder
 from apps.compressed_sensing.methods import METHODS
 from apps.compressed_sensing.operators import gaussian
 from core_models.errors import UserError
+from core_models.training import TrainingConfig
 
 SHAPE = (1, 4, 4)
 
@@ -89,3 +101,47 @@ def test_what_is_neither_is_refused_by_its_type():
         with pytest.raises(UserError, match=words):
             call()
     assert Matrix(np.eye(4))(torch.ones(1, 4)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [Wiener, MeanSignal, ResidualCovariance, UncertaintyAutoencoder])
+def test_neither_measurements_nor_labels_of_classes_are_learnt_from(kind):
+    operator, x, y = planted()
+    classes = np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+
+    def fitted(*given):
+        if kind is UncertaintyAutoencoder:
+            config, training = UAEConfig(event_shape=SHAPE, measurements=2, hidden=(3,)), TrainingConfig(epochs=1)
+            return kind(config=config, training=training).fit(*given).model_.raw
+        more = {"prior": LinearPrior()} if kind is ResidualCovariance else {}
+        made = kind(operator, noise=0.1, **more).fit(*given)
+        return made.means_ if kind is Wiener else made.mean_
+
+    wanted = fitted(x)
+    for given in ((x, classes), (y, x), (x, y), (x, np.arange(12)), (None, x)):
+        torch.testing.assert_close(fitted(*given), wanted)
+    with pytest.raises(UserError, match=r"signals \(n, 1, 4, 4\).*, got X \(12, 10\) and y \(12, 3\)"):
+        fitted(y, classes)
+    with pytest.raises(UserError, match=r"signals \(n, 1, 4, 4\).*, got X \(12, 10\)$"):
+        fitted(y)
+
+
+@pytest.mark.parametrize("values", [torch.tensor, np.array])
+def test_masks_kernels_and_bases_are_arrays_too(values):
+    mask = np.random.default_rng(0).random((8, 8)) < 0.5
+    mask[0, 0] = True
+    kernel, basis = np.array([[0.0, 1.0, 0.0], [1.0, 4.0, 2.0], [0.0, 1.0, 0.0]]), np.eye(64)[::-1].copy()
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    kept = build_operator("mask", (1, 8, 8), mask=values(mask))
+    torch.testing.assert_close(kept(x), x[..., torch.from_numpy(mask)].flatten(1))
+    blurred = build_operator("blur", (1, 8, 8), kernel=values(kernel))(x)
+    wanted = torch.from_numpy(convolve2d(x[0, 0].numpy(), kernel, mode="same").astype(np.float32))
+    torch.testing.assert_close(blurred[0].reshape(8, 8), wanted)
+    fourier = build_operator("fourier", (1, 8, 8), mask=values(mask))
+    spectrum = torch.fft.fft2(x, norm="ortho") * torch.from_numpy(mask | np.roll(mask[::-1, ::-1], (1, 1), (0, 1)))
+    torch.testing.assert_close(fourier.adjoint(fourier(x)), torch.fft.ifft2(spectrum, norm="ortho").real)
+    own, named = (LASSO(kept, basis=one, box=False, tolerance=1e-9) for one in (values(basis), "pixels"))
+    torch.testing.assert_close(own.reconstruct(kept(x)), named.reconstruct(kept(x)))
+    searched = SparseGen(
+        gaussian(SHAPE, 5), LinearPrior(), basis=values(np.eye(16)), steps=20, steps_alone=10, restarts=1
+    )
+    assert searched.reconstruct(torch.ones(1, 5)).shape == (1, *SHAPE)

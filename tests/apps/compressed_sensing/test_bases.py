@@ -73,3 +73,20 @@ def test_levels_are_those_that_the_sides_can_be_halved():
         UserError, match=r"expected 1 to 2 levels, 2\^levels dividing the sides, for 12 x 8 values, got 3"
     ):
         Wavelet((1, 12, 8), "haar", 3)
+
+
+def test_a_basis_by_name_is_made_once_of_steps_that_are_those_of_pywavelets(monkeypatch):
+    basis = build_basis("db2", (1, 64, 24))
+    assert build_basis("db2", [1, 64, 24]) is basis
+    for vertical, horizontal in basis.steps:
+        for own in (vertical, horizontal):
+            wanted = [np.concatenate(pywt.dwt(unit, "db2", mode="periodization")) for unit in np.eye(len(own))]
+            np.testing.assert_array_equal(own, np.stack(wanted, axis=1))
+    asked, dwt = [], pywt.dwt
+    monkeypatch.setattr(
+        pywt, "dwt", lambda unit, *more, **options: asked.append(len(unit)) or dwt(unit, *more, **options)
+    )
+    build_basis("db2", (1024,))
+    assert asked.count(1024) == 2  # of a long line the first two values say all
+    with pytest.raises(UserError, match="which is so only nearly"):
+        build_basis("dmey", (512,))

@@ -122,3 +122,23 @@ def test_priors_of_the_users_own_operators_are_searched_with_a_penalty_of_their_
     A = 0.01 * gaussian(SHAPE, 10).matrix()
     own = Callables(lambda x: x.flatten(1) @ A.T, signal_shape=SHAPE)
     assert made(CSGM, own).penalty_of("penalty") == pytest.approx(0.1 * float(A.square().mean()))
+
+
+def test_a_run_tells_of_nothing_left_only_where_no_signal_is_left(tmp_path, call):
+    x = load("digits").images("test")[:3]
+    y = build_operator("fourier", (1, 8, 8), 40)(x)
+    y[2] *= 1e-6  # a blank, but for its noise
+    np.savez(tmp_path / "y.npz", y=y.numpy(), operator="fourier", m=40, signal_shape=np.array([1, 8, 8]))
+    for alpha, told in ((0.01, 0), (0.5, 1)):
+        options = ["--input", "y.npz", "--method", "LASSO", "--method.alpha", alpha, "--batch_size", 1]
+        status, _, error = call("recover", *options, "--out", f"out{alpha}")
+        assert status == 0 and error.count("at or above alpha_max") == told, error
+
+
+def test_a_penalty_that_was_left_out_is_not_told_to_be():
+    operator = build_operator("dct", SHAPE, 9)
+    y = 1e-6 * torch.ones(1, 9)
+    for kind in (LASSO, ReweightedLASSO, GuidedLASSO):
+        for alpha, words in ((None, "give a smaller one$"), (100.0, "left out, it follows the scale of A$")):
+            with pytest.warns(NothingLeft, match=words):
+                made(kind, operator, alpha=alpha).reconstruct(y)

@@ -7,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from apps.compressed_sensing import BPDN, LASSO, Callables, ReweightedLASSO, build_operator
+from apps.compressed_sensing import BPDN, LASSO, Callables, Matrix, ReweightedLASSO, build_operator
 from apps.compressed_sensing.bases import build_basis
+from apps.compressed_sensing.convergence import NotSolved
 from apps.compressed_sensing.lasso import problem_of
 from apps.compressed_sensing.operators import LinearOperator
 from apps.compressed_sensing.solvers import matrix_free
@@ -129,8 +130,11 @@ def test_small_signals_are_where_it_is_asked_for_and_functions_in_their_precisio
     ("method", "words"),
     [
         (lambda operator: LASSO(operator, basis="wavelet"), "no box in a basis other than pixels.*box=False"),
-        (lambda operator: LASSO(operator, solver="OSQP"), "at most 20,000 values.*take LASSO, which needs none"),
-        (lambda operator: BPDN(operator), "at most 20,000 values.*take LASSO, which needs none"),
+        (
+            lambda operator: LASSO(operator, solver="OSQP"),
+            "at most 20,000 values.*take LASSO with solver batched or matrix-free",
+        ),
+        (lambda operator: BPDN(operator), "at most 20,000 values.*take LASSO with solver batched or matrix-free"),
         (lambda operator: LASSO(operator, alpha=-1.0), "alpha of 0 or more"),
     ],
 )
@@ -138,3 +142,25 @@ def test_what_cannot_be_done_without_matrices_is_refused(method, words):
     operator = build_operator("mask", LARGE, 10)
     with pytest.raises(UserError, match=words):
         method(operator).recover(torch.ones(1, 10))
+
+
+def sparse_lines():
+    """A matrix and sparse signals of values of any sign."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(60, 200, generator=generator)
+    return A, torch.randn(3, 200, generator=generator) * (torch.rand(3, 200, generator=generator) < 0.05)
+
+
+def test_single_precision_that_cannot_reach_the_tolerance_ends_and_asks_for_double():
+    A, x = sparse_lines()
+    settings = {"alpha": 0.01, "box": False, "clip": False, "solver": "matrix-free"}
+    single = LASSO(Matrix(A), **settings)
+    y = single.acquire(x)
+    found = solve_without_matrices(problem_of(single, y, "matrix-free"), max_steps=3000)
+    assert found.steps < 1500 and not bool(found.converged.all())
+    assert bool((found.gap < 1e-4 * found.objective).all())
+    with pytest.warns(NotSolved, match="give the operator in double precision.*or raise tolerance or max_steps"):
+        single.recover(y)
+    double = LASSO(Matrix(A.double()), **settings)
+    assert bool(double.recover(y.double()).details["converged"].all())
+    assert double.if_unsolved() == LASSO(Matrix(A)).if_unsolved() == "raise max_steps or tolerance"

@@ -85,7 +85,7 @@ class LargeLasso:
     @property
     def coarse(self) -> bool:
         """Whether products are less precise than double precision, so that their gap may never be small."""
-        return self.precision > torch.finfo(torch.float64).eps
+        return is_coarse(self.operator)
 
     @property
     def penalty(self) -> float | Coefficients:
@@ -190,9 +190,14 @@ def precision_of(operator: LinearOperator) -> float:
     return max((torch.finfo(dtype).eps for dtype in own), default=torch.finfo(torch.float64).eps)
 
 
+def is_coarse(operator: LinearOperator) -> bool:
+    """Tells whether an operator's products are less precise than double precision."""
+    return precision_of(operator) > torch.finfo(torch.float64).eps
+
+
 def stays_coarse(operator: LinearOperator) -> bool:
     """Tells whether a problem of an operator has products that are less precise than double precision."""
-    return isinstance(operator, Matrix | Callables) and precision_of(operator) > torch.finfo(torch.float64).eps
+    return isinstance(operator, Matrix | Callables) and is_coarse(operator)
 
 
 def largest_eigenvalue(problem: LargeLasso) -> float:

@@ -94,6 +94,7 @@ METHODS: dict[str, tuple[type[Learner], dict[str, Any]]] = {
     "FEM": (FEM, {}),
     "GTAL": (GTAL, {}),
     "GAIL": (GAIL, {}),
+    "GAIL, gradient penalty": (GAIL, {"gradient_penalty": 10.0, "clip_actions": True}),
     "AIRL": (AIRL, {"shaping": False}),
     "DAC": (DAC, {}),
     "DAC, halving": (DAC, {"halving": 100_000}),
@@ -133,9 +134,10 @@ def benchmark(
     Args:
         environments: CartPole, Acrobot, MountainCar, Reacher, HalfCheetah, Hopper, Walker2d, Ant, Humanoid, and
             CarRacing, which is none of the paper's: from pixels, by a scripted driver; the first three when left out.
-        methods: BC, "BC, weight decay", FEM, GTAL, GAIL, AIRL, DAC, "DAC, halving", whose policy's
-            learning rate is halved every 100,000 steps, "DAC, far absorbing state", whose absorbing state lies ten
-            times as far from the expert's, "DAC, halving, far absorbing state"; BC and GAIL when left out.
+        methods: BC, "BC, weight decay", FEM, GTAL, GAIL, "GAIL, gradient penalty", whose discriminator is held to a
+            slope of about 1 and sees actions clipped, AIRL, DAC, "DAC, halving", whose policy's learning rate is
+            halved every 100,000 steps, "DAC, far absorbing state", whose absorbing state lies ten times as far from
+            the expert's, "DAC, halving, far absorbing state"; BC and GAIL when left out.
         trajectories: Numbers of trajectories; the least of the table when left out.
         seeds: One cell each.
         whole: Whole trajectories, not thinned ones: columns of their own.
@@ -216,7 +218,7 @@ def _cell(
         settings = {**settings, "reward": task.reward}
     if issubclass(kind, OnPolicyLearner):
         # as the cells that stand were made, those of Reacher and of our own experts too, whose actions were clipped
-        settings = {**settings, "clip_actions": False}
+        settings = {"clip_actions": False, **settings}
     if kind is BC:
         settings = {**settings, **task.cloning}
     env = vector_env(task.env_id, task.kwargs, environments=1, seed=seed, demonstrations=rows)

@@ -217,7 +217,8 @@ def _cell(
     if issubclass(kind, OnPolicyLearner) and kind is not AIRL:
         settings = {**settings, "reward": task.reward}
     if issubclass(kind, OnPolicyLearner):
-        # as the cells that stand were made, those of Reacher and of our own experts too, whose actions were clipped
+        # as most cells that stand were made, those of Reacher and of our own experts too, whose actions were clipped;
+        # a row that clips says so itself
         settings = {"clip_actions": False, **settings}
     if kind is BC:
         settings = {**settings, **task.cloning}

@@ -105,6 +105,15 @@ class Cell:
             raise UserError(f"a cell's {name} must be {expected}, got {getattr(self, name)!r}")
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the value's 95 % interval over what it was measured on, where `extra["interval"]` has them."""
+        ends = self.extra.get("interval")
+        if not isinstance(ends, (list, tuple)) or len(ends) != 2:
+            return None
+        known = all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends)
+        return (float(ends[0]), float(ends[1])) if known else None
+
+    @property
     def key(self) -> tuple[str, str, str, str]:
         """Which entry of which table this is a draw of: (app, table, row, column)."""
         return self.app, self.table, self.row, self.column

@@ -21,8 +21,9 @@ import yaml
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
+from .markdown import number
 from .published import Published
-from .tables import Record, number, ours
+from .tables import Record, ours, spreads
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1c1e21; --quiet: #5d6470; --paper: #ffffff; --box: #f4f5f7; --line: #d9dce1;
@@ -203,12 +204,12 @@ def _comparison(found: Sequence[Record], published: Sequence[Published]) -> str:
         theirs = "" if r["published"] is None else f"{number(r['published'])} {r['unit']}"
         mine = ours(r, fact, bold=False)
         if r["value"] is not None:
-            mine = mine.replace(" (", f" {r['unit']} (", 1)
+            mine = re.sub(r" (?=[([])", f" {r['unit']} ", mine, count=1)
         cells = (r["row"], r["column"], mine, theirs)
         lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>")
     better = ", ".join(dict.fromkeys(f"{r['unit']}: {r['better']} is better" for r in found))
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    return f'{table}<p class="quiet">{escape(better)}; mean ± standard error over n draws.</p>'
+    return f'{table}<p class="quiet">{escape("; ".join([better, *spreads(found)]))}.</p>'
 
 
 def _table(table: Table) -> str:

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from statistics import fmean, stdev
@@ -21,6 +20,8 @@ from typing import Any
 from core_models.errors import UserError
 
 from .cells import Cell, natural, split_stale
+from .markdown import escape, grid, number
+from .merging import merged
 from .not_run import NotRun, why_not
 from .published import Published
 
@@ -33,6 +34,8 @@ KEYS = (
     "unit",
     "standard_error",
     "n",
+    "low",
+    "high",
     "published",
     "better",
     "counts",
@@ -42,10 +45,12 @@ KEYS = (
 )
 """The keys of a record, in this order. `value` is None where nothing was run, and `reason` then says why, None where
 nothing does; `counts` is False where a cell says in `extra["counts"]` that it can't be held against the published
-figure."""
+figure. `command` has several lines where several commands made an entry's draws."""
 
 Record = dict[str, Any]
 
+SPEED = "speed"
+"""The table of an app's speeds, whose cells have rounds."""
 NOT_RUN = "— not run"
 QUOTED = "as published"
 VALUE_DIGITS = 3
@@ -61,7 +66,8 @@ def records(
 ) -> list[Record]:
     """Returns one record for each entry of each table, stale cells left out (see `cells.split_stale`).
 
-    `value` is the mean over draws and `standard_error` is std(ddof=1) / sqrt(n), None for a single draw. A row that
+    `value` is the mean over draws and `standard_error` is std(ddof=1) / sqrt(n), None for a single draw; that has `low`
+    and `high`, the ends of its cell's 95 % interval, or of a speed's rounds, where they are known. A row that
     is run has an entry for every column of its table, with value None where there is no cell yet; a row that is only
     quoted has those published. `command` is quoted for any shell.
 
@@ -128,7 +134,7 @@ def _record(
         }
     unit, better = sorted(measures)[0]
     values = [cell.value for cell in draws]
-    latest = max(draws, key=lambda cell: (cell.written, cell.draw), default=None)
+    low, high = _ends(draws[0]) if len(draws) == 1 else (None, None)
     return {
         "app": key[0],
         "table": key[1],
@@ -138,18 +144,22 @@ def _record(
         "unit": unit,
         "standard_error": stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
         "n": len(values),
+        "low": low,
+        "high": high,
         "published": fact.value if fact else None,
         "better": better,
         "counts": all(cell.extra.get("counts", True) for cell in draws),
         "device": "; ".join(sorted({cell.device for cell in draws})) or None,
-        "command": _quoted(latest.command) if latest else None,
+        "command": "\n".join(merged(cell.command for cell in draws if cell.command)) or None,
         "reason": None,
     }
 
 
-def _quoted(command: str) -> str:
-    """Quotes the words of a command: bash takes a lone [NN] as it is, zsh does not."""
-    return shlex.join(shlex.split(command))
+def _ends(cell: Cell) -> tuple[float, float] | tuple[None, None]:
+    rounds = cell.extra.get("rounds", ())
+    if cell.table == SPEED and len(rounds) > 1:
+        return min(rounds), max(rounds)
+    return cell.interval or (None, None)
 
 
 def tables(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -206,7 +216,7 @@ def to_markdown(
     letters = dict(zip(dict.fromkeys(filter(None, why.values())), _letters(), strict=False))
     lines = [header]
     for row in dict.fromkeys(r["row"] for r in found):
-        line = [_escape(row)]
+        line = [escape(row)]
         for column in columns:
             record, fact = entries.get((row, column)), facts.get((row, column))
             if column in with_ours:
@@ -218,11 +228,14 @@ def to_markdown(
     notes = _notes(found, [f for f in published if (f.app, f.table) == key], stale, fold)
     missing = _missing(why, letters, sum(r["row"] not in quoted for r in found))
     notes = [notes[0], *missing, *notes[1:]]
-    return _grid(lines) + "\n" + "\n\n".join(notes) + "\n"
+    return grid(lines) + "\n" + "\n\n".join(notes) + "\n"
 
 
 def ours(record: Record | None, fact: Published | None = None, *, bold: bool = True) -> str:
-    """Returns what a table shows for one entry: "3.25 ± 0.10 (n=10)", "— not run" or "as published"."""
+    """Returns what a table shows for one entry: "3.25 ± 0.10 (n=10)", "— not run" or "as published".
+
+    Of one draw it shows the interval instead: "3.25 [± 0.35]" or "0.00 [0.00, 0.38]".
+    """
     quoted = (record is None) if fact is None else fact.ours == "quoted"
     if record is None or record["value"] is None:
         return ("" if record is None else QUOTED) if quoted else NOT_RUN
@@ -235,7 +248,29 @@ def ours(record: Record | None, fact: Published | None = None, *, bold: bool = T
         text += "†"
     elif bold and reached and (fact is None or fact.ours != "beside"):
         text = f"**{text}**"
-    return f"{text} (n={record['n']})"
+    return f"{text} {_spread(record)}"
+
+
+def _spread(record: Record) -> str:
+    low, high, value = record["low"], record["high"], record["value"]
+    if low is None:
+        return f"(n={record['n']})"
+    if math.isclose(high - value, value - low):
+        return f"[± {number(high - value)}]"
+    if abs(high) >= 10:  # hundredths tell nothing there
+        return f"[{low:.1f}, {high:.1f}]"
+    return f"[{number(low)}, {number(high)}]"
+
+
+def spreads(found: Sequence[Record]) -> list[str]:
+    """Returns what a reader has to know of the ± and the brackets in these records' entries."""
+    run = [r for r in found if r["value"] is not None]
+    bracketed, alone = any(r["low"] is not None for r in run), any(r["low"] is None for r in run)
+    if bracketed and run[0]["table"] == SPEED:
+        told = ["median of rounds, in brackets the least and the most"]
+        return told + ["n=1: one measurement"] * alone
+    told = ["mean ± standard error over n draws"] * alone
+    return told + ["of one draw, in brackets, its 95 % interval over test cases"] * bracketed
 
 
 def _theirs(record: Record | None, fact: Published | None) -> str:
@@ -247,10 +282,7 @@ def _theirs(record: Record | None, fact: Published | None) -> str:
 
 def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell], fold: bool) -> list[str]:
     units = ", ".join(dict.fromkeys(f"[{r['unit']}], {r['better']} is better" for r in found))
-    quoted = {f.row for f in facts if f.ours == "quoted"}
-    if any(r["row"] not in quoted for r in found):
-        units += "; mean ± standard error over n draws"
-    legend = f"{units}."
+    legend = "; ".join([units, *spreads(found)]) + "."
     if any(r["published"] is not None for r in found):
         compared = any(f.ours == "run" for f in facts)
         bold = (
@@ -261,18 +293,18 @@ def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[
         legend += " †: measured under easier conditions than published, and no claim."
     notes = [legend]
     if facts:
-        notes.append("Published: " + ". ".join(dict.fromkeys(_escape(f.source) for f in facts)) + ".")
+        notes.append("Published: " + ". ".join(dict.fromkeys(escape(f.source) for f in facts)) + ".")
     devices = dict.fromkeys(r["device"] for r in found if r["device"])
     if devices:
         notes.append("Measured on: " + "; ".join(dict.fromkeys("; ".join(devices).split("; "))) + ".")
-    commands = dict.fromkeys(r["command"] for r in found if r["command"])
+    commands = merged(line for r in found if r["command"] for line in r["command"].splitlines())
     if commands:
         listed = "```\n" + "\n".join(commands) + "\n```"
         if fold and len(commands) > UNFOLDED:
             listed = f"<details><summary>{len(commands)} commands</summary>\n\n{listed}\n\n</details>"
         notes.append(f"Made by:\n\n{listed}")
     if stale:
-        names = (f"{_escape(c.row)} at {c.column} (protocol {c.protocol}, {c.config_hash})" for c in stale)
+        names = (f"{escape(c.row)} at {c.column} (protocol {c.protocol}, {c.config_hash})" for c in stale)
         entries = dict.fromkeys(names)
         count = f"{len(stale)} draw{'s' if len(stale) > 1 else ''}"
         notes.append(f"Stale, left out: {count} of an older configuration or protocol: {', '.join(entries)}.")
@@ -284,7 +316,7 @@ def _missing(why: Mapping[tuple[str, str], str | None], letters: Mapping[str, st
     unexplained = sum(reason is None for reason in why.values())
     lines = [f"Not run yet: {unexplained} of {entries} entries."] if unexplained else []
     if letters:
-        reasons = "; ".join(f"({letter}) {_escape(reason)}" for reason, letter in letters.items())
+        reasons = "; ".join(f"({letter}) {escape(reason)}" for reason, letter in letters.items())
         lines.append(f"Not run: {len(why) - unexplained} of {entries} entries: {reasons}.")
     return lines
 
@@ -292,98 +324,3 @@ def _missing(why: Mapping[tuple[str, str], str | None], letters: Mapping[str, st
 def _letters() -> Iterator[str]:
     """Yields a, b, …, z, aa, ab, …, zz."""
     return ("".join(letters) for length in (1, 2) for letters in product(ascii_lowercase, repeat=length))
-
-
-def draws_markdown(cells: Sequence[Cell]) -> str:
-    """Renders what lies behind the means of one table: spread, error counts, time, protocol and configuration."""
-    current, _ = split_stale(cells)
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in sorted(current, key=lambda c: (natural(c.row), natural(c.column), c.draw)):
-        groups.setdefault((cell.row, cell.column), []).append(cell)
-    if not groups:
-        return "Nothing run yet.\n"
-    head = "method column draws min max errors seconds protocol configuration commit notes"
-    lines = [head.split()]
-    for (row, column), group in groups.items():
-        values = [cell.value for cell in group]
-        counts = [str(cell.extra["error_count"]) for cell in group if "error_count" in cell.extra]
-        extra = {key: value for cell in group for key, value in cell.extra.items() if key != "error_count"}
-        flags = {key: value for key, value in extra.items() if isinstance(value, (bool, int, str))}
-        lines.append(
-            [
-                _escape(row),
-                _escape(column),
-                " ".join(str(cell.draw) for cell in group),
-                number(min(values)),
-                number(max(values)),
-                " ".join(counts),
-                f"{fmean(cell.seconds for cell in group):.0f}",
-                _escape(group[0].protocol),
-                group[0].config_hash,
-                " ".join(sorted({cell.commit[:10] + ("+" if "+" in cell.commit else "") for cell in group})),
-                _escape(", ".join(k if v is True else f"{k} {v}" for k, v in flags.items() if v is not False)),
-            ]
-        )
-    return _grid(lines)
-
-
-def measures_markdown(cells: Sequence[Cell]) -> str:
-    """Renders what a table's cells measured besides their value, with 95 % intervals; "" where they tell nothing more.
-
-    Of errors of recovery, `extra["errors"]`: each one's mean and half the interval over examples. Of a policy's
-    episodes, `extra["return"]`: mean and interquartile mean, each with its interval, beside the expert's and a random
-    policy's, and the steps that it learnt from.
-    """
-    current, _ = split_stale(cells)
-    told = [(cell, _measures(cell)) for cell in sorted(current, key=_place)]
-    told = [(cell, figures) for cell, figures in told if figures]
-    if not told:
-        return ""
-    names = list(dict.fromkeys(name for _, figures in told for name in figures))
-    lines = [["method", "column", "draw", *names, "seconds"]]
-    for cell, figures in told:
-        place = [_escape(cell.row), _escape(cell.column), str(cell.draw)]
-        lines.append([*place, *(figures.get(name, "") for name in names), f"{cell.seconds:.0f}"])
-    count = f"{len(told)} cell{'s' if len(told) > 1 else ''}"
-    meaning = (
-        "± is half the 95 % interval over examples" if "errors" in told[0][0].extra else "in brackets 95 % intervals"
-    )
-    return f"<details><summary>All measures of {count}; {meaning}</summary>\n\n{_grid(lines)}\n</details>\n"
-
-
-def _measures(cell: Cell) -> dict[str, str]:
-    errors, returns = cell.extra.get("errors"), cell.extra.get("return")
-    if isinstance(errors, dict):
-        return {name: f"{number(one['mean'], 3)} ± {number(one['half_width'])}" for name, one in errors.items()}
-    if not isinstance(returns, dict):
-        return {}
-    found = {}
-    for name, key in (("return", "mean"), ("interquartile mean", "interquartile_mean")):
-        interval = returns["interval" if key == "mean" else f"{key}_interval"]
-        told = f" ({interval[0]:,.1f} to {interval[1]:,.1f})" if interval else ""
-        found[name] = f"{returns[key]:,.1f}{told}"
-    found |= {name: f"{cell.extra[name]:,.1f}" for name in ("expert", "random") if name in cell.extra}
-    return found | ({"steps": f"{cell.extra['steps']:,}"} if "steps" in cell.extra else {})
-
-
-def _place(cell: Cell) -> tuple[Any, ...]:
-    return natural(cell.row), natural(cell.column), cell.draw
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Returns a figure to two decimals, or to two digits, or more, where it is smaller than 0.1."""
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.{digits}g}".rstrip(".")
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
-
-
-def _grid(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def join(line: Sequence[str]) -> str:
-        return "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |\n"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|\n"
-    return join(lines[0]) + rule + "".join(join(line) for line in lines[1:])

@@ -6,12 +6,15 @@ and Ermon the l2 norm of an image. All of them are here by their names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from apps.common.intervals import Z
 from core_models.errors import UserError
 
 Images = Float[Tensor, "n c h w"]
@@ -67,5 +70,10 @@ def ssim(a: Images, b: Images) -> PerImage:
 def summary(values: PerImage) -> dict[str, float]:
     """Returns mean and the half width of its 95 % interval (1.96 standard errors) over images."""
     rows = np.asarray(values, dtype=np.float64)
-    half = 1.96 * rows.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else float("nan")
+    half = Z * rows.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else float("nan")
     return {"mean": float(rows.mean()), "half_width": float(half), "n": len(rows)}
+
+
+def interval(told: Mapping[str, float]) -> list[float]:
+    """Returns the ends of the interval of a `summary`."""
+    return [told["mean"] - told["half_width"], told["mean"] + told["half_width"]]

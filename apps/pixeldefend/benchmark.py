@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from apps.common.intervals import around
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from apps.common.training import load_as_trained
@@ -155,7 +156,8 @@ def _density(grid: Grid) -> None:
         scores = experiment.bits_per_dim(x).double()
         parameters = sum(p.numel() for p in experiment.density.parameters())
         error = float(scores.std() / len(scores) ** 0.5)
-        return float(scores.mean()), {"images": len(x), "standard error": f"{error:.4f}", "parameters": parameters}
+        interval = around(float(scores.mean()), error)
+        return float(scores.mean()), {"images": len(x), "interval": interval, "parameters": parameters}
 
     settings = {"density": experiment.density_id, "images": len(x)}
     name = type(experiment.density).__name__

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apps.common.intervals import of_share
 from apps.common.machine import set_threads
 from apps.common.options import at_least
 from apps.common.provenance import command_line, commit, device_words
@@ -33,7 +34,6 @@ from .detection import Calibration, area_under_curve, bits_per_dim, permutation_
 from .detection.calibration import FILE_NAME
 from .detection.obtain import obtain_calibration
 from .loading import class_names, codes_of_classifier, load_classifier, load_density, predictions, require_calibrated
-from .measuring import accuracy
 from .purification import purify
 from .report import Examined, draw_figures, folder_of, save_examined, say, write_page
 
@@ -287,10 +287,10 @@ def _caution(row: dict[str, Any], clean: Examined, y: np.ndarray, eps: int, step
     n = row["n"]
     before = _percent(clean.predicted_purified[:n] == y[:n])
     right = round(row["purified"] * n / 100)
-    _, extra = accuracy(torch.arange(n) < right)
+    low, high = of_share(right, n)
     return (
         f"{CAUTION}. Here, at {eps} levels, {row['images']} with at most {steps} steps leaves it "
-        f"{row['purified']:.1f} % (95 %: {extra['interval']}; {right} of {n} images), from {before:.1f} % "
+        f"{row['purified']:.1f} % (95 %: {low:.1f} to {high:.1f}; {right} of {n} images), from {before:.1f} % "
         "without attack."
     )
 

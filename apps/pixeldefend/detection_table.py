@@ -102,7 +102,7 @@ def detection_table(grid: Grid, eps: list[int], knowing_images: int, steps: int)
                 if column in hiding:
                     told |= {"attacked": knowing_images, "fooled": len(suspects)}
                 found = area_under_curve(clean[test], _suspicion(grid, test, suspects), made_of=own)
-                return found.value, {**told, "interval": f"{found.low:.4f} to {found.high:.4f}"}
+                return found.value, {**told, "interval": [found.low, found.high]}
 
             try:
                 grid.cell(test, column, settings, measure, unit="AUC")

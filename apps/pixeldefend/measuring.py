@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from apps.common.cells import Cell, told_to_stand, write_cell
+from apps.common.intervals import of_share
 from apps.common.published import published
 from core_models.files import hash_of
 
@@ -86,12 +86,15 @@ class Grid:
             seconds=seconds, command=self.command, extra={**extra, "settings": told},
         )  # fmt: skip
         write_cell(self.results, cell)
-        print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra)}", flush=True)
+        print(f"{row}, {column}: {value:.2f} {unit}{_interval_words(extra, 1 if unit == '%' else 3)}", flush=True)
         return cell
 
 
-def _interval_words(extra: dict[str, Any]) -> str:
-    return f" (95 %: {extra['interval']}, n = {extra['images']})" if "interval" in extra else ""
+def _interval_words(extra: dict[str, Any], digits: int) -> str:
+    if "interval" not in extra:
+        return ""
+    low, high = extra["interval"]
+    return f" (95 %: {low:.{digits}f} to {high:.{digits}f}, n = {extra['images']})"
 
 
 def network(experiment: Experiment, row: Row) -> nn.Module:
@@ -134,6 +137,4 @@ def right(experiment: Experiment, row: Row, x: Tensor, y: Tensor) -> Tensor:
 def accuracy(correct: Tensor) -> tuple[float, dict[str, Any]]:
     """Returns the share of True [%], and with it the number of images, of errors, and Wilson's 95 % interval."""
     n, hits = len(correct), int(correct.sum())
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    words = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    return 100 * hits / n, {"images": n, "error_count": n - hits, "interval": words}
+    return 100 * hits / n, {"images": n, "error_count": n - hits, "interval": of_share(hits, n)}

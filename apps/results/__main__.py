@@ -11,10 +11,11 @@ from typing import Literal
 
 from apps.common.cells import Cell, read_cells, split_stale
 from apps.common.cli import run_cli
+from apps.common.details import draws_markdown, measures_markdown
 from apps.common.not_run import NotRun, read_not_run
 from apps.common.pages import fill, new_page
 from apps.common.published import TABLES, Published, published
-from apps.common.tables import draws_markdown, measures_markdown, records, tables, to_csv, to_json, to_markdown
+from apps.common.tables import records, tables, to_csv, to_json, to_markdown
 from core_models.errors import UserError
 from core_models.files import write_atomic
 
@@ -30,6 +31,8 @@ def results(
     write: bool = False,
 ) -> None:
     """Prints every table from its cells: mean, standard error, number of draws, and what was published.
+
+    Of a single draw the 95 % interval over test cases stands in brackets, of a speed the range of its rounds.
 
     `genapps results verify` makes cells again by the commands that they record, and compares.
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import os
 import random
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,7 @@ from statistics import stdev
 from typing import Any
 
 from apps.common.cells import Cell, read_cells, split_stale
+from apps.common.intervals import Z
 from apps.common.options import at_least
 from apps.common.provenance import ROOT, command_line, device_words
 from core_models.errors import UserError
@@ -215,21 +215,9 @@ def _compared(cell: Cell, again: Cell, error: float | None, source: str, seconds
 
 def standard_error(cell: Cell, among: Sequence[Cell] = ()) -> tuple[float | None, str]:
     """Returns the standard error of one value and where it was found: in the cell, else among its draws."""
-    extra = cell.extra
-    errors = extra.get("errors")
-    half = extra.get("half_width", errors["mse"].get("half_width") if isinstance(errors, Mapping) else None)
-    if half is not None:
-        return float(half) / 1.96, "its interval"
-    told = extra.get("standard_error", extra.get("standard error"))
-    if told is not None:
-        return float(told), "its standard error"
-    ends = re.fullmatch(r"([-\d.]+) to ([-\d.]+)", str(extra.get("interval", "")))
-    if ends:
-        return (float(ends[2]) - float(ends[1])) / 3.92, "its interval"
-    number = extra.get("n_test", extra.get("images"))
-    if cell.unit == "%" and isinstance(number, int) and 0 <= cell.value <= 100:
-        share = min(max(cell.value / 100, 0.5 / number), 1 - 0.5 / number)
-        return 100 * (share * (1 - share) / number) ** 0.5, f"{number:,} test images"
+    low, high = cell.interval or (0.0, 0.0)
+    if high > low:
+        return (high - low) / (2 * Z), "its interval"
     draws = [own.value for own in among if own.key == cell.key]
     if len(draws) >= 3:
         return stdev(draws), f"{len(draws)} draws"

@@ -26,6 +26,7 @@ import torch
 
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
+from apps.common.intervals import of_share
 from apps.common.machine import set_threads
 from apps.common.options import at_least
 from apps.common.provenance import device_words
@@ -269,6 +270,7 @@ def _fill(entries: list[Entry], grid: Grid) -> bool:
         outcome, _ = score(estimator, task, time_taken)
         extra = {
             **outcome.as_dict(),
+            "interval": of_share(outcome.errors, outcome.n_test),
             "pool": len(task.y),
             "transductive": entry.method.transductive,
             "validation_labels": 0,

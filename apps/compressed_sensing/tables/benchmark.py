@@ -36,7 +36,7 @@ from core_models.training.progress import Progress
 from ..convergence import Unsolved, gathered
 from ..diagnosis import UNCERTAIN, coverage
 from ..fitting import fitted_values
-from ..metrics import errors, summary
+from ..metrics import errors, interval, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
 from ..splits import SORTED, kept_images, places
@@ -158,7 +158,10 @@ def _cell(
     found = _recovered(data, row, given, x, m, group, seed, prior, known, words=f"{title}, m = {m}")
     seconds = time.monotonic() - start
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
-    extra: dict[str, Any] = {"errors": told, "settings": config["settings"], "prior": used, "n_test": len(x)}
+    extra: dict[str, Any] = {
+        "errors": told, "interval": interval(told["mse"]), "settings": config["settings"], "prior": used,
+        "n_test": len(x),
+    }  # fmt: skip
     if found.std is not None:
         extra["coverage"] = {str(level): share for level, share in coverage(found, x).items()}
         if float(found.std.max()) >= UNCERTAIN:

@@ -35,6 +35,7 @@ from torch import Generator, Tensor
 
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
+from apps.common.intervals import of_share
 from apps.common.machine import set_threads
 from apps.common.options import known_names
 from apps.common.provenance import device_words
@@ -48,7 +49,7 @@ from core_models.training.progress import Progress
 
 from ..diagnosis import coverage
 from ..generative.posterior_sampling import PosteriorSampling
-from ..metrics import errors, summary
+from ..metrics import errors, interval, summary
 from ..operators import Matrix
 from ..recovery import Recovered
 from ..splits import kept_images, places
@@ -321,7 +322,7 @@ def _recovery(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: 
     with torch.no_grad():
         parts = [decode(own).clamp(0, 1) for own in _measured(x, encoder, seed, "test").split(1000)]
     told = {name: summary(values) for name, values in errors(torch.cat(parts), x).items()}
-    return [(told["mse"]["mean"], {"errors": told, "n_test": len(x)})]
+    return [(told["mse"]["mean"], {"errors": told, "interval": interval(told["mse"]), "n_test": len(x)})]
 
 
 def _sampled(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
@@ -341,7 +342,8 @@ def _sampled(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: i
     found = Recovered(torch.cat([p.x for p in parts]), torch.cat([p.std for p in parts if p.std is not None]))
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     shares = {str(level): share for level, share in coverage(found, x).items()}
-    return [(told["mse"]["mean"], {"errors": told, "n_test": len(x), "coverage": shares})]
+    extra = {"errors": told, "interval": interval(told["mse"]), "n_test": len(x), "coverage": shares}
+    return [(told["mse"]["mean"], extra)]
 
 
 def _accuracies(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
@@ -352,9 +354,8 @@ def _accuracies(data: str, encoder: Tensor, decode: Decoder, seed: int, examples
     y, truth = data_set.labels("train")[shown].numpy(), data_set.labels("test").numpy()
     found = []
     for make in CLASSIFIERS.values():
-        share = float(np.mean(make().fit(train, y).predict(test) == truth))
-        half = 196 * (share * (1 - share) / len(truth)) ** 0.5
-        found.append((100 * share, {"half_width": half, "n_test": len(truth), "examples": len(y)}))
+        hits, n = int(np.sum(make().fit(train, y).predict(test) == truth)), len(truth)
+        found.append((100 * hits / n, {"interval": of_share(hits, n), "n_test": n, "examples": len(y)}))
     return found
 
 

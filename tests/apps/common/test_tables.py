@@ -2,15 +2,15 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from apps.common.cells import Cell
+from apps.common.details import draws_markdown, measures_markdown
 from apps.common.published import Published, published
 from apps.common.tables import (
     KEYS,
-    draws_markdown,
-    measures_markdown,
     ours,
     records,
     tables,
@@ -91,19 +91,20 @@ def test_draws_in_different_units_are_refused():
         records([cell("A", "100", 1.0), cell("A", "100", 1.0, 1, unit="nats")], FACTS)
 
 
-def test_machines_and_the_newest_command_are_told():
+def test_machines_and_the_commands_of_all_draws_are_told():
     draws = [
-        cell("A", "100", 1.0, 0, device="X", command="new", written="2026-03-01T00:00:00+00:00"),
-        cell("A", "100", 1.0, 1, device="Y", command="old"),
+        cell("A", "100", 1.0, 0, device="X", command="genapps a --seeds '[0]'"),
+        cell("A", "100", 1.0, 1, device="Y", command="genapps a --seeds '[1]'"),
+        cell("A", "100", 1.0, 2, device="Y", command="genapps b"),
     ]
     entry = by_entry(records(draws, FACTS))["A", "100"]
-    assert (entry["device"], entry["command"]) == ("X; Y", "new")
+    assert (entry["device"], entry["command"]) == ("X; Y", "genapps a --seeds '[0, 1]'\ngenapps b")
 
 
 def test_commands_are_quoted_for_any_shell():
     """zsh takes a lone [NN] for a pattern of file names, and stops where none fits."""
     (entry,) = records([cell("A", "100", 1.0, command="genapps make --rows [M1+M2] --settings '{\"a\": 1}' --draws 1")])
-    assert entry["command"] == "genapps make --rows '[M1+M2]' --settings '{\"a\": 1}' --draws 1"
+    assert entry["command"] == "genapps make --rows '[\"M1+M2\"]' --settings '{\"a\": 1}' --draws 1"
 
 
 def test_markdown_marks_what_was_run_what_was_not_and_what_is_quoted():
@@ -143,6 +144,38 @@ def test_csv_and_json_hold_the_same_records():
     assert tuple(lines[0]) == KEYS
     assert float(lines[0]["value"]) == 1 / 3
     assert lines[1]["value"] == ""
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"interval": [8.5, 9.5]}, "9.00 [± 0.50]"),
+        ({"interval": [8.5, 9.7]}, "9.00 [8.50, 9.70]"),
+        ({"interval": [8.54, 11.02]}, "9.00 [8.5, 11.0]"),
+        ({"interval": [8.5, float("nan")]}, "9.00 (n=1)"),
+        ({"rounds": [8.0, 9.0, 9.75]}, "9.00 (n=1)"),
+    ],
+)
+def test_a_single_draw_shows_its_interval(extra, told):
+    (entry,) = found = records([cell("A", "100", 9.0, extra=extra)])
+    assert ours(entry) == told
+    assert ("95 % interval over test cases" in to_markdown(found)) == ("(n=1)" not in told)
+
+
+def test_a_speed_shows_how_far_its_rounds_lie_apart():
+    draws = [cell(row, "CPU", 9.0, extra={"rounds": rounds}) for row, rounds in (("A", [8.0, 9.0, 9.75]), ("B", [9.0]))]
+    found = records([replace(draw, table="speed") for draw in draws])
+    assert [ours(entry) for entry in found] == ["9.00 [8.00, 9.75]", "9.00 (n=1)"]
+    text = to_markdown(found)
+    assert "median of rounds, in brackets the least and the most; n=1: one measurement." in text
+    assert "95 %" not in text and "standard error" not in text
+
+
+def test_several_draws_show_their_own_spread_and_no_interval():
+    draws = [cell("A", "100", v, d, extra={"interval": [0.0, 20.0]}) for d, v in enumerate([9.0, 10.0])]
+    (entry,) = found = records(draws)
+    assert (entry["low"], ours(entry)) == (None, "9.50 ± 0.50 (n=2)")
+    assert "in brackets" not in to_markdown(found)
 
 
 def test_draws_table_tells_spread_errors_and_flags():

@@ -29,7 +29,9 @@ def small(monkeypatch):
 def fill(tmp_path, **options):
     settings = {"data": "digits", "methods": ["UAE", "PCA"], "m": [4], "training": QUICK, "work": tmp_path / "work"}
     table.learned(**{**settings, **options}, results=tmp_path / "results")
-    return {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
+    cells = {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
+    assert all(cell.interval[0] < cell.value < cell.interval[1] for cell in cells.values())
+    return cells
 
 
 def test_an_autoencoder_is_trained_once_and_recovers_better_than_the_mean_image(tmp_path, capsys):

@@ -54,7 +54,9 @@ def small_table(tmp_path, monkeypatch):
 def fill(tmp_path, **options):
     settings = {"data": "digits", "m": [20], "images": 6, "group": 3, "results": tmp_path / "results", **options}
     table.benchmark(**settings)
-    return {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
+    cells = {cell.row: cell for cell in read_cells(tmp_path / "results", app="compressed_sensing")}
+    assert all(cell.interval[0] < cell.value < cell.interval[1] for cell in cells.values())
+    return cells
 
 
 def test_cells_hold_the_error_of_the_first_test_images_and_stand(tmp_path, capsys):

@@ -106,6 +106,8 @@ def test_a_figure_can_be_kept_as_a_cell(run, model, tmp_path):
     assert cell.value == pytest.approx(nats(out), abs=0.005)
     assert (cell.unit, cell.better, cell.draw) == ("nats", "lower", 0)
     assert cell.extra["n"] == 360
+    half = 1.96 * cell.extra["standard_error"]
+    assert cell.interval == pytest.approx((cell.value - half, cell.value + half))
     assert cell.extra["binarisation"] == "dynamic"
     assert cell.extra["trained_by"].startswith("genapps model train")
     assert cell.command.startswith("genapps model evaluate --run")

@@ -86,6 +86,6 @@ def test_columns_of_attacks_are_of_the_images_that_were_changed_or_newly_fooled(
             column
         )
         area = area_under_curve(*scores, made_of=own)  # a constant image is made of no other
-        assert cell.extra["interval"] == f"{area.low:.4f} to {area.high:.4f}", column
+        assert cell.interval == (area.low, area.high), column
         if "Detector" in column:
             assert (cell.extra["fooled"], cell.extra["attacked"]) == (len(FOOLED), KNOWING)

@@ -280,6 +280,7 @@ def test_the_tables_beside_it(work, call, tmp_path):
     cells = {(c.table, c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
     density = cells["density", "PixelCNNPlusPlus", "tiny test"]
     assert density.unit == "bits/dim" and density.better == "lower"
+    assert density.interval[0] < density.value < density.interval[1]
     assert cells["detection", "likelihood", "uniform noise"].value > 0.95
     assert cells["detection", "likelihood", "RAND 24"].value > 0.6
     assert {test for table, test, _ in cells if table == "detection"} == {"likelihood", "typicality", "complexity"}

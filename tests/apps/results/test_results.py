@@ -65,6 +65,8 @@ def test_json_is_a_list_of_records(run):
         "unit": "%",
         "standard_error": pytest.approx(0.5),
         "n": 2,
+        "low": None,
+        "high": None,
         "published": 3.33,
         "better": "lower",
         "counts": True,

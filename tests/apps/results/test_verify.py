@@ -55,7 +55,7 @@ def planted(again, row="A", **more):
 
 
 def test_a_value_is_equal_or_within_its_interval_or_differs(app):
-    known = {"extra": {"half_width": 0.196}}  # a standard error of 0.1
+    known = {"extra": {"interval": [0.304, 0.696]}}  # a standard error of 0.1
     assert make_again(planted(0.5)).verdict == "equal"
     near, far = make_again(planted(0.92, **known)), make_again(planted(0.93, **known))
     assert (near.verdict, far.verdict) == ("within", "differs")
@@ -80,10 +80,7 @@ def test_a_run_is_there_without_the_figures_that_it_keeps_and_is_left_alone(app)
 
 
 def test_the_standard_error_is_found_where_a_cell_has_it():
-    assert standard_error(cell(extra={"errors": {"mse": {"half_width": 0.98}}}))[0] == pytest.approx(0.5)
-    assert standard_error(cell(extra={"standard error": "0.02"}))[0] == 0.02
-    assert standard_error(cell(extra={"interval": "72.3 to 77.7"}))[0] == pytest.approx(5.4 / 3.92)
-    assert standard_error(cell(value=20.0, unit="%", extra={"n_test": 400}))[0] == pytest.approx(2.0)
+    assert standard_error(cell(extra={"interval": [72.3, 77.7]}))[0] == pytest.approx(5.4 / 3.92)
     draws = [cell(value=value, draw=draw) for draw, value in enumerate([1.0, 2.0, 3.0])]
     assert standard_error(draws[0], draws) == (1.0, "3 draws")
     assert standard_error(draws[0], draws[:2]) == (None, "")
@@ -91,7 +88,7 @@ def test_the_standard_error_is_found_where_a_cell_has_it():
 
 def test_the_verb_reports_and_fails_where_a_cell_does(app, capsys):
     write_cell("cells", planted(0.5))
-    write_cell("cells", planted(0.7, row="B", extra={"half_width": 0.05}))
+    write_cell("cells", planted(0.7, row="B", extra={"interval": [0.65, 0.75]}))
     write_cell("cells", cell("C", command="genapps made --fail 2"))
     write_cell("cells", cell("D", command="python -m bench.imitation"))
     write_cell("cells", cell("E", seconds=7200.0))

@@ -235,6 +235,7 @@ def test_benchmark_trains_draws_as_one_stack(images, tmp_path, capsys):
     assert run(*command) == 0
     cells = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
     assert [cell["extra"]["stacked_draws"] for cell in cells] == [2, 2]
+    assert all(cell["extra"]["interval"][0] <= cell["value"] <= cell["extra"]["interval"][1] for cell in cells)
     assert {cell["draw"] for cell in cells} == {0, 1}
 
 

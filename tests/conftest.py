@@ -6,6 +6,8 @@ import os
 # bring. Said in the environment too, for the command lines that tests start.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+import jaxtyping
+import pytest
 import torch
 
 torch.set_num_threads(1)
@@ -15,6 +17,26 @@ collect_ignore_glob = ["*conftest.py"]
 
 # each of these takes one core a minute or more; begun last, they would leave the other idle
 LONG_FILES = ("test_readme.py", "test_pixeldefend_benchmark.py", "test_estimators.py")
+
+# these train for long, in calls of the core whose shapes the tests of the core check; checked here too they would take
+# a third longer
+UNCHECKED = (
+    *LONG_FILES,
+    "test_discriminative.py",
+    "test_generative.py",
+    "test_pixeldefend_batch_use.py",
+    "test_pixeldefend_demo.py",
+    "test_purification.py",
+    "test_runner.py",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes_are_checked(request):
+    """Whether what the core's annotations say is checked at each call."""
+    jaxtyping.config.update("jaxtyping_disable", request.path.name in UNCHECKED)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_collection_modifyitems(items):

@@ -16,17 +16,25 @@ torch.set_num_threads(1)
 collect_ignore_glob = ["*conftest.py"]
 
 # each of these takes one core a minute or more; begun last, they would leave the other idle
-LONG_FILES = ("test_readme.py", "test_pixeldefend_benchmark.py", "test_estimators.py")
+LONG_FILES = (
+    "test_autoregressive.py",
+    "test_estimators.py",
+    "test_generative.py",
+    "test_pixeldefend_benchmark.py",
+    "test_readme.py",
+)
 
 # these train for long, in calls of the core whose shapes the tests of the core check; checked here too they would take
 # a third longer
 UNCHECKED = (
-    *LONG_FILES,
     "test_discriminative.py",
+    "test_estimators.py",
     "test_generative.py",
     "test_pixeldefend_batch_use.py",
+    "test_pixeldefend_benchmark.py",
     "test_pixeldefend_demo.py",
     "test_purification.py",
+    "test_readme.py",
     "test_runner.py",
 )
 

@@ -132,7 +132,6 @@ def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
         attacked = [cells[row, f"{a} 24"].value for a in ("RAND", "FGSM", "BIM", "DeepFool", "CW")]
         assert cells[row, "Strongest 24"].value == min(attacked)
         assert cells[row, "Worst case 24"].value <= min(attacked)
-    # clean and purified, worked out here
     data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
     net = core_models.load(work / "classifier_resnet_normal_tiny", Classifier)
     x, y = data.images("test")[:60], data.test_y[:60]
@@ -164,8 +163,7 @@ def test_the_table_says_what_the_pieces_say(work, call, tmp_path):
 
 def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path, monkeypatch):
     # what AutoAttack's 5,000 queries find is no matter of the table's, and takes a minute
-    one_step = lambda self, x, y: torchattacks.FGSM(self.model, eps=self.eps)(x, y)  # noqa: E731
-    monkeypatch.setattr(torchattacks.AutoAttack, "forward", one_step)
+    monkeypatch.setattr(torchattacks.AutoAttack, "forward", lambda own, *xy: torchattacks.FGSM(own.model, own.eps)(*xy))
     titles = [f"ResNet Normal + {purifying}PixelDefend (48)" for purifying in ("", "adaptive ")]
     titles += ["ResNet Adversarial FGSM + feature squeezing"]
     named = ["BPDA", "Square", "Detector-aware", "AutoAttack"]
@@ -193,8 +191,6 @@ def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path, mon
     for row in titles:
         knowing = min(cells[row, f"{name} 24"].value for name in named[:3])
         assert cells[row, "Worst case of all 24"].value <= knowing
-
-    # worked out here, from the pieces
     data, model = load(str(work / "tiny.npz")), core_models.load(work / "density")
     nets = [core_models.load(work / f"classifier_resnet_{t}_tiny", Classifier).eval() for t in ("normal", "fgsm")]
     scores = Calibration.load(work / "density/calibration.npz").scores["bits_per_dim"]
@@ -205,12 +201,10 @@ def test_attacks_on_the_whole_defence_are_scored_on_it(work, call, tmp_path, mon
         titles[2]: Defended(Purifier(model, eps=0), FeatureSqueezing(nets[1], 3)),
     }
     for title, target in rows.items():
-        changed = attack("bpda", target, x, y, 24, seed=0, batch_size=64, steps=4)
-        assert cells[title, "BPDA 24"].value == pytest.approx(100 * float(correct(target, changed, y).double().mean()))
-        changed = attack("square", target, x, y, 24, seed=0, batch_size=64, queries=4)
-        assert cells[title, "Square 24"].value == pytest.approx(
-            100 * float(correct(target, changed, y).double().mean())
-        )
+        for name, told in (("BPDA", {"steps": 4}), ("Square", {"queries": 4})):
+            changed = attack(name.lower(), target, x, y, 24, seed=0, batch_size=64, **told)
+            kept = 100 * float(correct(target, changed, y).double().mean())
+            assert cells[title, f"{name} 24"].value == pytest.approx(kept)
     withstands = torch.ones(6, dtype=torch.bool)
     for weight in HIDING_WEIGHTS:
         changed = attack("detector-aware", nets[0], x, y, 24, batch_size=50, density=model, weight=weight, steps=4)
@@ -278,9 +272,8 @@ def test_the_store_tells_versions_of_the_code_apart(work, call, tmp_path, monkey
 
 
 def test_the_tables_beside_it(work, call, tmp_path):
-    status, _, error = call(
-        *benchmark(work, tmp_path, "--tables", "[density,detection,sanity]", "--knowing_images", 40)
-    )
+    asked = benchmark(work, tmp_path, "--tables", "[density,detection,sanity]", "--knowing_images", 40)
+    status, _, error = call(*asked)
     assert status == 0, error
     cells = {(c.table, c.row, c.column): c for c in read_cells(tmp_path, app="pixeldefend")}
     density = cells["density", "PixelCNNPlusPlus", "tiny test"]

@@ -17,6 +17,6 @@ def of_share(hits: int, n: int) -> list[float]:
     return [100 * float(found.low), 100 * float(found.high)]
 
 
-def around(mean: float, standard_error: float) -> list[float]:
-    """Returns the ends of the interval of a mean of many."""
-    return [mean - Z * standard_error, mean + Z * standard_error]
+def around(mean: float, half_width: float) -> list[float]:
+    """Returns the ends of the interval of a mean of many, whose half width is Z standard errors."""
+    return [mean - half_width, mean + half_width]

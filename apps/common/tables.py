@@ -20,8 +20,8 @@ from typing import Any
 from core_models.errors import UserError
 
 from .cells import Cell, natural, split_stale
+from .grid_commands import merged
 from .markdown import escape, grid, number
-from .merging import merged
 from .not_run import NotRun, why_not
 from .published import Published
 

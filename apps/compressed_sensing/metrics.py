@@ -6,8 +6,6 @@ and Ermon the l2 norm of an image. All of them are here by their names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -72,8 +70,3 @@ def summary(values: PerImage) -> dict[str, float]:
     rows = np.asarray(values, dtype=np.float64)
     half = Z * rows.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else float("nan")
     return {"mean": float(rows.mean()), "half_width": float(half), "n": len(rows)}
-
-
-def interval(told: Mapping[str, float]) -> list[float]:
-    """Returns the ends of the interval of a `summary`."""
-    return [told["mean"] - told["half_width"], told["mean"] + told["half_width"]]

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import Generator, Tensor
 
 from apps.common.cells import Cell, write_cell
-from apps.common.intervals import around
+from apps.common.intervals import Z, around
 from apps.common.machine import set_threads
 from apps.common.objectives import choose_binarisation, default_estimator, density_over
 from apps.common.options import at_least
@@ -201,7 +201,7 @@ def _cell(
     for name in FREE_ON_RESUME:
         training.pop(name, None)
     extra = {key: found[key] for key in ("standard_error", "n", "estimator", "binarisation")}
-    extra["interval"] = around(found["nats"], found["standard_error"])
+    extra["interval"] = around(found["nats"], Z * found["standard_error"])
     extra["trained_by"] = trained.summary.get("command", "")
     extra["evaluation_seed"] = seed
     extra |= {key: found[key] for key in ("bits_per_dim", "dequantisation") if key in found}

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from apps.common.intervals import around
+from apps.common.intervals import Z, around
 from apps.common.machine import set_threads
 from apps.common.provenance import device_words
 from apps.common.training import load_as_trained
@@ -155,9 +155,9 @@ def _density(grid: Grid) -> None:
     def measure() -> tuple[float, dict[str, Any]]:
         scores = experiment.bits_per_dim(x).double()
         parameters = sum(p.numel() for p in experiment.density.parameters())
-        error = float(scores.std() / len(scores) ** 0.5)
-        interval = around(float(scores.mean()), error)
-        return float(scores.mean()), {"images": len(x), "interval": interval, "parameters": parameters}
+        mean, error = float(scores.mean()), float(scores.std() / len(scores) ** 0.5)
+        interval = around(mean, Z * error)
+        return mean, {"images": len(x), "interval": interval, "parameters": parameters}
 
     settings = {"density": experiment.density_id, "images": len(x)}
     name = type(experiment.density).__name__

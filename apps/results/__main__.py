@@ -11,10 +11,10 @@ from typing import Literal
 
 from apps.common.cells import Cell, read_cells, split_stale
 from apps.common.cli import run_cli
-from apps.common.details import draws_markdown, measures_markdown
 from apps.common.not_run import NotRun, read_not_run
 from apps.common.pages import fill, new_page
 from apps.common.published import TABLES, Published, published
+from apps.common.table_details import draws_markdown, measures_markdown
 from apps.common.tables import records, tables, to_csv, to_json, to_markdown
 from core_models.errors import UserError
 from core_models.files import write_atomic

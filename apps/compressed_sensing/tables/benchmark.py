@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
+from apps.common.intervals import around
 from apps.common.machine import set_threads
 from apps.common.options import at_least, known_names
 from apps.common.provenance import command_line, device_words
@@ -36,7 +37,7 @@ from core_models.training.progress import Progress
 from ..convergence import Unsolved, gathered
 from ..diagnosis import UNCERTAIN, coverage
 from ..fitting import fitted_values
-from ..metrics import errors, interval, summary
+from ..metrics import errors, summary
 from ..operators import gaussian, measure
 from ..recovery import Recovered, Recovery
 from ..splits import SORTED, kept_images, places
@@ -159,8 +160,8 @@ def _cell(
     seconds = time.monotonic() - start
     told = {name: summary(values) for name, values in errors(found.x, x).items()}
     extra: dict[str, Any] = {
-        "errors": told, "interval": interval(told["mse"]), "settings": config["settings"], "prior": used,
-        "n_test": len(x),
+        "errors": told, "interval": around(told["mse"]["mean"], told["mse"]["half_width"]),
+        "settings": config["settings"], "prior": used, "n_test": len(x),
     }  # fmt: skip
     if found.std is not None:
         extra["coverage"] = {str(level): share for level, share in coverage(found, x).items()}

@@ -35,7 +35,7 @@ from torch import Generator, Tensor
 
 import core_models
 from apps.common.cells import Cell, told_to_stand, write_cell
-from apps.common.intervals import of_share
+from apps.common.intervals import around, of_share
 from apps.common.machine import set_threads
 from apps.common.options import known_names
 from apps.common.provenance import device_words
@@ -49,7 +49,7 @@ from core_models.training.progress import Progress
 
 from ..diagnosis import coverage
 from ..generative.posterior_sampling import PosteriorSampling
-from ..metrics import errors, interval, summary
+from ..metrics import errors, summary
 from ..operators import Matrix
 from ..recovery import Recovered
 from ..splits import kept_images, places
@@ -321,8 +321,13 @@ def _recovery(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: 
     x = load_data(data).images("test")
     with torch.no_grad():
         parts = [decode(own).clamp(0, 1) for own in _measured(x, encoder, seed, "test").split(1000)]
-    told = {name: summary(values) for name, values in errors(torch.cat(parts), x).items()}
-    return [(told["mse"]["mean"], {"errors": told, "interval": interval(told["mse"]), "n_test": len(x)})]
+    return [_errors_of(torch.cat(parts), x)]
+
+
+def _errors_of(found: Tensor, x: Tensor) -> tuple[float, dict[str, Any]]:
+    told = {name: summary(values) for name, values in errors(found, x).items()}
+    mean, half_width = told["mse"]["mean"], told["mse"]["half_width"]
+    return mean, {"errors": told, "interval": around(mean, half_width), "n_test": len(x)}
 
 
 def _sampled(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:
@@ -340,10 +345,8 @@ def _sampled(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: i
             parts.append(method.recover(y[first : first + method.batch], first))
             bar.update(first + len(parts[-1].x), last=first + method.batch >= len(x))
     found = Recovered(torch.cat([p.x for p in parts]), torch.cat([p.std for p in parts if p.std is not None]))
-    told = {name: summary(values) for name, values in errors(found.x, x).items()}
-    shares = {str(level): share for level, share in coverage(found, x).items()}
-    extra = {"errors": told, "interval": interval(told["mse"]), "n_test": len(x), "coverage": shares}
-    return [(told["mse"]["mean"], extra)]
+    value, told = _errors_of(found.x, x)
+    return [(value, {**told, "coverage": {str(level): share for level, share in coverage(found, x).items()}})]
 
 
 def _accuracies(data: str, encoder: Tensor, decode: Decoder, seed: int, examples: int) -> Found:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from apps.common.cells import Cell
-from apps.common.details import draws_markdown, measures_markdown
 from apps.common.published import Published, published
+from apps.common.table_details import draws_markdown, measures_markdown
 from apps.common.tables import (
     KEYS,
     ours,

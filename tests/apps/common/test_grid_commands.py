@@ -5,7 +5,7 @@ import shlex
 from itertools import product
 
 from apps.common.cells import read_cells, split_stale
-from apps.common.merging import merged
+from apps.common.grid_commands import merged
 from apps.common.provenance import ROOT
 
 GRIDS = {

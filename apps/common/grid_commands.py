@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import yaml
@@ -58,8 +59,11 @@ def _along(option: str, commands: list[Words]) -> list[Words]:
 
 def _list(words: Words, option: str) -> list[Any] | None:
     given = _value(words, option)
-    if given is None or (option == "--eps" and "--tables" in words):
-        return None
+    return None if given is None or (option == "--eps" and "--tables" in words) else _parsed(given)
+
+
+@cache  # a table asks for the same few lists hundreds of times, and YAML is slow
+def _parsed(given: str) -> list[Any] | None:
     try:
         found = yaml.safe_load(given)
     except yaml.YAMLError:

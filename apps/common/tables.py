@@ -282,7 +282,8 @@ def _theirs(record: Record | None, fact: Published | None) -> str:
 
 def _notes(found: Sequence[Record], facts: Sequence[Published], stale: Sequence[Cell], fold: bool) -> list[str]:
     units = ", ".join(dict.fromkeys(f"[{r['unit']}], {r['better']} is better" for r in found))
-    legend = "; ".join([units, *spreads(found)]) + "."
+    units = "; ".join([units, *spreads(found)])
+    legend = f"{units}."
     if any(r["published"] is not None for r in found):
         compared = any(f.ours == "run" for f in facts)
         bold = (

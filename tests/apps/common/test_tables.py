@@ -160,6 +160,8 @@ def test_a_single_draw_shows_its_interval(extra, told):
     (entry,) = found = records([cell("A", "100", 9.0, extra=extra)])
     assert ours(entry) == told
     assert ("95 % interval over test cases" in to_markdown(found)) == ("(n=1)" not in told)
+    beside = records([cell("A", "100", 9.0, extra=extra)], FACTS)
+    assert ("95 % interval over test cases" in to_markdown(beside, FACTS)) == ("(n=1)" not in told)
 
 
 def test_a_speed_shows_how_far_its_rounds_lie_apart():
